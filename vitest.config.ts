@@ -1,0 +1,15 @@
+import { defineConfig } from 'vitest/config';
+
+export default defineConfig({
+  test: {
+    include: ['test/**/*.test.ts'],
+    setupFiles: ['test/setup/seed.ts'],
+    // Each file in a process of its own: threads, signals and process warnings must not leak into the next.
+    pool: 'forks',
+    maxWorkers: 2,
+    testTimeout: 60_000,
+    hookTimeout: 60_000,
+    // A test that needs a second try has found something.
+    retry: 0,
+  },
+});
