@@ -1,0 +1,15 @@
+export { FrameBuilder, Target } from './builder.ts';
+export {
+  copyFrame,
+  FRAME_HEADER_BYTES,
+  FRAME_MAGIC,
+  type Frame,
+  frameAt,
+  Kind,
+  readU64,
+  type SqlValue,
+  stampFrame,
+  Tag,
+  writeU64,
+} from './layout.ts';
+export { FrameReader, type TargetName } from './reader.ts';

@@ -1,0 +1,120 @@
+import leven from 'leven';
+import { SluiceError } from './errors.ts';
+
+/**
+ * Reads one object of options field by field, collecting every problem instead of stopping at the first. Nested
+ * objects share the list, so that `open` reports all that is wrong in one error.
+ */
+export class OptionReader {
+  readonly #given: Readonly<Record<string, unknown>>;
+  readonly #path: string;
+  readonly #problems: string[];
+  readonly #known = new Set<string>();
+  readonly #nested: OptionReader[] = [];
+
+  constructor(given: unknown, path = '', problems: string[] = []) {
+    this.#path = path;
+    this.#problems = problems;
+    const isObject = typeof given === 'object' && given !== null && !Array.isArray(given);
+    if (!isObject && given !== undefined)
+      problems.push(`${path === '' ? 'options' : path} must be an object, not ${show(given)}`);
+    this.#given = isObject ? (given as Record<string, unknown>) : {};
+  }
+
+  integer(name: string, { min, max, fallback }: { min: number; max: number; fallback: number }): number {
+    const value = this.#take(name);
+    if (value === undefined) return fallback;
+    if (typeof value === 'number' && Number.isInteger(value) && value >= min && value <= max) return value;
+    this.refuse(name, `must be an integer from ${min} to ${max}, not ${show(value)}`);
+    return fallback;
+  }
+
+  oneOf<const T extends string>(name: string, allowed: readonly T[], fallback: NoInfer<T>): T {
+    const value = this.#take(name);
+    if (value === undefined) return fallback;
+    if ((allowed as readonly unknown[]).includes(value)) return value as T;
+    this.refuse(name, `must be one of ${allowed.map((word) => `'${word}'`).join(', ')}, not ${show(value)}`);
+    return fallback;
+  }
+
+  text(name: string, fallback: string): string {
+    const value = this.#take(name);
+    if (value === undefined) return fallback;
+    if (typeof value === 'string') return value;
+    this.refuse(name, `must be a string, not ${show(value)}`);
+    return fallback;
+  }
+
+  boolean(name: string, fallback: boolean): boolean {
+    const value = this.#take(name);
+    if (value === undefined) return fallback;
+    if (typeof value === 'boolean') return value;
+    this.refuse(name, `must be true or false, not ${show(value)}`);
+    return fallback;
+  }
+
+  /** A value that only the caller can check. */
+  any(name: string): unknown {
+    return this.#take(name);
+  }
+
+  /** The options of a nested object. */
+  nested(name: string): OptionReader {
+    const reader = new OptionReader(this.#take(name), this.#pathOf(name), this.#problems);
+    this.#nested.push(reader);
+    return reader;
+  }
+
+  /** Records that option `name` is wrong: `refuse('table', 'must not be empty')`. */
+  refuse(name: string, problem: string): void {
+    this.#problems.push(`${this.#pathOf(name)} ${problem}`);
+  }
+
+  /** Throws one `SLUICE_INVALID_OPTION` with everything that was found, unknown names included. */
+  finish(where: string): void {
+    this.#reportUnknown();
+    if (this.#problems.length === 0) return;
+    throw new SluiceError('SLUICE_INVALID_OPTION', `${where}: ${this.#problems.join('; ')}`, {
+      problems: [...this.#problems],
+    });
+  }
+
+  #take(name: string): unknown {
+    this.#known.add(name);
+    return Object.hasOwn(this.#given, name) ? this.#given[name] : undefined;
+  }
+
+  #pathOf(name: string): string {
+    return this.#path === '' ? name : `${this.#path}.${name}`;
+  }
+
+  #reportUnknown(): void {
+    for (const name of Object.keys(this.#given)) {
+      if (this.#known.has(name)) continue;
+      const near = nearest(name, [...this.#known]);
+      this.#problems.push(
+        `unknown option '${this.#pathOf(name)}'${near === undefined ? '' : `, did you mean '${this.#pathOf(near)}'?`}`,
+      );
+    }
+    for (const reader of this.#nested) reader.#reportUnknown();
+  }
+}
+
+/** The known name that is closest to a misspelt one, if any is close. */
+function nearest(name: string, known: readonly string[]): string | undefined {
+  const ranked = known
+    .map((word) => ({ word, distance: leven(name.toLowerCase(), word.toLowerCase()) }))
+    .sort((a, b) => a.distance - b.distance);
+  const best = ranked[0];
+  const close = best !== undefined && best.distance <= Math.max(2, Math.floor(best.word.length / 2));
+  return close ? best.word : undefined;
+}
+
+/** A value as it may stand in a message: short, and never the inside of an object. */
+export function show(value: unknown): string {
+  if (typeof value === 'string') return `'${value.length > 40 ? `${value.slice(0, 40)}…` : value}'`;
+  if (typeof value === 'bigint') return `${value}n`;
+  if (typeof value === 'function') return 'a function';
+  if (typeof value === 'object' && value !== null) return Array.isArray(value) ? 'an array' : 'an object';
+  return String(value);
+}

@@ -1,0 +1,81 @@
+import type { Clock } from './clock.ts';
+import { SluiceError } from './errors.ts';
+
+/** What every waiting promise of Sluice takes. */
+export interface WaitOptions {
+  /** Gives up waiting when aborted: `SLUICE_ABORTED`, with the signal's reason as `cause`. What was accepted stays accepted. */
+  readonly signal?: AbortSignal | undefined;
+  /** Gives up waiting after this many milliseconds: `SLUICE_TIMEOUT`. Integer of at least 1. @defaultValue no limit */
+  readonly timeoutMs?: number | undefined;
+}
+
+/** A promise with its two ends outside. `Promise.withResolvers` needs Node 22. */
+export class Deferred<T> {
+  readonly promise: Promise<T>;
+  resolve!: (value: T) => void;
+  reject!: (reason: unknown) => void;
+
+  constructor() {
+    this.promise = new Promise<T>((resolve, reject) => {
+      this.resolve = resolve;
+      this.reject = reject;
+    });
+    // Whoever awaits the promise still sees the rejection; nobody awaiting it is no accident of the process.
+    this.promise.catch(ignore);
+  }
+}
+
+function ignore(): void {}
+
+/**
+ * `promise`, given up on when the signal aborts or the time is over. The work behind it goes on: `onGiveUp` is where a
+ * caller calls it off.
+ */
+export function waitFor<T>(
+  promise: Promise<T>,
+  what: string,
+  { signal, timeoutMs }: WaitOptions,
+  clock: Clock,
+  onGiveUp?: () => void,
+): Promise<T> {
+  if (signal === undefined && timeoutMs === undefined) return promise;
+  if (timeoutMs !== undefined && !(Number.isInteger(timeoutMs) && timeoutMs >= 1)) {
+    throw new SluiceError(
+      'SLUICE_INVALID_OPTION',
+      `timeoutMs must be an integer of at least 1, not ${String(timeoutMs)}`,
+    );
+  }
+  return new Promise<T>((resolve, reject) => {
+    const giveUp = (error: SluiceError) => {
+      finish();
+      onGiveUp?.();
+      reject(error);
+    };
+    const onAbort = () =>
+      giveUp(new SluiceError('SLUICE_ABORTED', `${what} was aborted by its signal`, { cause: signal?.reason }));
+    const timer =
+      timeoutMs === undefined
+        ? undefined
+        : clock.after(
+            timeoutMs,
+            () => giveUp(new SluiceError('SLUICE_TIMEOUT', `${what} did not finish within ${timeoutMs} ms`)),
+            { hold: true },
+          );
+    const finish = () => {
+      timer?.cancel();
+      signal?.removeEventListener('abort', onAbort);
+    };
+    if (signal?.aborted) return onAbort();
+    signal?.addEventListener('abort', onAbort);
+    promise.then(
+      (value) => {
+        finish();
+        resolve(value);
+      },
+      (error: unknown) => {
+        finish();
+        reject(error);
+      },
+    );
+  });
+}
