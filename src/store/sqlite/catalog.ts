@@ -1,0 +1,113 @@
+import { type Connection, quote, type Statement } from './connection.ts';
+import { columnsOf } from './schema.ts';
+
+/** What the writer knows of a key-value table, with the statements for it. */
+export interface KeyTable {
+  /**
+   * Exactly the table that Sluice (or NanaSQLite) makes: no trigger, no constraint, no index and no foreign key of the
+   * user's. Only here can nobody tell a coalesced write from one that was overwritten.
+   */
+  readonly plain: boolean;
+  readonly triggers: boolean;
+  readonly put: Statement;
+  readonly delete: Statement;
+  readonly clear: Statement;
+}
+
+const STATEMENTS_MAX = 500;
+
+/** Table facts and prepared statements of the writer's connection, forgotten when the schema changes. */
+export class Catalog {
+  readonly #db: Connection;
+  readonly #schemaVersion: Statement;
+  readonly #triggersOn: Statement;
+  readonly #referencesTo: Statement;
+  readonly #definition: Statement;
+  readonly #keyTables = new Map<string, KeyTable>();
+  readonly #triggers = new Map<string, boolean>();
+  readonly #statements = new Map<string, Statement>();
+  #version: unknown;
+
+  constructor(db: Connection) {
+    this.#db = db;
+    this.#schemaVersion = db.prepare('PRAGMA schema_version').pluck();
+    this.#triggersOn = db
+      .prepare(`SELECT count(*) FROM sqlite_master WHERE type = 'trigger' AND tbl_name = ? COLLATE NOCASE`)
+      .pluck();
+    this.#referencesTo = db
+      .prepare(
+        `SELECT count(*) FROM sqlite_master AS t, pragma_foreign_key_list(t.name) AS f
+         WHERE t.type = 'table' AND f."table" = ? COLLATE NOCASE`,
+      )
+      .pluck();
+    this.#definition = db.prepare(
+      `SELECT sql, (SELECT count(*) FROM sqlite_master WHERE type = 'index' AND tbl_name = ? COLLATE NOCASE AND sql IS NOT NULL) AS indexes
+         FROM sqlite_master WHERE type = 'table' AND name = ? COLLATE NOCASE`,
+    );
+  }
+
+  /** To be called at the start of each transaction. */
+  refresh(): void {
+    const version = this.#schemaVersion.get();
+    if (version !== this.#version) this.forget();
+    this.#version = version;
+  }
+
+  /** To be called after a change of the schema that is part of the transaction. */
+  forget(): void {
+    this.#keyTables.clear();
+    this.#triggers.clear();
+    this.#version = undefined;
+  }
+
+  /** A key-value table, made if there is none. */
+  keyTable(name: string): KeyTable {
+    const known = this.#keyTables.get(name);
+    if (known !== undefined) return known;
+    const table = quote(name);
+    if (columnsOf(this.#db, name) === undefined) {
+      this.#db.exec(`CREATE TABLE ${table} (key TEXT PRIMARY KEY, value TEXT)`);
+      this.forget();
+    }
+    const triggers = this.hasTriggers(name);
+    const made: KeyTable = {
+      triggers,
+      plain: !triggers && this.#isPlain(name),
+      put: this.#db.prepare(
+        `INSERT INTO ${table} (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value`,
+      ),
+      delete: this.#db.prepare(`DELETE FROM ${table} WHERE key = ?`),
+      clear: this.#db.prepare(`DELETE FROM ${table}`),
+    };
+    this.#keyTables.set(name, made);
+    return made;
+  }
+
+  hasTriggers(name: string): boolean {
+    let found = this.#triggers.get(name);
+    if (found === undefined) {
+      found = (this.#triggersOn.get(name) as number) > 0;
+      this.#triggers.set(name, found);
+    }
+    return found;
+  }
+
+  statement(sql: string): Statement {
+    let statement = this.#statements.get(sql);
+    if (statement === undefined) {
+      if (this.#statements.size >= STATEMENTS_MAX) this.#statements.clear();
+      statement = this.#db.prepare(sql);
+      this.#statements.set(sql, statement);
+    }
+    return statement;
+  }
+
+  #isPlain(name: string): boolean {
+    const { sql, indexes } = (this.#definition.get(name, name) ?? { sql: '', indexes: 1 }) as {
+      sql: string;
+      indexes: number;
+    };
+    const body = /\(\s*"?key"?\s+TEXT\s+PRIMARY\s+KEY\s*,\s*"?value"?\s+TEXT\s*\)\s*$/i;
+    return indexes === 0 && body.test(sql) && (this.#referencesTo.get(name) as number) === 0;
+  }
+}

@@ -1,0 +1,3 @@
+export { acquireLock, type ProcessLock } from './lock.ts';
+export type { Spawn } from './rpc.ts';
+export { SqliteStore, type SqliteStoreOptions } from './sqlite-store.ts';

@@ -1,0 +1,91 @@
+import { hostname } from 'node:os';
+import { join } from 'node:path';
+import type { Clock } from '../../base/clock.ts';
+import { codeOf, SluiceError } from '../../base/errors.ts';
+import type { FileSystem } from '../../base/file-system.ts';
+import { type Connection, openConnection } from './connection.ts';
+
+const LOCK_FILE = 'lock.db';
+const OWNER_FILE = 'owner.json';
+const RETRY_MS = 50;
+
+/** Who holds the lock, for the message of whoever comes second. */
+interface Owner {
+  readonly pid: number;
+  readonly host: string;
+  readonly startedAt: string;
+}
+
+/**
+ * Locks held by this process, by folder. The strong reference is the point: a collected connection would free its lock.
+ */
+const held = new Map<string, Connection>();
+
+/** The right to be the only process that writes to a database. */
+export interface ProcessLock {
+  release(): void;
+}
+
+/**
+ * Takes the lock of a database: an exclusive transaction, never committed, on a tiny SQLite file. The operating system
+ * frees it when the process dies, however it dies, so there is no stale lock to clean up. The lock file is touched by
+ * SQLite alone: POSIX locks vanish when any descriptor of the file is closed in the process.
+ */
+export async function acquireLock(
+  folder: string,
+  database: string,
+  timeoutMs: number,
+  fileSystem: FileSystem,
+  clock: Clock,
+): Promise<ProcessLock> {
+  const deadline = clock.elapsed() + timeoutMs;
+  for (;;) {
+    const connection = held.has(folder) ? undefined : tryLock(join(folder, LOCK_FILE));
+    if (connection !== undefined) {
+      held.set(folder, connection);
+      const owner: Owner = { pid: process.pid, host: hostname(), startedAt: new Date(clock.now()).toISOString() };
+      await fileSystem.writeNote(join(folder, OWNER_FILE), `${JSON.stringify(owner)}\n`);
+      return { release: () => release(folder, connection) };
+    }
+    if (clock.elapsed() >= deadline) throw await lockedError(folder, database, fileSystem);
+    await new Promise<void>((resolve) => clock.after(RETRY_MS, resolve, { hold: true }));
+  }
+}
+
+function tryLock(path: string): Connection | undefined {
+  const connection = openConnection(path, { readonly: false, busyTimeoutMs: 0 });
+  try {
+    connection.exec('BEGIN EXCLUSIVE');
+    return connection;
+  } catch (error) {
+    connection.close();
+    if (codeOf(error) === 'SQLITE_BUSY') return undefined;
+    throw error;
+  }
+}
+
+function release(folder: string, connection: Connection): void {
+  if (held.get(folder) !== connection) return;
+  held.delete(folder);
+  connection.close();
+}
+
+async function lockedError(folder: string, database: string, fileSystem: FileSystem): Promise<SluiceError> {
+  const note = await fileSystem.readNote(join(folder, OWNER_FILE)).catch(() => undefined);
+  const owner = note === undefined ? undefined : parseOwner(note);
+  const who =
+    owner === undefined ? 'another process' : `process ${owner.pid} on ${owner.host}, running since ${owner.startedAt}`;
+  return new SluiceError(
+    'SLUICE_LOCKED',
+    `${database} is locked (${join(folder, LOCK_FILE)}) by ${who}: one process writes to a database at a time. ` +
+      'Stop it, or use another file; with lockTimeoutMs, open waits for it to go.',
+  );
+}
+
+function parseOwner(note: string): Owner | undefined {
+  try {
+    return JSON.parse(note) as Owner;
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,116 @@
+import { codeOf, messageOf, SluiceError } from '../../base/errors.ts';
+import type { SqlValue } from '../../base/frame/index.ts';
+import type { CountOverlay, DeadLetter, KeyRange, Parameters, QueryLimits, SqlRow, StoreScan } from '../store.ts';
+import type { ReaderProtocol } from './reader-protocol.ts';
+import { type Spawn, ThreadClient } from './rpc.ts';
+
+type Reader = ThreadClient<ReaderProtocol>;
+
+const ENTRY = new URL('./reader-thread.js', import.meta.url);
+
+/** Point reads that were asked for in one tick and travel in one message. */
+interface PointReads {
+  readonly requests: { table: string; keys: readonly string[] }[];
+  readonly answer: Promise<(SqlValue | undefined)[][]>;
+}
+
+/** The reader threads: started when first needed, the least loaded one serves, a dead one is replaced. */
+export class ReaderPool {
+  readonly #path: string;
+  readonly #size: number;
+  readonly #spawn: Spawn;
+  readonly #readers: Reader[] = [];
+  #pointReads: PointReads | undefined;
+
+  constructor(path: string, size: number, spawn: Spawn) {
+    this.#path = path;
+    this.#size = size;
+    this.#spawn = spawn;
+  }
+
+  async getMany(table: string, keys: readonly string[]): Promise<(SqlValue | undefined)[]> {
+    const reads = this.#pointReads ?? this.#collectPointReads();
+    const place = reads.requests.push({ table, keys }) - 1;
+    return (await reads.answer)[place] as (SqlValue | undefined)[];
+  }
+
+  count(table: string, overlay: CountOverlay): Promise<number> {
+    return this.#call('count', { table, overlay });
+  }
+
+  query(sql: string, parameters: Parameters, limits: QueryLimits): Promise<SqlRow[]> {
+    return this.#call('query', { sql, parameters, limits });
+  }
+
+  async scan(table: string, range: KeyRange): Promise<StoreScan> {
+    const reader = this.#pick();
+    const { scan, appliedSeq } = await readerErrors(reader.call('openScan', { table, range }));
+    return {
+      appliedSeq,
+      next: (count) => readerErrors(reader.call('nextOfScan', { scan, count })),
+      close: () => void reader.call('closeScan', { scan }),
+    };
+  }
+
+  deadLetterCount(): Promise<number> {
+    return this.#call('deadLetterCount', null);
+  }
+
+  deadLetters(afterId: number, limit: number): Promise<DeadLetter[]> {
+    return this.#call('deadLetters', { afterId, limit });
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(
+      this.#readers.splice(0).map(async (reader) => {
+        if (!reader.dead) await reader.call('close', null).catch(() => null);
+        await reader.terminate();
+      }),
+    );
+  }
+
+  #collectPointReads(): PointReads {
+    const requests: PointReads['requests'] = [];
+    const answer = Promise.resolve().then(() => {
+      this.#pointReads = undefined;
+      return this.#call('getMany', requests);
+    });
+    this.#pointReads = { requests, answer };
+    return this.#pointReads;
+  }
+
+  #call<C extends keyof ReaderProtocol & string>(
+    call: C,
+    request: ReaderProtocol[C]['request'],
+  ): Promise<ReaderProtocol[C]['response']> {
+    return readerErrors(this.#pick().call(call, request));
+  }
+
+  #pick(): Reader {
+    for (const [i, reader] of this.#readers.entries()) if (reader.dead) this.#readers.splice(i, 1);
+    const free = this.#readers.find((reader) => reader.load === 0);
+    if (free !== undefined) return free;
+    if (this.#readers.length < this.#size) return this.#start();
+    return this.#readers.reduce((least, reader) => (reader.load < least.load ? reader : least));
+  }
+
+  #start(): Reader {
+    const reader: Reader = new ThreadClient(ENTRY, this.#spawn);
+    this.#readers.push(reader);
+    void reader.call('start', { path: this.#path });
+    return reader;
+  }
+}
+
+/** What SQLite said to a reader, as the error a caller gets. */
+async function readerErrors<T>(answer: Promise<T>): Promise<T> {
+  try {
+    return await answer;
+  } catch (error) {
+    if (error instanceof SluiceError) throw error;
+    throw new SluiceError('SLUICE_STORE', `a read failed: ${messageOf(error)}`, {
+      cause: error,
+      sqliteCode: codeOf(error),
+    });
+  }
+}

@@ -1,0 +1,47 @@
+import { type MessagePort, workerData } from 'node:worker_threads';
+import { SluiceError } from '../../base/errors.ts';
+import type { SyncScan } from '../store.ts';
+import { SqliteReader } from './reader.ts';
+import type { ReaderProtocol } from './reader-protocol.ts';
+import { serve } from './rpc.ts';
+
+/** A reader thread serves nobody else while it waits for a lock, but in WAL mode it hardly ever has to. */
+const BUSY_TIMEOUT_MS = 1_000;
+
+const port = workerData as MessagePort;
+const scans = new Map<number, SyncScan>();
+let scanCount = 0;
+let reader: SqliteReader;
+
+function scanOf(id: number): SyncScan {
+  const scan = scans.get(id);
+  if (scan === undefined) throw new SluiceError('SLUICE_CLOSED', 'the scan was closed');
+  return scan;
+}
+
+serve<ReaderProtocol>(port, {
+  start({ path }) {
+    reader = new SqliteReader(path, BUSY_TIMEOUT_MS);
+    return null;
+  },
+  getMany: (requests) => requests.map(({ table, keys }) => reader.getMany(table, keys)),
+  count: ({ table, overlay }) => reader.count(table, overlay),
+  query: ({ sql, parameters, limits }) => reader.query(sql, parameters, limits),
+  openScan({ table, range }) {
+    const scan = reader.scan(table, range);
+    scans.set(++scanCount, scan);
+    return { scan: scanCount, appliedSeq: scan.appliedSeq };
+  },
+  nextOfScan: ({ scan, count }) => scanOf(scan).next(count),
+  closeScan({ scan }) {
+    scans.get(scan)?.close();
+    scans.delete(scan);
+    return null;
+  },
+  deadLetterCount: () => reader.deadLetterCount(),
+  deadLetters: ({ afterId, limit }) => reader.deadLetters(afterId, limit),
+  close() {
+    reader.close();
+    return null;
+  },
+});

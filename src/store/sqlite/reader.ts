@@ -1,0 +1,194 @@
+import { SluiceError } from '../../base/errors.ts';
+import type { SqlValue } from '../../base/frame/index.ts';
+import type {
+  Column,
+  CountOverlay,
+  DeadLetter,
+  Entry,
+  KeyRange,
+  Parameters,
+  QueryLimits,
+  SqlRow,
+  SyncReads,
+  SyncScan,
+} from '../store.ts';
+import { type Connection, narrow, openConnection, quote, readRows, type Statement } from './connection.ts';
+import { listDeadLetters } from './dead-letters.ts';
+import { columnsOf } from './schema.ts';
+
+const STATEMENTS_MAX = 500;
+
+/** SQL NULL, which Sluice never writes but another program may, reads as JSON's null. */
+const VALUE = "ifnull(value, 'null')";
+
+/** How many rows a query may run over its limits before they are looked at again. */
+const ROWS_BETWEEN_CHECKS = 64;
+
+/**
+ * Everything that is read from SQLite, on one thread. Point reads share a connection that is never inside a
+ * transaction, so each sees the last commit; every scan has a connection of its own, pinned to its snapshot.
+ */
+export class SqliteReader implements SyncReads {
+  readonly #path: string;
+  readonly #busyTimeoutMs: number;
+  readonly #idle: Connection[] = [];
+  readonly #scans = new Set<SqliteScan>();
+  readonly #statements = new Map<string, Statement>();
+  #db: Connection | undefined;
+
+  constructor(path: string, busyTimeoutMs: number) {
+    this.#path = path;
+    this.#busyTimeoutMs = busyTimeoutMs;
+  }
+
+  get(table: string, key: string): SqlValue | undefined {
+    const select = this.#onTable(table, `SELECT ${VALUE} FROM ${quote(table)} WHERE key = ?`);
+    return select?.raw().get(key)?.[0];
+  }
+
+  getMany(table: string, keys: readonly string[]): (SqlValue | undefined)[] {
+    return keys.map((key) => this.get(table, key));
+  }
+
+  count(table: string, overlay: CountOverlay): number {
+    if (overlay.cleared) return overlay.present.length;
+    // One transaction: the writer may commit between two statements.
+    const db = this.#connection();
+    db.exec('BEGIN');
+    try {
+      return this.#countNow(table, overlay);
+    } finally {
+      db.exec('COMMIT');
+    }
+  }
+
+  scan(table: string, range: KeyRange): SqliteScan {
+    const db = this.#idle.pop() ?? this.#open();
+    const scan = new SqliteScan(db, table, range, () => {
+      this.#scans.delete(scan);
+      this.#idle.push(db);
+    });
+    this.#scans.add(scan);
+    return scan;
+  }
+
+  columns(table: string): Column[] | undefined {
+    return columnsOf(this.#connection(), table);
+  }
+
+  query(sql: string, parameters: Parameters, { maxRows, timeoutMs }: QueryLimits): SqlRow[] {
+    const statement = this.#connection().prepare(sql);
+    if (!statement.reader) {
+      throw new SluiceError('SLUICE_INVALID_SQL', 'the statement returns no rows: run it with aexecute');
+    }
+    const deadline = timeoutMs === undefined ? Number.POSITIVE_INFINITY : performance.now() + timeoutMs;
+    return readRows(statement, parameters, (rows) => {
+      if (rows % ROWS_BETWEEN_CHECKS === 0 && performance.now() > deadline) {
+        throw new SluiceError('SLUICE_TIMEOUT', `the query was stopped after ${timeoutMs} ms and ${rows} rows`);
+      }
+      return maxRows === undefined || rows < maxRows;
+    });
+  }
+
+  deadLetterCount(): number {
+    return this.#connection().prepare('SELECT count(*) FROM _sluice_dead_letters').pluck().get() as number;
+  }
+
+  deadLetters(afterId: number, limit: number): DeadLetter[] {
+    return listDeadLetters(this.#connection(), afterId, limit);
+  }
+
+  close(): void {
+    for (const scan of this.#scans) scan.close();
+    for (const db of this.#idle) db.close();
+    this.#idle.length = 0;
+    this.#db?.close();
+    this.#db = undefined;
+    this.#statements.clear();
+  }
+
+  #countNow(table: string, { present, absent }: CountOverlay): number {
+    const count = this.#onTable(table, `SELECT count(key) FROM ${quote(table)}`);
+    if (count === undefined) return present.length;
+    const added = present.reduce((total, key) => total + (this.get(table, key) === undefined ? 1 : 0), 0);
+    const removed = absent.reduce((total, key) => total + (this.get(table, key) === undefined ? 0 : 1), 0);
+    return (count.raw().get()?.[0] as number) + added - removed;
+  }
+
+  /** A statement on a key-value table; `undefined` while the table does not exist. */
+  #onTable(table: string, sql: string): { raw(): { get(...keys: string[]): SqlValue[] | undefined } } | undefined {
+    let statement = this.#statements.get(sql);
+    if (statement === undefined) {
+      if (columnsOf(this.#connection(), table) === undefined) return undefined;
+      if (this.#statements.size >= STATEMENTS_MAX) this.#statements.clear();
+      statement = this.#connection().prepare(sql);
+      this.#statements.set(sql, statement);
+    }
+    return statement as Statement & { raw(): { get(...keys: string[]): SqlValue[] | undefined } };
+  }
+
+  #connection(): Connection {
+    this.#db ??= this.#open();
+    return this.#db;
+  }
+
+  #open(): Connection {
+    return openConnection(this.#path, { readonly: true, busyTimeoutMs: this.#busyTimeoutMs });
+  }
+}
+
+/** One table at one moment, page by page. */
+class SqliteScan implements SyncScan {
+  readonly appliedSeq: number;
+  readonly #db: Connection;
+  readonly #release: () => void;
+  #rows: IterableIterator<unknown> | undefined;
+  #open = true;
+
+  constructor(db: Connection, table: string, range: KeyRange, release: () => void) {
+    this.#db = db;
+    this.#release = release;
+    db.exec('BEGIN');
+    // The first read pins the snapshot that everything after it comes from.
+    this.appliedSeq = db.prepare('SELECT applied_seq FROM _sluice_state').pluck().get() as number;
+    if (columnsOf(db, table) !== undefined) this.#rows = selectRange(db, table, range);
+  }
+
+  next(count: number): Entry[] {
+    const page: Entry[] = [];
+    while (page.length < count) {
+      const row = this.#rows?.next();
+      if (row === undefined || row.done === true) break;
+      const [key, value] = row.value as [SqlValue, SqlValue];
+      // NanaSQLite may have left a NULL key, and a user a BLOB: neither can be named here.
+      if (typeof key === 'string') page.push([key, narrow(value)]);
+    }
+    return page;
+  }
+
+  close(): void {
+    if (!this.#open) return;
+    this.#open = false;
+    this.#rows?.return?.();
+    this.#db.exec('COMMIT');
+    this.#release();
+  }
+}
+
+function selectRange(db: Connection, table: string, range: KeyRange): IterableIterator<unknown> {
+  const bounds = (
+    [
+      ['>', range.gt],
+      ['>=', range.gte],
+      ['<', range.lt],
+      ['<=', range.lte],
+    ] as const
+  ).filter(([, key]) => key !== undefined);
+  const where = ["key >= ''", ...bounds.map(([operator]) => `key ${operator} ?`)].join(' AND ');
+  const order = range.reverse ? 'DESC' : 'ASC';
+  return db
+    .prepare(`SELECT key, ${range.keysOnly ? 'NULL' : VALUE} FROM ${quote(table)} WHERE ${where} ORDER BY key ${order}`)
+    .raw()
+    .safeIntegers()
+    .iterate(bounds.map(([, key]) => key));
+}

@@ -1,0 +1,137 @@
+import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
+import { messageOf, SluiceError, type SluiceErrorCode } from '../../base/errors.ts';
+import { Deferred } from '../../base/waiting.ts';
+import { type FailureClass, StoreFailure } from '../store.ts';
+
+/** The calls that a thread answers: one type-only file per thread declares them. */
+export type Protocol = Record<string, { request: unknown; response: unknown }>;
+
+interface RequestMessage {
+  readonly id: number;
+  readonly call: string;
+  readonly request: unknown;
+}
+
+interface ResponseMessage {
+  readonly id: number;
+  readonly response?: unknown;
+  readonly error?: WireError;
+}
+
+/** An error by value: a class instance does not survive the way through a port. */
+interface WireError {
+  readonly name: string;
+  readonly message: string;
+  readonly code?: string | undefined;
+  readonly failure?: FailureClass;
+  readonly sqliteCode?: string | undefined;
+}
+
+/** How a thread is started: passed in, so that a test can get hold of it and kill it. */
+export type Spawn = (entry: URL, port: MessagePort) => Worker;
+
+export const spawnWorker: Spawn = (entry, port) =>
+  new Worker(entry, { workerData: port, transferList: [port], execArgv: [], name: 'sluice' });
+
+/** The thread is gone, and with it the answers it owed. */
+export class ThreadDied extends Error {
+  override readonly name = 'ThreadDied';
+}
+
+/** One thread, from start to death, and the calls it has not answered yet. */
+export class ThreadClient<P extends Protocol> {
+  readonly #worker: Worker;
+  readonly #port: MessagePort;
+  readonly #pending = new Map<number, Deferred<unknown>>();
+  readonly #exited = new Deferred<void>();
+  #calls = 0;
+  #dead: ThreadDied | undefined;
+
+  constructor(entry: URL, spawn: Spawn) {
+    const { port1, port2 } = new MessageChannel();
+    this.#port = port1;
+    this.#worker = spawn(entry, port2);
+    // The thread holds the process only while it owes an answer: through its port, never by itself.
+    this.#worker.unref();
+    this.#port.on('message', (message: ResponseMessage) => this.#settle(message));
+    this.#port.unref();
+    this.#worker.on('error', (error) => this.#die(`a thread died: ${messageOf(error)}`, error));
+    this.#worker.on('exit', (code) => {
+      this.#die(`a thread ended with code ${code}`);
+      this.#exited.resolve();
+    });
+  }
+
+  get dead(): boolean {
+    return this.#dead !== undefined;
+  }
+
+  call<C extends keyof P & string>(call: C, request: P[C]['request']): Promise<P[C]['response']> {
+    if (this.#dead !== undefined) return Promise.reject(this.#dead);
+    const id = ++this.#calls;
+    const answer = new Deferred<unknown>();
+    if (this.#pending.size === 0) this.#port.ref();
+    this.#pending.set(id, answer);
+    this.#port.postMessage({ id, call, request } satisfies RequestMessage);
+    return answer.promise as Promise<P[C]['response']>;
+  }
+
+  /** How many calls wait for their answer. */
+  get load(): number {
+    return this.#pending.size;
+  }
+
+  async terminate(): Promise<void> {
+    this.#worker.ref();
+    await this.#worker.terminate();
+    await this.#exited.promise;
+  }
+
+  #settle({ id, response, error }: ResponseMessage): void {
+    const answer = this.#pending.get(id);
+    if (answer === undefined) return;
+    this.#pending.delete(id);
+    if (this.#pending.size === 0) this.#port.unref();
+    if (error === undefined) answer.resolve(response);
+    else answer.reject(fromWire(error));
+  }
+
+  #die(message: string, cause?: unknown): void {
+    if (this.#dead !== undefined) return;
+    this.#dead = new ThreadDied(message, { cause });
+    this.#port.close();
+    for (const answer of this.#pending.values()) answer.reject(this.#dead);
+    this.#pending.clear();
+  }
+}
+
+/** The other end: answers the calls that come in through `port`, in the order in which they come. */
+export function serve<P extends Protocol>(
+  port: MessagePort,
+  handlers: { [C in keyof P]: (request: P[C]['request']) => P[C]['response'] },
+): void {
+  port.on('message', ({ id, call, request }: RequestMessage) => {
+    let answer: ResponseMessage;
+    try {
+      answer = { id, response: handlers[call as keyof P](request) };
+    } catch (error) {
+      answer = { id, error: toWire(error) };
+    }
+    port.postMessage(answer);
+  });
+}
+
+function toWire(error: unknown): WireError {
+  const { name, message, code } = error as Partial<SluiceError> & { name?: string };
+  const wire = { name: name ?? 'Error', message: message ?? String(error), code };
+  if (error instanceof StoreFailure) return { ...wire, failure: error.failure, sqliteCode: error.sqliteCode };
+  if (error instanceof SluiceError) return { ...wire, sqliteCode: error.sqliteCode };
+  return wire;
+}
+
+function fromWire({ name, message, code, failure, sqliteCode }: WireError): Error {
+  if (failure !== undefined) return new StoreFailure(failure, message, sqliteCode);
+  if (name === 'SluiceError') return new SluiceError(code as SluiceErrorCode, message, { sqliteCode });
+  const error = new Error(message);
+  return Object.assign(error, { name, code });
+}

@@ -1,0 +1,90 @@
+import { randomBytes } from 'node:crypto';
+import { SluiceError } from '../../base/errors.ts';
+import { type Column, StoreFailure } from '../store.ts';
+import type { Connection } from './connection.ts';
+
+/** Version of the tables below, kept in the state row. */
+const STORE_FORMAT = 1;
+
+/**
+ * Sluice's own tables. The state row is where the exactly-once promise lives: the watermark moves in the same
+ * transaction as the writes below it. `batch_after` and `batch_result` remember what the batch that started there has
+ * done so far, so that the answer survives the death of the thread that worked it out.
+ */
+const OWN_TABLES = `
+  CREATE TABLE IF NOT EXISTS _sluice_state (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    format INTEGER NOT NULL,
+    database_id TEXT NOT NULL,
+    epoch INTEGER NOT NULL,
+    owner TEXT NOT NULL,
+    applied_seq INTEGER NOT NULL,
+    batch_after INTEGER NOT NULL,
+    batch_result TEXT NOT NULL
+  );
+  CREATE TABLE IF NOT EXISTS _sluice_dead_letters (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    seq INTEGER NOT NULL,
+    table_name TEXT,
+    operation TEXT NOT NULL,
+    key TEXT,
+    accepted_at INTEGER NOT NULL,
+    first_failed_at INTEGER NOT NULL,
+    last_failed_at INTEGER NOT NULL,
+    attempts INTEGER NOT NULL,
+    error_class TEXT NOT NULL,
+    error_code TEXT NOT NULL,
+    error_message TEXT NOT NULL,
+    write BLOB NOT NULL
+  );
+  CREATE INDEX IF NOT EXISTS _sluice_dead_letters_seq ON _sluice_dead_letters (seq);
+`;
+
+export interface StateRow {
+  readonly databaseId: string;
+  readonly epoch: number;
+  readonly owner: string;
+  readonly appliedSeq: number;
+  readonly batchAfter: number;
+  readonly batchResult: string;
+}
+
+/** Creates what is missing and makes sure that `owner` has the database. Runs in the caller's transaction. */
+export function claimState(db: Connection, owner: string, takeOver: boolean): void {
+  db.exec(OWN_TABLES);
+  db.prepare(
+    `INSERT INTO _sluice_state (id, format, database_id, epoch, owner, applied_seq, batch_after, batch_result)
+     VALUES (1, ?, ?, 1, ?, 0, -1, '') ON CONFLICT (id) DO NOTHING`,
+  ).run(BigInt(STORE_FORMAT), randomBytes(16).toString('hex'), owner);
+  const format = db.prepare('SELECT format FROM _sluice_state').pluck().get();
+  if (format !== STORE_FORMAT) {
+    throw new SluiceError(
+      'SLUICE_UNSUPPORTED',
+      `the database has Sluice's tables in format ${String(format)}, this version reads ${STORE_FORMAT}: open it with the version that wrote it`,
+    );
+  }
+  if (takeOver) {
+    // A dead letter above the watermark (a queue brought in from elsewhere) must not share its number with a new write.
+    db.prepare(
+      `UPDATE _sluice_state SET owner = ?,
+         applied_seq = max(applied_seq, (SELECT ifnull(max(seq), 0) FROM _sluice_dead_letters))`,
+    ).run(owner);
+  } else if (db.prepare('SELECT owner FROM _sluice_state').pluck().get() !== owner) {
+    throw new StoreFailure('fatal', 'the database was taken over by another process, which is now its only writer');
+  }
+}
+
+export const SELECT_STATE = `
+  SELECT database_id AS databaseId, epoch, owner, applied_seq AS appliedSeq, batch_after AS batchAfter,
+         batch_result AS batchResult FROM _sluice_state`;
+
+/** The columns of a table; `undefined` where there is none. */
+export function columnsOf(db: Connection, table: string): Column[] | undefined {
+  const rows = db.prepare('SELECT name, type, pk FROM pragma_table_info(?)').all(table) as {
+    name: string;
+    type: string;
+    pk: number;
+  }[];
+  if (rows.length === 0) return undefined;
+  return rows.map(({ name, type, pk }) => ({ name, type: type.toUpperCase(), primaryKey: pk > 0 }));
+}

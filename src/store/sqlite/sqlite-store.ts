@@ -1,0 +1,178 @@
+import { messageOf, SluiceError } from '../../base/errors.ts';
+import type { SqlValue } from '../../base/frame/index.ts';
+import type { CountOverlay } from '../store.ts';
+import {
+  type Batch,
+  type BatchResult,
+  type DeadLetterStore,
+  type ExecuteResult,
+  type KeyRange,
+  type Parameters,
+  type QueryLimits,
+  type SqlRow,
+  type Store,
+  type StoreFacts,
+  StoreFailure,
+  type StoreScan,
+} from '../store.ts';
+import { SqliteReader } from './reader.ts';
+import { ReaderPool } from './reader-pool.ts';
+import { type Spawn, spawnWorker, ThreadClient, ThreadDied } from './rpc.ts';
+import type { WriterProtocol } from './writer-protocol.ts';
+
+type WriterThread = ThreadClient<WriterProtocol>;
+
+const WRITER_ENTRY = new URL('./writer-thread.js', import.meta.url);
+
+/** Deaths of the writer thread in a row, with no batch applied between them, before it is given up on. */
+const DEATHS_MAX = 5;
+
+export interface SqliteStoreOptions {
+  readonly path: string;
+  /** Names this process in the state row. */
+  readonly owner: string;
+  readonly readers: number;
+  readonly spawn?: Spawn | undefined;
+  readonly onWriterRestart?: ((reason: string) => void) | undefined;
+}
+
+/**
+ * The store on SQLite: one writer thread with the only read-write connection, a pool of reader threads, and a reader on
+ * the calling thread for the synchronous calls.
+ */
+export class SqliteStore implements Store {
+  readonly facts: StoreFacts;
+  readonly sync: SqliteReader;
+  readonly deadLetters: DeadLetterStore;
+  readonly #options: SqliteStoreOptions;
+  readonly #readers: ReaderPool;
+  #writer: WriterThread;
+  #deaths = 0;
+  #check = false;
+
+  static async open(options: SqliteStoreOptions): Promise<SqliteStore> {
+    const writer = spawnWriter(options);
+    try {
+      const facts = await writer.call('start', {
+        path: options.path,
+        owner: options.owner,
+        takeOver: true,
+        check: false,
+      });
+      return new SqliteStore(options, writer, facts);
+    } catch (error) {
+      await writer.terminate();
+      if (error instanceof SluiceError) throw error;
+      throw new SluiceError('SLUICE_STORE', `SQLite cannot open ${options.path}: ${messageOf(error)}`, {
+        cause: error,
+        sqliteCode: error instanceof StoreFailure ? error.sqliteCode : undefined,
+      });
+    }
+  }
+
+  private constructor(options: SqliteStoreOptions, writer: WriterThread, facts: StoreFacts) {
+    this.#options = options;
+    this.#writer = writer;
+    this.facts = facts;
+    this.sync = new SqliteReader(options.path, 0);
+    this.#readers = new ReaderPool(options.path, options.readers, options.spawn ?? spawnWorker);
+    this.deadLetters = {
+      size: () => this.#readers.deadLetterCount(),
+      list: (afterId, limit) => this.#readers.deadLetters(afterId, limit),
+      retry: (ids) => this.#call('retryDeadLetters', ids),
+      clear: (ids) => this.#call('clearDeadLetters', ids),
+    };
+  }
+
+  async apply(batch: Batch): Promise<BatchResult> {
+    const result = await this.#call('apply', batch);
+    this.#deaths = 0;
+    return result;
+  }
+
+  async reopen(): Promise<void> {
+    await this.#writer.terminate();
+    this.#check = true;
+  }
+
+  async execute(sql: string, parameters: Parameters): Promise<ExecuteResult> {
+    try {
+      return await (await this.#liveWriter()).call('execute', { sql, parameters });
+    } catch (error) {
+      if (error instanceof ThreadDied) {
+        throw new SluiceError(
+          'SLUICE_OUTCOME_UNKNOWN',
+          'the writer thread died before it answered: the statement may or may not have been committed, look before you run it again',
+          { cause: error },
+        );
+      }
+      if (error instanceof StoreFailure) {
+        throw new SluiceError('SLUICE_STORE', `SQLite refused the statement: ${error.message}`, {
+          cause: error,
+          sqliteCode: error.sqliteCode,
+        });
+      }
+      throw error;
+    }
+  }
+
+  query(sql: string, parameters: Parameters, limits: QueryLimits): Promise<SqlRow[]> {
+    return this.#readers.query(sql, parameters, limits);
+  }
+
+  getMany(table: string, keys: readonly string[]): Promise<(SqlValue | undefined)[]> {
+    return this.#readers.getMany(table, keys);
+  }
+
+  count(table: string, overlay: CountOverlay): Promise<number> {
+    return this.#readers.count(table, overlay);
+  }
+
+  scan(table: string, range: KeyRange): Promise<StoreScan> {
+    return this.#readers.scan(table, range);
+  }
+
+  async close(): Promise<void> {
+    this.sync.close();
+    await this.#readers.close();
+    if (!this.#writer.dead) await this.#writer.call('close', null).catch(() => null);
+    await this.#writer.terminate();
+  }
+
+  async #call<C extends keyof WriterProtocol & string>(
+    call: C,
+    request: WriterProtocol[C]['request'],
+  ): Promise<WriterProtocol[C]['response']> {
+    try {
+      return await (await this.#liveWriter()).call(call, request);
+    } catch (error) {
+      if (!(error instanceof ThreadDied)) throw error;
+      throw new StoreFailure('transient', error.message, undefined, error);
+    }
+  }
+
+  /** The writer thread, started again if it has died. What it had not committed, SQLite has rolled back. */
+  async #liveWriter(): Promise<WriterThread> {
+    if (!this.#writer.dead) return this.#writer;
+    if (++this.#deaths > DEATHS_MAX) {
+      throw new StoreFailure('fatal', `the writer thread died ${DEATHS_MAX} times without applying anything`);
+    }
+    this.#options.onWriterRestart?.(this.#check ? 'reopen' : 'death');
+    const { path, owner } = this.#options;
+    const writer = spawnWriter(this.#options);
+    this.#writer = writer;
+    try {
+      // Answered before any call that comes after it: the thread works through its calls in order.
+      await writer.call('start', { path, owner, takeOver: false, check: this.#check });
+    } catch (error) {
+      await writer.terminate();
+      throw error;
+    }
+    this.#check = false;
+    return writer;
+  }
+}
+
+function spawnWriter({ spawn = spawnWorker }: SqliteStoreOptions): WriterThread {
+  return new ThreadClient(WRITER_ENTRY, spawn);
+}

@@ -1,0 +1,23 @@
+import type { Batch, BatchResult, ExecuteResult, Parameters, RetryOutcome, StoreFacts } from '../store.ts';
+
+/** What the writer thread answers. Calls are answered one by one, in the order in which they were made. */
+export type WriterProtocol = {
+  /** The first call: opens the database. */
+  start: { request: WriterStart; response: StoreFacts };
+  apply: { request: Batch; response: BatchResult };
+  execute: { request: { sql: string; parameters: Parameters }; response: ExecuteResult };
+  retryDeadLetters: { request: readonly number[]; response: RetryOutcome[] };
+  clearDeadLetters: { request: readonly number[]; response: number };
+  /** The last call: carries the WAL into the database and closes it. */
+  close: { request: null; response: null };
+};
+
+export interface WriterStart {
+  readonly path: string;
+  /** Names the process in the state row. */
+  readonly owner: string;
+  /** Become the owner, at open; a thread that replaces a dead one must find that it still is. */
+  readonly takeOver: boolean;
+  /** Run SQLite's own quick check first. */
+  readonly check: boolean;
+}

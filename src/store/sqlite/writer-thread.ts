@@ -1,0 +1,28 @@
+import { type MessagePort, workerData } from 'node:worker_threads';
+import { StoreFailure } from '../store.ts';
+import { serve } from './rpc.ts';
+import { Writer } from './writer.ts';
+import type { WriterProtocol } from './writer-protocol.ts';
+
+const port = workerData as MessagePort;
+let writer: Writer | undefined;
+
+function started(): Writer {
+  if (writer === undefined) throw new StoreFailure('fatal', 'the writer was used before it was started');
+  return writer;
+}
+
+serve<WriterProtocol>(port, {
+  start(request) {
+    writer = new Writer(request);
+    return writer.facts;
+  },
+  apply: (batch) => started().apply(batch),
+  execute: ({ sql, parameters }) => started().execute(sql, parameters),
+  retryDeadLetters: (ids) => started().retryDeadLetters(ids),
+  clearDeadLetters: (ids) => started().clearDeadLetters(ids),
+  close() {
+    started().close();
+    return null;
+  },
+});

@@ -1,0 +1,168 @@
+import { performance } from 'node:perf_hooks';
+import { SluiceError } from '../../base/errors.ts';
+import type { SqlValue } from '../../base/frame/index.ts';
+import {
+  type Batch,
+  type BatchResult,
+  type ExecuteResult,
+  type Parameters,
+  type RetryOutcome,
+  type StoreFacts,
+  StoreFailure,
+} from '../store.ts';
+import { Applier } from './applier.ts';
+import { type Connection, checkVersion, narrow, openConnection, readRows } from './connection.ts';
+import { classify, toFailure } from './result-codes.ts';
+import { claimState, SELECT_STATE, type StateRow } from './schema.ts';
+import type { WriterStart } from './writer-protocol.ts';
+
+/** At start another program may hold the file for a moment; nobody else waits for this thread yet. */
+const START_BUSY_TIMEOUT_MS = 5_000;
+
+/** Pages in the WAL before SQLite checkpoints by itself, inside a commit. Normally a gap comes first. */
+const AUTOCHECKPOINT_PAGES = 16_000;
+const WAL_LIMIT_BYTES = 64 * 1024 * 1024;
+const PAGE_CACHE_KIB = 64 * 1024;
+
+const GAP_MS = 100;
+
+/** The only read-write connection to the database, and what it does between two calls. */
+export class Writer {
+  readonly #db: Connection;
+  readonly #applier: Applier;
+  readonly facts: StoreFacts;
+  #durable: boolean;
+  #gap: NodeJS.Timeout | undefined;
+
+  constructor({ path, owner, takeOver, check }: WriterStart) {
+    this.#db = openConnection(path, { readonly: false, busyTimeoutMs: START_BUSY_TIMEOUT_MS });
+    try {
+      const version = checkVersion(this.#db);
+      configure(this.#db);
+      if (check) quickCheck(this.#db);
+      this.#transaction(() => claimState(this.#db, owner, takeOver));
+      if (this.#db.pragma('synchronous', { simple: true }) !== 2) {
+        throw new StoreFailure('fatal', 'SQLite did not keep synchronous=FULL');
+      }
+      // The watermark may have been written and never synced by a process that was killed: until a complete checkpoint
+      // has carried it into the database file, no log segment may be deleted on its word.
+      this.#durable = this.#checkpoint();
+      this.#applier = new Applier(this.#db, owner);
+      this.facts = this.#readFacts(version);
+      this.#db.pragma('busy_timeout = 0');
+    } catch (error) {
+      this.#db.close();
+      throw error instanceof SluiceError ? error : toFailure(error);
+    }
+  }
+
+  apply(batch: Batch): BatchResult {
+    const start = performance.now();
+    const result = this.#applier.apply(batch);
+    if (!this.#durable) this.#durable = this.#checkpoint();
+    this.#awaitGap();
+    return { ...result, durable: this.#durable, durationMs: performance.now() - start };
+  }
+
+  /** One statement of the user's, in a transaction of its own. */
+  execute(sql: string, parameters: Parameters): ExecuteResult {
+    try {
+      const statement = this.#db.prepare(sql);
+      const before = this.#db.prepare('SELECT total_changes()').pluck();
+      const start = before.get() as number;
+      const rows = statement.reader ? readRows(statement, parameters, () => true) : [];
+      if (!statement.reader) statement.run(parameters);
+      if (this.#db.inTransaction) {
+        this.#db.exec('ROLLBACK');
+        throw new SluiceError('SLUICE_INVALID_SQL', 'the statement left a transaction open, which was rolled back');
+      }
+      this.#awaitGap();
+      const lastInsertRowid = this.#db.prepare('SELECT last_insert_rowid()').pluck().safeIntegers().get() as SqlValue;
+      return {
+        rows,
+        changes: (before.get() as number) - start,
+        lastInsertRowid: narrow(lastInsertRowid) as number | bigint,
+      };
+    } catch (error) {
+      if (this.#db.inTransaction) this.#db.exec('ROLLBACK');
+      if (error instanceof SluiceError) throw error;
+      const { class: found, code, message } = classify(error, { ownStatement: false });
+      if (found === 'permanent')
+        throw new SluiceError('SLUICE_STORE', `SQLite refused the statement: ${message}`, { sqliteCode: code });
+      throw toFailure(error);
+    }
+  }
+
+  retryDeadLetters(ids: readonly number[]): RetryOutcome[] {
+    return this.#applier.retry(ids);
+  }
+
+  clearDeadLetters(ids: readonly number[]): number {
+    return this.#applier.clear(ids);
+  }
+
+  close(): void {
+    clearTimeout(this.#gap);
+    this.#checkpoint();
+    this.#db.close();
+  }
+
+  /** Carries the WAL into the database when nothing has been asked for a moment. */
+  #awaitGap(): void {
+    if (this.#gap === undefined) this.#gap = setTimeout(() => this.#checkpoint(), GAP_MS);
+    else this.#gap.refresh();
+  }
+
+  /** Whether all of the WAL is in the database file, and the WAL empty. `busy = 0` alone says nothing. */
+  #checkpoint(): boolean {
+    try {
+      const [row] = this.#db.pragma('wal_checkpoint(TRUNCATE)') as {
+        busy: number;
+        log: number;
+        checkpointed: number;
+      }[];
+      return row !== undefined && row.busy === 0 && row.log >= 0 && row.log === row.checkpointed;
+    } catch {
+      // Nothing is lost by a checkpoint that did not happen; a real fault of the disk comes back with the next batch.
+      return false;
+    }
+  }
+
+  #transaction(body: () => void): void {
+    this.#db.exec('BEGIN IMMEDIATE');
+    body();
+    this.#db.exec('COMMIT');
+  }
+
+  #readFacts(version: string): StoreFacts {
+    const { databaseId, epoch, appliedSeq } = this.#db.prepare(SELECT_STATE).get() as StateRow;
+    const { entries, seq } = this.#db
+      .prepare('SELECT count(*) AS entries, ifnull(max(seq), 0) AS seq FROM _sluice_dead_letters')
+      .get() as { entries: number; seq: number };
+    return { databaseId, epoch, appliedSeq, durable: this.#durable, deadSeq: seq, deadEntries: entries, version };
+  }
+}
+
+function configure(db: Connection): void {
+  const mode = db.pragma('journal_mode = WAL', { simple: true });
+  if (mode !== 'wal') {
+    throw new SluiceError(
+      'SLUICE_UNSUPPORTED',
+      `SQLite cannot use a write-ahead log here (journal mode is ${String(mode)}): use a file on a local file system`,
+    );
+  }
+  // After journal_mode, which resets it: better-sqlite3 is built to default to NORMAL in WAL mode, and a watermark that
+  // a power cut can take back must never have let a log segment go.
+  db.pragma('synchronous = FULL');
+  db.pragma(`wal_autocheckpoint = ${AUTOCHECKPOINT_PAGES}`);
+  db.pragma(`journal_size_limit = ${WAL_LIMIT_BYTES}`);
+  db.pragma(`cache_size = -${PAGE_CACHE_KIB}`);
+  db.pragma('temp_store = MEMORY');
+  if (process.platform === 'darwin') db.pragma('fullfsync = ON');
+}
+
+function quickCheck(db: Connection): void {
+  const finding = db.pragma('quick_check(1)', { simple: true });
+  if (finding !== 'ok')
+    throw new StoreFailure('fatal', `SQLite's quick check found: ${String(finding)}`, 'SQLITE_CORRUPT');
+}
