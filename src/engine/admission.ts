@@ -1,0 +1,152 @@
+import type { Clock } from '../base/clock.ts';
+import { SluiceError } from '../base/errors.ts';
+import { Deferred, type WaitOptions, waitFor } from '../base/waiting.ts';
+
+export interface AdmissionOptions {
+  readonly maxBytes: number;
+  readonly maxEntries: number;
+  /** Share of the limits above which `set` returns `false`; room is announced again at half of that. */
+  readonly highWaterRatio: number;
+  readonly whenFull: 'block' | 'reject';
+  readonly maxBlockMs: number;
+  readonly maxWaiting: number;
+}
+
+interface Waiter {
+  readonly bytes: number;
+  readonly admitted: Deferred<void>;
+}
+
+/**
+ * Back-pressure: how much may be accepted and not yet applied. Whoever waits for room is served first come first
+ * served, and nobody who does not wait may overtake.
+ */
+export class Admission {
+  readonly #options: AdmissionOptions;
+  readonly #clock: Clock;
+  readonly #onDrain: () => void;
+  readonly #waiting: Waiter[] = [];
+  readonly #highBytes: number;
+  readonly #highEntries: number;
+  #needsDrain = false;
+  /** Set while the log has no room, whatever staging has. */
+  logFull = false;
+  bytes = 0;
+  entries = 0;
+  refused = 0;
+
+  constructor(options: AdmissionOptions, clock: Clock, onDrain: () => void) {
+    this.#options = options;
+    this.#clock = clock;
+    this.#onDrain = onDrain;
+    this.#highBytes = options.maxBytes * options.highWaterRatio;
+    this.#highEntries = options.maxEntries * options.highWaterRatio;
+  }
+
+  get waiting(): number {
+    return this.#waiting.length;
+  }
+
+  get needsDrain(): boolean {
+    return this.#needsDrain;
+  }
+
+  /** Whether more than half of staging is taken, by what was recovered say. */
+  get isHigh(): boolean {
+    return this.bytes >= this.#highBytes || this.entries >= this.#highEntries;
+  }
+
+  hasRoom(bytes: number): boolean {
+    return this.#waiting.length === 0 && this.#fits(bytes);
+  }
+
+  /** Refuses a write that there is no room for now, or never. */
+  check(bytes: number): void {
+    if (bytes > this.#options.maxBytes) {
+      throw new SluiceError(
+        'SLUICE_INVALID_VALUE',
+        `a write of ${bytes} bytes is larger than all of staging: split it, or raise staging.maxBytes (${this.#options.maxBytes})`,
+      );
+    }
+    if (this.hasRoom(bytes)) return;
+    this.refused++;
+    this.#needsDrain = true;
+    throw fullError();
+  }
+
+  /** Takes room; returns whether there is still plenty of it. */
+  take(bytes: number): boolean {
+    this.bytes += bytes;
+    this.entries++;
+    if (!this.isHigh) return true;
+    this.#needsDrain = true;
+    return false;
+  }
+
+  /** Gives room back, and lets in who waits. */
+  release(bytes: number, entries: number): void {
+    this.bytes -= bytes;
+    this.entries -= entries;
+    this.admitWaiting();
+  }
+
+  admitWaiting(): void {
+    let first = this.#waiting[0];
+    while (first !== undefined && this.#fits(first.bytes)) {
+      this.#waiting.shift();
+      first.admitted.resolve();
+      // The write itself follows in a microtask, before any other code of the caller's: count it until then.
+      this.bytes += first.bytes;
+      this.entries++;
+      first = this.#waiting[0];
+    }
+    const low = this.bytes <= this.#highBytes / 2 && this.entries <= this.#highEntries / 2;
+    if (this.#needsDrain && low && this.#waiting.length === 0) {
+      this.#needsDrain = false;
+      this.#onDrain();
+    }
+  }
+
+  /**
+   * Waits for room for a write, which is reserved until `use` has run: `use` makes the write, in the same turn in which
+   * the room is given.
+   */
+  async whenRoom<T>(bytes: number, use: () => T | Promise<T>, wait: WaitOptions): Promise<T> {
+    const { whenFull, maxWaiting, maxBlockMs } = this.#options;
+    if (whenFull === 'reject' || this.#waiting.length >= maxWaiting || bytes > this.#options.maxBytes)
+      this.check(bytes);
+    this.#needsDrain = true;
+    const waiter: Waiter = { bytes, admitted: new Deferred() };
+    this.#waiting.push(waiter);
+    const leave = () => {
+      const place = this.#waiting.indexOf(waiter);
+      if (place < 0) return;
+      this.#waiting.splice(place, 1);
+      this.admitWaiting();
+    };
+    const used = waiter.admitted.promise.then(() => {
+      this.bytes -= bytes;
+      this.entries--;
+      return use();
+    });
+    const timeoutMs = wait.timeoutMs ?? maxBlockMs;
+    return waitFor(used, 'waiting for room', { signal: wait.signal, timeoutMs }, this.#clock, leave);
+  }
+
+  /** Turns away everybody who waits. */
+  reject(error: SluiceError): void {
+    for (const waiter of this.#waiting.splice(0)) waiter.admitted.reject(error);
+  }
+
+  #fits(bytes: number): boolean {
+    const { maxBytes, maxEntries } = this.#options;
+    return !this.logFull && this.bytes + bytes <= maxBytes && this.entries < maxEntries;
+  }
+}
+
+function fullError(): SluiceError {
+  return new SluiceError(
+    'SLUICE_FULL',
+    "staging is full: SQLite is slower than the writes that come in. Wait for 'drain' (or await adrain()), use the awaitable form, or raise staging.maxBytes",
+  );
+}

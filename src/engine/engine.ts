@@ -1,0 +1,494 @@
+import type { Clock } from '../base/clock.ts';
+import { SluiceError } from '../base/errors.ts';
+import { type Frame, FrameBuilder, FrameReader, Kind, type SqlValue, type Target } from '../base/frame/index.ts';
+import type { Random } from '../base/random.ts';
+import { Deferred, type WaitOptions } from '../base/waiting.ts';
+import { Admission, type AdmissionOptions } from './admission.ts';
+import type { Emit, EngineEvents } from './events.ts';
+import { type Encoded, Generation, type SealedGeneration, type Staged, TableTarget } from './generation.ts';
+import { GroupCommit, type GroupCommitOptions, type LogDurability } from './group-commit.ts';
+import type { Health } from './health.ts';
+import type { AppendLog } from './log/index.ts';
+
+/** What an acknowledgement means. */
+export type Durability = 'memory' | LogDurability | 'applied';
+
+export interface EngineOptions {
+  readonly durability: Durability;
+  readonly syncIntervalMs: number;
+  readonly admission: AdmissionOptions;
+  /** The log refuses more than this. */
+  readonly logMaxBytes: number;
+}
+
+export interface EngineEnvironment {
+  readonly health: Health;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly emit: Emit<EngineEvents>;
+}
+
+/** What the flush has done with a batch. */
+export interface Outcome {
+  readonly applied: number;
+  readonly coalesced: number;
+  /** The sequence numbers that became dead letters. */
+  readonly dead: readonly number[];
+  /** Whether the log may forget what is below the watermark. */
+  readonly durable: boolean;
+}
+
+/** One write of a group. */
+export type GroupMember =
+  | { readonly table: TableTarget; readonly key: string; readonly value: Encoded | null }
+  | { readonly target: Target; readonly values: readonly SqlValue[] };
+
+/** Somebody who waits until everything up to a sequence number is applied. */
+interface AppliedWaiter {
+  readonly seq: number;
+  /** Whether it is an error that the very write of that number died. */
+  readonly mustLive: boolean;
+  readonly done: Deferred<void>;
+}
+
+/** What a write costs in staging besides its key and value: map entry, strings, frame record. */
+const WRITE_OVERHEAD_BYTES = 96;
+
+/** A frame is closed at this size, so that encoding it is a short piece of work. */
+const FRAME_BYTES = 512 * 1024;
+
+/** A generation is sealed at this size: growing a larger map would hold the event loop. */
+const GENERATION_WRITES = 50_000;
+
+/**
+ * Accepts writes: admits, numbers and stages them, and hands them to the log. Knows no SQLite and no threads; what
+ * happens below is the flush's business, which takes sealed generations away and reports what became of them.
+ *
+ * A write is in the open generation and in the open frame from the moment its call returns. The frame goes to the log
+ * with the next group commit; the generation is sealed by the flush (or a scan) and dropped when its writes are applied
+ * or dead, so a read that looks through the generations, newest first, and then into the store misses nothing.
+ */
+export class Engine {
+  readonly counters = { accepted: 0, recovered: 0, applied: 0, coalesced: 0, deadLettered: 0, bytesAccepted: 0 };
+  readonly admission: Admission;
+  readonly commit: GroupCommit | undefined;
+  readonly health: Health;
+  /** Called after each write, to see whether it is time to flush. */
+  onAccepted: () => void = () => {};
+
+  readonly #options: EngineOptions;
+  readonly #clock: Clock;
+  readonly #emit: Emit<EngineEvents>;
+  readonly #log: AppendLog;
+  readonly #appliedWaiters: AppliedWaiter[] = [];
+  readonly #recovered = new Map<string, TableTarget>();
+  #open: Generation;
+  #sealed: Generation[] = [];
+  #frame: FrameBuilder | undefined;
+  #frames: Frame[] = [];
+  #lastSeq: number;
+  #appliedSeq: number;
+  #framedSeq: number;
+  #accepting = true;
+
+  constructor(options: EngineOptions, log: AppendLog, appliedSeq: number, env: EngineEnvironment) {
+    this.#options = options;
+    this.#clock = env.clock;
+    this.#emit = env.emit;
+    this.#log = log;
+    this.health = env.health;
+    this.#lastSeq = this.#appliedSeq = this.#framedSeq = appliedSeq;
+    this.#open = new Generation(appliedSeq + 1);
+    this.admission = new Admission(options.admission, env.clock, () => env.emit('drain'));
+    this.commit = options.durability === 'memory' ? undefined : this.#makeCommit(options.durability, env);
+    env.health.onFailed(() => this.#fail());
+  }
+
+  /** The highest sequence number given to a write. */
+  get lastSeq(): number {
+    return this.#lastSeq;
+  }
+
+  /** The watermark. */
+  get appliedSeq(): number {
+    return this.#appliedSeq;
+  }
+
+  /** Writes that are accepted and neither applied nor dead. */
+  get pending(): number {
+    return this.#lastSeq - this.#appliedSeq;
+  }
+
+  get logBytes(): number {
+    return this.#log.bytes;
+  }
+
+  get logSegments(): number {
+    return this.#log.segments;
+  }
+
+  // ── writes ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  put(table: TableTarget, key: string, value: Encoded): boolean {
+    const bytes = bytesOfPut(key, value);
+    this.#admit(bytes);
+    this.#openFrame().put(table, key, value);
+    this.#open.stageFor(table).keys.set(key, value);
+    return this.#accept(bytes);
+  }
+
+  delete(table: TableTarget, key: string): boolean {
+    const bytes = WRITE_OVERHEAD_BYTES + key.length;
+    this.#admit(bytes);
+    this.#openFrame().delete(table, key);
+    this.#open.stageFor(table).keys.set(key, null);
+    return this.#accept(bytes);
+  }
+
+  clear(table: TableTarget): boolean {
+    this.#admit(WRITE_OVERHEAD_BYTES);
+    this.#openFrame().clear(table);
+    this.#stageClear(table);
+    return this.#accept(WRITE_OVERHEAD_BYTES);
+  }
+
+  append(target: Target, values: readonly SqlValue[]): boolean {
+    const bytes = bytesOfValues(values);
+    this.#admit(bytes);
+    this.#openFrame().append(target, values);
+    return this.#accept(bytes);
+  }
+
+  stage(target: Target, values: readonly SqlValue[]): boolean {
+    const bytes = bytesOfValues(values);
+    this.#admit(bytes);
+    this.#openFrame().stage(target, values);
+    return this.#accept(bytes);
+  }
+
+  /** Makes sure, at its place in the order, that a table has the columns that the target names. */
+  ensure(target: Target): boolean {
+    this.#admit(WRITE_OVERHEAD_BYTES);
+    this.#openFrame().ensure(target);
+    return this.#accept(WRITE_OVERHEAD_BYTES);
+  }
+
+  /** Several writes as one: applied whole or not at all. */
+  group(members: readonly GroupMember[]): boolean {
+    if (members.length === 0) return !this.admission.needsDrain;
+    const bytes = bytesOfGroup(members);
+    this.#admit(bytes);
+    const frame = this.#openFrame();
+    frame.group(members.length);
+    for (const member of members) {
+      if (!('table' in member)) {
+        frame.append(member.target, member.values);
+      } else if (member.value === null) {
+        frame.delete(member.table, member.key);
+        this.#open.stageFor(member.table).keys.set(member.key, null);
+      } else {
+        frame.put(member.table, member.key, member.value);
+        this.#open.stageFor(member.table).keys.set(member.key, member.value);
+      }
+    }
+    return this.#accept(bytes);
+  }
+
+  /** Waits for room as long as the options say, then makes the write. */
+  whenRoom<T>(bytes: number, write: () => T | Promise<T>, wait: WaitOptions): Promise<T> {
+    return this.admission.whenRoom(bytes, write, wait);
+  }
+
+  /**
+   * Resolves when everything accepted so far is as durable as the level says. At `'applied'` it rejects if the write
+   * accepted last is refused by SQLite, which is what its caller wants to know; `mustLive: false` asks for all writes,
+   * and for none in particular.
+   */
+  acknowledgement(mustLive = true): Promise<void> {
+    if (this.health.state === 'failed') return rejected(this.#failedError());
+    switch (this.#options.durability) {
+      case 'memory':
+        return RESOLVED;
+      case 'applied':
+        return this.whenApplied(this.#lastSeq, mustLive);
+      default:
+        return (this.commit as GroupCommit).acknowledgement();
+    }
+  }
+
+  // ── reads ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** The newest staged value of a key; `undefined` if staging does not know it. */
+  lookup(target: TableTarget, key: string): Staged {
+    const { table } = target;
+    const open = target.generation === this.#open ? target.stage : this.#open.stage(table);
+    if (open !== undefined) {
+      const found = open.keys.get(key);
+      if (found !== undefined) return found;
+      if (open.cleared) return null;
+    }
+    for (let i = this.#sealed.length - 1; i >= 0; i--) {
+      const stage = (this.#sealed[i] as Generation).stage(table);
+      const found = stage?.keys.get(key);
+      if (found !== undefined) return found;
+      if (stage?.cleared) return null;
+    }
+    return undefined;
+  }
+
+  /** The generations that are not applied, oldest first, with everything accepted so far: the open one is sealed. */
+  snapshot(): readonly SealedGeneration[] {
+    this.seal();
+    return [...this.#sealed];
+  }
+
+  // ── flush ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Ends the open generation and opens a new one. Its frame ends with it, so frames never cross generations. */
+  seal(): void {
+    if (this.#open.writes === 0) return;
+    this.#closeFrame();
+    this.#sealed.push(this.#open);
+    this.#open = new Generation(this.#lastSeq + 1);
+  }
+
+  /** Sealed generations, oldest first, as many as fit into one batch, at least one. */
+  nextBatch(maxWrites: number, maxBytes: number): readonly SealedGeneration[] {
+    const batch: Generation[] = [];
+    let writes = 0;
+    let bytes = 0;
+    for (const generation of this.#sealed) {
+      writes += generation.writes;
+      bytes += generation.bytes;
+      if (batch.length > 0 && (writes > maxWrites || bytes > maxBytes)) break;
+      batch.push(generation);
+    }
+    return batch;
+  }
+
+  /** Resolves when everything up to `seq` is in the log, so that it may be flushed. */
+  logged(seq: number): Promise<void> {
+    return this.commit?.reached(seq) ?? RESOLVED;
+  }
+
+  /** The store has applied everything up to `seq`. */
+  applied(seq: number, { applied, coalesced, dead, durable }: Outcome): void {
+    this.counters.applied += applied;
+    this.counters.coalesced += coalesced;
+    this.counters.deadLettered += dead.length;
+    this.#appliedSeq = seq;
+    const done = this.#sealed.filter((generation) => generation.lastSeq <= seq);
+    this.#sealed = this.#sealed.slice(done.length);
+    const bytes = done.reduce((total, generation) => total + generation.bytes, 0);
+    const writes = done.reduce((total, generation) => total + generation.writes, 0);
+    if (durable) this.releaseLog();
+    this.admission.release(bytes, writes);
+    this.#settleAppliedWaiters(seq, dead);
+  }
+
+  /** Resolves when everything up to `seq` is applied or dead. */
+  whenApplied(seq: number, mustLive = false): Promise<void> {
+    if (seq <= this.#appliedSeq) return RESOLVED;
+    if (this.health.state === 'failed') return rejected(this.#failedError());
+    const done = new Deferred<void>();
+    this.#appliedWaiters.push({ seq, mustLive, done });
+    return done.promise;
+  }
+
+  // ── life ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Takes a frame over that recovery has found in the log. */
+  adopt(frame: Frame): void {
+    const after = this.#lastSeq;
+    const reader = new FrameReader(frame.bytes);
+    while (reader.next()) {
+      if (reader.seq > after) this.#restage(reader);
+    }
+    const writes = frame.lastSeq - after;
+    this.counters.recovered += writes;
+    this.#lastSeq = this.#framedSeq = frame.lastSeq;
+    this.#open.writes += writes;
+    this.#open.bytes += frame.bytes.length;
+    this.#open.lastSeq = frame.lastSeq;
+    this.#open.frames.push(frame);
+    this.admission.bytes += frame.bytes.length;
+    this.admission.entries += writes;
+    if (this.#open.writes >= GENERATION_WRITES) this.seal();
+  }
+
+  /** Accepts nothing any more. */
+  stopIntake(): void {
+    this.#accepting = false;
+    this.admission.reject(closedError());
+  }
+
+  /** To be called with an idle flush: syncs and closes the log. */
+  async close(): Promise<void> {
+    this.seal();
+    if (this.pending === 0) this.commit?.seal();
+    await this.commit?.close();
+    const error = closedError();
+    for (const { done } of this.#appliedWaiters.splice(0)) done.reject(error);
+  }
+
+  #makeCommit(durability: LogDurability | 'applied', env: EngineEnvironment): GroupCommit {
+    const options: GroupCommitOptions = {
+      // What is acknowledged when it is applied needs the log only against the death of the process.
+      durability: durability === 'applied' ? 'os' : durability,
+      syncIntervalMs: this.#options.syncIntervalMs,
+    };
+    const source = { takeFrames: () => this.#takeFrames(), onLogChange: () => this.#checkLogSize() };
+    return new GroupCommit(this.#log, source, options, this.#lastSeq, env);
+  }
+
+  #admit(bytes: number): void {
+    if (!this.#accepting) throw closedError();
+    if (this.health.state === 'failed') throw this.#failedError();
+    this.admission.check(bytes);
+  }
+
+  #openFrame(): FrameBuilder {
+    this.#frame ??= new FrameBuilder(this.#clock.now());
+    return this.#frame;
+  }
+
+  #accept(bytes: number): boolean {
+    this.#lastSeq++;
+    this.counters.accepted++;
+    this.counters.bytesAccepted += bytes;
+    const open = this.#open;
+    open.lastSeq = this.#lastSeq;
+    open.writes++;
+    open.bytes += bytes;
+    if ((this.#frame as FrameBuilder).bytes >= FRAME_BYTES) this.#closeFrame();
+    if (open.writes >= GENERATION_WRITES) this.seal();
+    this.commit?.request();
+    const plenty = this.admission.take(bytes);
+    this.onAccepted();
+    return plenty;
+  }
+
+  #closeFrame(): void {
+    if (this.#frame === undefined) return;
+    const frame = this.#frame.build(this.#framedSeq + 1);
+    this.#frame = undefined;
+    this.#framedSeq = frame.lastSeq;
+    this.#open.frames.push(frame);
+    if (this.commit !== undefined) this.#frames.push(frame);
+  }
+
+  #takeFrames(): Frame[] {
+    this.#closeFrame();
+    const frames = this.#frames;
+    this.#frames = [];
+    return frames;
+  }
+
+  #stageClear(table: TableTarget): void {
+    const stage = this.#open.stageFor(table);
+    stage.keys.clear();
+    stage.cleared = true;
+  }
+
+  #restage(reader: FrameReader): void {
+    if (reader.kind > Kind.clear) return;
+    const table = this.#recoveredTable(reader.target.table as string);
+    if (reader.kind === Kind.clear) this.#stageClear(table);
+    else this.#open.stageFor(table).keys.set(reader.key, reader.kind === Kind.delete ? null : reader.value);
+  }
+
+  #recoveredTable(name: string): TableTarget {
+    let table = this.#recovered.get(name);
+    if (table === undefined) {
+      table = new TableTarget(name);
+      this.#recovered.set(name, table);
+    }
+    return table;
+  }
+
+  /** Everything up to the watermark is durable in the store: the log need not keep it. */
+  releaseLog(): void {
+    const seq = this.#appliedSeq;
+    if (this.commit === undefined) {
+      // Without a log of its own, this run may still have found one. Nobody else uses it.
+      this.#log.release(seq).catch((error: Error) => this.#emit('failure', { during: 'log', error }));
+      return;
+    }
+    this.commit.release(seq);
+    if (seq === this.#lastSeq && this.#log.bytes > this.#options.logMaxBytes / 2) this.commit.seal();
+    this.#checkLogSize();
+  }
+
+  #checkLogSize(): void {
+    this.admission.logFull = this.#log.bytes >= this.#options.logMaxBytes;
+    if (!this.admission.logFull) this.admission.admitWaiting();
+    else if (this.pending === 0) this.commit?.seal();
+  }
+
+  #settleAppliedWaiters(seq: number, dead: readonly number[]): void {
+    const died = new Set(dead);
+    for (let i = this.#appliedWaiters.length - 1; i >= 0; i--) {
+      const waiter = this.#appliedWaiters[i] as AppliedWaiter;
+      if (waiter.seq > seq) continue;
+      this.#appliedWaiters.splice(i, 1);
+      if (waiter.mustLive && died.has(waiter.seq)) waiter.done.reject(deadError(waiter.seq));
+      else waiter.done.resolve();
+    }
+  }
+
+  #fail(): void {
+    const error = this.#failedError();
+    this.commit?.stop(error);
+    this.admission.reject(error);
+    for (const { done } of this.#appliedWaiters.splice(0)) done.reject(error);
+  }
+
+  #failedError(): SluiceError {
+    const { cause } = this.health;
+    return new SluiceError(
+      'SLUICE_FAILED',
+      `the database has failed and takes no writes: ${cause?.message ?? 'unknown'}. Reads still work. Repair the cause, then open it again: what was accepted and logged is replayed`,
+      { cause },
+    );
+  }
+}
+
+/** What a put costs in staging. */
+export function bytesOfPut(key: string, value: Encoded): number {
+  return WRITE_OVERHEAD_BYTES + key.length + value.length;
+}
+
+/** What a row or a statement costs in staging. */
+export function bytesOfValues(values: readonly SqlValue[]): number {
+  let bytes = WRITE_OVERHEAD_BYTES;
+  for (const value of values) bytes += typeof value === 'string' || value instanceof Uint8Array ? value.length : 16;
+  return bytes;
+}
+
+export function bytesOfGroup(members: readonly GroupMember[]): number {
+  return members.reduce(
+    (total, member) =>
+      total + ('table' in member ? bytesOfPut(member.key, member.value ?? '') : bytesOfValues(member.values)),
+    0,
+  );
+}
+
+function closedError(): SluiceError {
+  return new SluiceError('SLUICE_CLOSED', 'the database is closed: open it again to write');
+}
+
+function deadError(seq: number): SluiceError {
+  return new SluiceError(
+    'SLUICE_STORE',
+    `SQLite refused write ${seq} for good: it is in the dead-letter queue, see agetDlq()`,
+  );
+}
+
+const RESOLVED: Promise<void> = Promise.resolve();
+
+/** A rejection that nobody has to look at. */
+function rejected(error: SluiceError): Promise<never> {
+  const promise = Promise.reject(error);
+  promise.catch(() => undefined);
+  return promise;
+}

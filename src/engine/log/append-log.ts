@@ -1,0 +1,260 @@
+import { join } from 'node:path';
+import type { FileSystem, LogFile } from '../../base/file-system.ts';
+import { type Frame, stampFrame } from '../../base/frame/index.ts';
+import { LogFailure } from './log-failure.ts';
+import { encodeHeader, SEGMENT_HEADER_BYTES, type SegmentEnd, saltOf, segmentName } from './segment.ts';
+
+export interface AppendLogOptions {
+  readonly fileSystem: FileSystem;
+  readonly directory: string;
+  readonly databaseId: string;
+  readonly epoch: number;
+  /** A segment that has reached this size is sealed. */
+  readonly segmentBytes: number;
+}
+
+/** A segment that is complete: it waits until everything in it is applied. */
+export interface SealedSegment {
+  readonly number: number;
+  readonly lastSeq: number;
+  readonly bytes: number;
+}
+
+/** What the log goes on from: the outcome of recovery. */
+export interface LogStart {
+  readonly sealed: readonly SealedSegment[];
+  readonly end: SegmentEnd;
+  /** Names up to this number are, or may be, taken. */
+  readonly highestNumber: number;
+}
+
+interface OpenSegment {
+  readonly number: number;
+  readonly file: LogFile;
+  readonly salt: number;
+  offset: number;
+  lastSeq: number;
+  syncedOffset: number;
+  syncedSeq: number;
+}
+
+/**
+ * The log on the disk. Not safe for calls side by side: the group commit makes them one after the other.
+ *
+ *     append(frames)   they wait in `#waiting`
+ *     write()          waiting → handed to the system, in `#unsynced`
+ *     sync()           unsynced → on the disk, forgotten here
+ *
+ * Invariants
+ * 1. A frame is in memory, here, until it is synced or applied: whatever fails, it can be written again.
+ * 2. A segment is synced to its end, and the next one's header and name are synced, before the next one takes a frame.
+ * 3. A file whose fdatasync has failed, or that may hold a part of a frame, is never written, synced or acknowledged
+ *    from again: it validly ends where it was last synced, which the header of the next segment says; everything
+ *    behind that point is written again there, with the same sequence numbers.
+ *
+ * After a failure of any call, calling `write()` and `sync()` again is the repair.
+ *
+ * Rejected: going on in the same file after a failed sync (the kernel reports a lost page once and then calls it
+ * clean), and preallocated segments (a torn tail would have to be told from zeroes).
+ */
+export class AppendLog {
+  readonly #options: AppendLogOptions;
+  readonly #sealed: SealedSegment[];
+  #open: OpenSegment | undefined;
+  #end: SegmentEnd;
+  #highestNumber: number;
+  #waiting: Frame[] = [];
+  #unsynced: Frame[] = [];
+  #sealedBytes: number;
+
+  constructor(options: AppendLogOptions, start: LogStart) {
+    this.#options = options;
+    this.#sealed = [...start.sealed];
+    this.#sealedBytes = start.sealed.reduce((total, { bytes }) => total + bytes, 0);
+    this.#end = start.end;
+    this.#highestNumber = start.highestNumber;
+  }
+
+  /** Size of all segments on the disk. */
+  get bytes(): number {
+    return this.#sealedBytes + (this.#open?.offset ?? 0);
+  }
+
+  get segments(): number {
+    return this.#sealed.length + (this.#open === undefined ? 0 : 1);
+  }
+
+  /** Whether frames wait to be written. */
+  get hasWaiting(): boolean {
+    return this.#waiting.length > 0;
+  }
+
+  get hasUnsynced(): boolean {
+    return this.#unsynced.length > 0;
+  }
+
+  append(frames: readonly Frame[]): void {
+    this.#waiting.push(...frames);
+  }
+
+  /** Hands everything that waits to the operating system; returns how many bytes that were. */
+  async write(): Promise<number> {
+    let total = 0;
+    while (this.#waiting.length > 0) {
+      if (this.#open !== undefined && this.#open.offset >= this.#options.segmentBytes) await this.seal();
+      const segment = this.#open ?? (await this.#create());
+      const frame = this.#waiting[0] as Frame;
+      stampFrame(frame.bytes, segment.syncedOffset, segment.salt);
+      await this.#writeFrame(segment, frame);
+      segment.lastSeq = frame.lastSeq;
+      this.#waiting.shift();
+      this.#unsynced.push(frame);
+      total += frame.bytes.length;
+    }
+    return total;
+  }
+
+  /** Waits until everything written is on the disk. */
+  async sync(): Promise<void> {
+    const segment = this.#open;
+    if (segment === undefined || segment.syncedOffset === segment.offset) return;
+    try {
+      await segment.file.datasync();
+    } catch (error) {
+      await this.#abandon(segment);
+      throw new LogFailure('fdatasync of the log', error);
+    }
+    segment.syncedOffset = segment.offset;
+    segment.syncedSeq = segment.lastSeq;
+    this.#unsynced = [];
+  }
+
+  /** Ends the open segment, so that it can be deleted once everything in it is applied. */
+  async seal(): Promise<void> {
+    await this.sync();
+    const segment = this.#open;
+    if (segment === undefined) return;
+    this.#retire(segment, segment.offset, segment.lastSeq);
+    await segment.file.close();
+  }
+
+  /** Frames up to `seq` are safe in the store: they need not be kept in memory any longer. */
+  forget(seq: number): void {
+    if (this.#unsynced.length > 0 && (this.#unsynced[0] as Frame).lastSeq <= seq) {
+      this.#unsynced = this.#unsynced.filter((frame) => frame.lastSeq > seq);
+    }
+  }
+
+  /** Deletes the sealed segments that hold nothing above `seq`, which must be durable in the store; returns how many. */
+  async release(seq: number): Promise<number> {
+    let released = 0;
+    while (this.#sealed[0] !== undefined && this.#sealed[0].lastSeq <= seq) {
+      const { number, bytes } = this.#sealed[0];
+      await this.#options.fileSystem.unlink(this.#path(number)).catch((error: { code?: string }) => {
+        if (error.code !== 'ENOENT') throw new LogFailure('deleting a log segment', error);
+      });
+      this.#sealed.shift();
+      this.#sealedBytes -= bytes;
+      released++;
+    }
+    if (released > 0) await this.#syncDirectory();
+    return released;
+  }
+
+  async close(): Promise<void> {
+    const segment = this.#open;
+    this.#open = undefined;
+    await segment?.file.close();
+  }
+
+  async #create(): Promise<OpenSegment> {
+    const { fileSystem, databaseId, epoch } = this.#options;
+    const number = ++this.#highestNumber;
+    const first = (this.#waiting[0] as Frame).firstSeq;
+    const header = encodeHeader({ databaseId, epoch, number, firstSeq: first, previous: this.#end });
+    let file: LogFile | undefined;
+    try {
+      file = await fileSystem.create(this.#path(number));
+      await writeAll(file, header, 0);
+      await file.datasync();
+      await fileSystem.syncDirectory(this.#options.directory);
+    } catch (error) {
+      // Nothing depends on the half-made file: recovery knows an empty segment, and its number is not used again.
+      await file?.close().catch(ignore);
+      await fileSystem.unlink(this.#path(number)).catch(ignore);
+      throw new LogFailure('creating a log segment', error);
+    }
+    this.#open = {
+      number,
+      file,
+      salt: saltOf(header),
+      offset: SEGMENT_HEADER_BYTES,
+      lastSeq: this.#end.lastSeq,
+      syncedOffset: SEGMENT_HEADER_BYTES,
+      syncedSeq: this.#end.lastSeq,
+    };
+    return this.#open;
+  }
+
+  async #writeFrame(segment: OpenSegment, frame: Frame): Promise<void> {
+    try {
+      await writeAll(segment.file, frame.bytes, segment.offset);
+      segment.offset += frame.bytes.length;
+    } catch (error) {
+      const failure = new LogFailure('writing to the log', error);
+      // A part of the frame may be there. With room or descriptors short the file itself is sound: cut it off.
+      const cut = failure.failure !== 'io' && (await succeeds(segment.file.truncate(segment.offset)));
+      if (!cut) await this.#abandon(segment);
+      throw failure;
+    }
+  }
+
+  /** Gives a segment up: it ends where it was last synced, and the rest is to be written again. */
+  async #abandon(segment: OpenSegment): Promise<void> {
+    this.#retire(segment, segment.syncedOffset, segment.syncedSeq);
+    this.#waiting = [...this.#unsynced, ...this.#waiting];
+    this.#unsynced = [];
+    await segment.file.close().catch(ignore);
+  }
+
+  #retire(segment: OpenSegment, offset: number, lastSeq: number): void {
+    this.#open = undefined;
+    this.#end = { number: segment.number, offset, lastSeq };
+    this.#sealed.push({ number: segment.number, lastSeq, bytes: segment.offset });
+    this.#sealedBytes += segment.offset;
+  }
+
+  async #syncDirectory(): Promise<void> {
+    try {
+      await this.#options.fileSystem.syncDirectory(this.#options.directory);
+    } catch (error) {
+      throw new LogFailure('fsync of the log folder', error);
+    }
+  }
+
+  #path(number: number): string {
+    return join(this.#options.directory, segmentName(number));
+  }
+}
+
+/** `write` may take a part only, and a full disk shows first as a part: the rest must be asked for. */
+async function writeAll(file: LogFile, bytes: Uint8Array, position: number): Promise<void> {
+  let done = 0;
+  while (done < bytes.length) {
+    const written = await file.write(done === 0 ? bytes : bytes.subarray(done), position + done);
+    if (written <= 0) throw Object.assign(new Error('the disk took no bytes'), { code: 'EIO' });
+    done += written;
+  }
+}
+
+async function succeeds(operation: Promise<void>): Promise<boolean> {
+  try {
+    await operation;
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** For operations on a file that is already given up: whatever they say changes nothing. */
+function ignore(): void {}

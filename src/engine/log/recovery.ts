@@ -1,0 +1,295 @@
+import { join } from 'node:path';
+import { messageOf, SluiceError } from '../../base/errors.ts';
+import type { FileSystem } from '../../base/file-system.ts';
+import { copyFrame, type Frame, frameAt } from '../../base/frame/index.ts';
+import type { LogStart } from './append-log.ts';
+import {
+  decodeHeader,
+  isPromised,
+  SEGMENT_HEADER_BYTES,
+  type SegmentHeader,
+  saltOf,
+  segmentNumber,
+} from './segment.ts';
+
+export interface RecoveryOptions {
+  readonly fileSystem: FileSystem;
+  readonly directory: string;
+  readonly databaseId: string;
+  readonly epoch: number;
+  /** The watermark: what is at or below it is in the store. */
+  readonly appliedSeq: number;
+  readonly policy: RecoveryPolicy;
+  /** Marks the names of files that are set aside. */
+  readonly now: Date;
+}
+
+/** What to do when the log is damaged where it had been synced. */
+export type RecoveryPolicy = 'refuse' | 'keep-prefix';
+
+/** What a recovery found and did. */
+export interface RecoveryReport {
+  /** Segments that were read. */
+  readonly segments: number;
+  /** Writes that were in the log and not yet in the database. */
+  readonly writes: number;
+  /** Bytes of an unsynced tail that were cut off: nothing acknowledged as synced was in them. */
+  readonly tornBytes: number;
+  /** Files that were set aside under another name: of another database, or damaged. */
+  readonly setAside: readonly string[];
+  /** What was wrong, where `recovery: 'keep-prefix'` went on all the same. */
+  readonly damage: string | undefined;
+}
+
+/** A segment as the first pass saw it. */
+interface Segment {
+  readonly name: string;
+  readonly number: number;
+  readonly header: SegmentHeader | undefined;
+  readonly length: number;
+  /** Where its whole frames end. */
+  readonly end: number;
+  /** Whether there is something bad at `end` that had been synced, by its own word. */
+  readonly damaged: boolean;
+  /** First and last sequence number in it; `first > last` where it has no frame. */
+  readonly first: number;
+  readonly last: number;
+}
+
+interface Plan {
+  readonly keep: readonly Segment[];
+  readonly tornBytes: number;
+  /** Empty files whose header never reached the disk. */
+  readonly remove: readonly string[];
+  readonly foreign: readonly string[];
+  readonly damage: Damage | undefined;
+  readonly end: number;
+  readonly highestNumber: number;
+}
+
+/** Where the prefix that can be kept ends. */
+interface Damage {
+  readonly message: string;
+  /** Segments from here on are not part of it; the last kept one may be cut at its `end`. */
+  readonly lost: readonly Segment[];
+  readonly cut: Segment | undefined;
+}
+
+/**
+ * Recovery in three steps, so that a refusal changes nothing and an interruption can be repeated.
+ *
+ * 1. `scan` reads every segment, one in memory at a time, and changes nothing. Segments end at the first bad frame.
+ *    A bad frame is a torn tail if nothing vouches for it, and corruption if a later frame's synced-up-to offset or the
+ *    header of the next segment does. What counts is an unbroken sequence above the watermark: below it, damage and
+ *    gaps do not matter.
+ * 2. `repair` truncates and fdatasyncs what is kept, so that an unsynced tail, which survived in the page cache, cannot
+ *    be lost by the next power cut together with what is acknowledged after it; then it syncs the folder.
+ * 3. `frames` reads the kept segments again and hands over what is above the watermark.
+ *
+ * Rejected: one pass that applies while it validates (it would have applied a part of what it then refuses).
+ */
+export class Recovery {
+  readonly #options: RecoveryOptions;
+  readonly #plan: Plan;
+
+  private constructor(options: RecoveryOptions, plan: Plan) {
+    this.#options = options;
+    this.#plan = plan;
+  }
+
+  static async scan(options: RecoveryOptions): Promise<Recovery> {
+    const plan = await makePlan(options);
+    if (plan.damage !== undefined && options.policy === 'refuse') throw corrupt(options, plan.damage.message);
+    return new Recovery(options, plan);
+  }
+
+  get report(): RecoveryReport {
+    const { keep, tornBytes, damage, foreign, end } = this.#plan;
+    return {
+      segments: keep.length,
+      writes: Math.max(0, end - this.#options.appliedSeq),
+      tornBytes,
+      setAside: [
+        ...foreign,
+        ...(damage?.lost ?? []).map(({ name }) => name),
+        ...(damage?.cut === undefined ? [] : [damage.cut.name]),
+      ],
+      damage: damage?.message,
+    };
+  }
+
+  async repair(): Promise<void> {
+    const { fileSystem, directory, now } = this.#options;
+    const { keep, remove, foreign, damage } = this.#plan;
+    const stamp = now.toISOString().replaceAll(/[:.]/g, '-');
+    const path = (name: string) => join(directory, name);
+    for (const name of foreign) await fileSystem.rename(path(name), path(`${name}.set-aside-${stamp}`));
+    for (const { name } of damage?.lost ?? []) await fileSystem.rename(path(name), path(`${name}.corrupt-${stamp}`));
+    if (damage?.cut !== undefined)
+      await fileSystem.copy(path(damage.cut.name), path(`${damage.cut.name}.corrupt-${stamp}`));
+    for (const name of remove) await fileSystem.unlink(path(name));
+    for (const { name, length, end } of keep) {
+      const file = await fileSystem.openExisting(path(name));
+      try {
+        if (length > end) await file.truncate(end);
+        await file.datasync();
+      } finally {
+        await file.close();
+      }
+    }
+    if (keep.length + remove.length + foreign.length > 0 || damage !== undefined)
+      await fileSystem.syncDirectory(directory);
+  }
+
+  /** The frames with writes above the watermark, in order. The first one may begin below it. */
+  async *frames(): AsyncGenerator<Frame> {
+    let expected = this.#options.appliedSeq + 1;
+    for (const segment of this.#plan.keep) {
+      if (segment.last < expected) continue;
+      const bytes = await readSegment(this.#options, segment.name);
+      const salt = saltOf(bytes);
+      for (let offset = SEGMENT_HEADER_BYTES; offset < segment.end; ) {
+        const frame = frameAt(bytes, offset, salt);
+        if (frame === undefined) throw corrupt(this.#options, `${segment.name} has changed while it was read`);
+        if (frame.lastSeq >= expected) {
+          yield copyFrame(bytes.subarray(offset, offset + frame.length));
+          expected = frame.lastSeq + 1;
+        }
+        offset += frame.length;
+      }
+    }
+  }
+
+  /** Where the log goes on. */
+  get start(): LogStart {
+    const { keep, highestNumber } = this.#plan;
+    const last = keep.at(-1);
+    const lastSeq = Math.max(this.#options.appliedSeq, this.#plan.end);
+    return {
+      sealed: keep.map(({ number, last, end }) => ({ number, lastSeq: last, bytes: end })),
+      end: last === undefined ? { number: 0, offset: 0, lastSeq } : { number: last.number, offset: last.end, lastSeq },
+      highestNumber,
+    };
+  }
+}
+
+async function makePlan(options: RecoveryOptions): Promise<Plan> {
+  const names = (await options.fileSystem.list(options.directory))
+    .filter((name) => segmentNumber(name) !== undefined)
+    .sort();
+  const own: Segment[] = [];
+  const foreign: string[] = [];
+  for (const name of names) {
+    const segment = await scanSegment(options, name);
+    const { header } = segment;
+    const isForeign =
+      header !== undefined && (header.databaseId !== options.databaseId || header.epoch !== options.epoch);
+    if (isForeign) foreign.push(name);
+    else own.push(segment);
+  }
+  const highestNumber = names.reduce((highest, name) => Math.max(highest, segmentNumber(name) as number), 0);
+  // A header that never reached the disk: only the newest segment can have one, and then nothing was in it.
+  const empty = own.filter(({ header, damaged }, i) => header === undefined && !damaged && i === own.length - 1);
+  const candidates = own.filter((segment) => !empty.includes(segment));
+  const { keep, damage, end } = longestPrefix(candidates, options.appliedSeq);
+  const last = keep.at(-1);
+  const tornBytes = last === undefined || damage !== undefined ? 0 : last.length - last.end;
+  return { keep, damage, end, tornBytes, remove: empty.map(({ name }) => name), foreign, highestNumber };
+}
+
+/** How far the sequence goes on unbroken from the watermark. */
+function longestPrefix(segments: readonly Segment[], appliedSeq: number): Pick<Plan, 'keep' | 'damage' | 'end'> {
+  let end = appliedSeq;
+  for (const [i, segment] of segments.entries()) {
+    const { name, header, first, last } = segment;
+    const lost = (message: string, from: number, cut?: Segment) => ({
+      keep: segments.slice(0, from),
+      end,
+      damage: { message, lost: segments.slice(from), cut },
+    });
+    if (header === undefined) {
+      const next = segments[i + 1]?.header;
+      if (next !== undefined && next.previous.lastSeq <= end) continue;
+      return lost(`the header of ${name} is damaged`, i);
+    }
+    if (first <= last && first > end + 1) {
+      return lost(
+        `${name} begins with write ${first}, but write ${end + 1} is missing: a segment is lost, or the database is older than its log`,
+        i,
+      );
+    }
+    end = Math.max(end, last);
+    const successor = segments[i + 1]?.header;
+    const vouched = successor?.previous.number === segment.number ? successor.previous : undefined;
+    const cutShort = vouched !== undefined && segment.end < vouched.offset;
+    const matters = vouched === undefined || vouched.lastSeq > end;
+    if ((segment.damaged || cutShort) && matters) {
+      return lost(`${name} is damaged at byte ${segment.end}, which had been synced`, i + 1, segment);
+    }
+  }
+  return { keep: segments, end, damage: undefined };
+}
+
+async function scanSegment(options: RecoveryOptions, name: string): Promise<Segment> {
+  const bytes = await readSegment(options, name);
+  const number = segmentNumber(name) as number;
+  const header = decodeHeader(bytes);
+  const salt = saltOf(bytes);
+  if (header !== undefined && 'unknownFormat' in header) {
+    throw new SluiceError(
+      'SLUICE_UNSUPPORTED',
+      `${join(options.directory, name)} has log format ${header.unknownFormat}, which this version does not know: open the database with the version that wrote it`,
+    );
+  }
+  if (header === undefined) {
+    // The first frame already promises that the header was synced.
+    return {
+      name,
+      number,
+      header,
+      length: bytes.length,
+      end: bytes.length,
+      damaged: isPromised(bytes, 0, salt),
+      first: 1,
+      last: 0,
+    };
+  }
+  let end = SEGMENT_HEADER_BYTES;
+  let first = header.firstSeq;
+  let last = header.firstSeq - 1;
+  let promised = 0;
+  for (;;) {
+    const frame = frameAt(bytes, end, salt);
+    if (frame === undefined || (end > SEGMENT_HEADER_BYTES && frame.firstSeq !== last + 1)) break;
+    if (end === SEGMENT_HEADER_BYTES) first = frame.firstSeq;
+    last = frame.lastSeq;
+    promised = Math.max(promised, frame.syncedUpTo);
+    end += frame.length;
+  }
+  const damaged = end < bytes.length && (promised > end || isPromised(bytes, end, salt));
+  return { name, number, header, length: bytes.length, end, damaged, first, last };
+}
+
+async function readSegment({ fileSystem, directory }: RecoveryOptions, name: string): Promise<Buffer> {
+  try {
+    const bytes = await fileSystem.read(join(directory, name));
+    return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
+  } catch (error) {
+    throw new SluiceError(
+      'SLUICE_LOG_IO',
+      `${join(directory, name)} cannot be read, and nothing was changed: ${messageOf(error)}`,
+      {
+        cause: error,
+      },
+    );
+  }
+}
+
+function corrupt({ directory, appliedSeq }: RecoveryOptions, message: string): SluiceError {
+  return new SluiceError(
+    'SLUICE_LOG_CORRUPT',
+    `the log in ${directory} is damaged: ${message}. Nothing was changed; the database holds everything up to write ${appliedSeq}. ` +
+      "Restore the folder from a copy, or open once with recovery: 'keep-prefix' to keep what comes before the damage " +
+      'and set the rest aside as .corrupt files.',
+  );
+}
