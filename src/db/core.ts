@@ -1,0 +1,15 @@
+import type { Clock } from '../base/clock.ts';
+import type { Engine } from '../engine/index.ts';
+import type { Flusher } from '../flush/index.ts';
+import type { Store } from '../store/store.ts';
+
+/** What tables, rows and the database itself share. */
+export interface Core {
+  readonly engine: Engine;
+  readonly flusher: Flusher;
+  readonly store: Store;
+  readonly clock: Clock;
+  readonly scanMaxAgeMs: number;
+  /** Throws once the database is closed. */
+  assertOpen(): void;
+}

@@ -1,0 +1,488 @@
+import type { EventEmitter } from 'eventemitter3';
+import { SluiceError } from '../base/errors.ts';
+import { type SqlValue, Target } from '../base/frame/index.ts';
+import { show } from '../base/options.ts';
+import { Deferred, type WaitOptions, waitFor } from '../base/waiting.ts';
+import type { DeadLetterCounters, DeadLetterQueue, RetryResult } from '../dlq/index.ts';
+import { bytesOfValues, type State } from '../engine/index.ts';
+import type { FlushResult } from '../flush/index.ts';
+import type { DeadLetter, ExecuteResult, Parameters, SqlRow } from '../store/store.ts';
+import { toSqlValue } from './codec.ts';
+import type { Core } from './core.ts';
+import type { DatabaseEvents } from './events.ts';
+import { checkName } from './names.ts';
+import type { ResolvedOptions } from './options.ts';
+import { RowShape, Rows, type RowsOptions, readRowsOptions } from './rows.ts';
+import { checkDirectSql, checkStagedSql } from './sql-text.ts';
+import { Table } from './table.ts';
+
+/** Values for the parameters of a statement: a list for `?`, an object for `:name`, `@name` and `$name`. */
+export type SqlParameters = readonly unknown[] | Readonly<Record<string, unknown>>;
+
+/** Options of {@link Database.afetchAll} and {@link Database.afetchOne}. */
+export interface QueryOptions extends WaitOptions {
+  /**
+   * Read what SQLite has now, instead of waiting until everything accepted before the call is applied.
+   * @defaultValue false
+   */
+  readonly stale?: boolean | undefined;
+  /** At most this many rows. Integer of at least 1. @defaultValue no limit */
+  readonly maxRows?: number | undefined;
+}
+
+/** What `close` left behind. */
+export interface CloseResult {
+  /** Writes that were accepted and not applied. They are in the log (unless the level is `'memory'`), and are applied at the next open. */
+  readonly pending: number;
+}
+
+/** Numbers of a database since it was opened. `accepted + recovered = applied + coalesced + deadLettered + pending`, at any time. */
+export interface DatabaseStats {
+  readonly state: State;
+  readonly accepted: number;
+  readonly recovered: number;
+  readonly applied: number;
+  readonly coalesced: number;
+  readonly deadLettered: number;
+  readonly pending: number;
+  /** Writes turned away with `SLUICE_FULL`. */
+  readonly refused: number;
+  /** Awaitable writes that wait for room. */
+  readonly waiting: number;
+  readonly stagedBytes: number;
+  readonly lastSeq: number;
+  readonly appliedSeq: number;
+  readonly logBytes: number;
+  readonly logSegments: number;
+  readonly syncs: number;
+  readonly syncFailures: number;
+  readonly flushes: number;
+  readonly flushRetries: number;
+  /** Time that the writer thread has spent on batches. */
+  readonly flushBusyMs: number;
+  /** When the last batch was committed: milliseconds since 1970, `undefined` before the first. */
+  readonly lastFlushAt: number | undefined;
+  readonly writerRestarts: number;
+  /** Statements run with `aexecute`. */
+  readonly directStatements: number;
+  readonly deadLetters: Readonly<DeadLetterCounters> & { readonly entries: number };
+}
+
+/** @internal What `open` has put together. */
+export interface DatabaseParts {
+  readonly path: string;
+  readonly options: ResolvedOptions;
+  readonly core: Omit<Core, 'assertOpen'>;
+  readonly queue: DeadLetterQueue;
+  readonly events: Events;
+  /** Runs when everything else is closed. */
+  readonly release: () => Promise<void>;
+}
+
+/** @internal */
+export type Events = EventEmitter<DatabaseEvents>;
+
+const STAGED_STATEMENTS_MAX = 500;
+
+/**
+ * An open database. It is also its own default table, see {@link OpenOptions.table}.
+ *
+ * One process opens a file at a time. Close it when you are done: `close` carries everything staged into SQLite. A process
+ * that ends without it loses nothing that was acknowledged (see {@link OpenOptions.durability}); the rest of the work is
+ * done at the next open.
+ *
+ * Not promised: safety on network file systems or disks that lie about syncing, and when other programs move or replace
+ * the file or its log folder.
+ */
+export class Database<T = unknown> extends Table<T> {
+  /** The file, with all links resolved. */
+  readonly path: string;
+  readonly #options: ResolvedOptions;
+  readonly #queue: DeadLetterQueue;
+  readonly #events: Events;
+  readonly #release: () => Promise<void>;
+  readonly #tables = new Map<string, Table<never>>();
+  readonly #shapes = new Map<string, RowShape>();
+  readonly #staged = new Map<string, Target>();
+  #closing: Promise<CloseResult> | undefined;
+  #writerRestarts = 0;
+  #directStatements = 0;
+
+  /** @internal */
+  constructor({ path, options, core, queue, events, release }: DatabaseParts) {
+    const openCore: Core = {
+      ...core,
+      assertOpen: () => {
+        if (this.core.engine.health.state === 'closed') {
+          throw new SluiceError('SLUICE_CLOSED', 'the database is closed: open it again to use it');
+        }
+      },
+    };
+    super(openCore, options.table);
+    this.path = path;
+    this.#options = options;
+    this.#queue = queue;
+    this.#events = events;
+    this.#release = release;
+    this.#tables.set(options.table, this as unknown as Table<never>);
+    events.on('flush', ({ superseded }) => {
+      queue.counters.superseded += superseded;
+    });
+    events.on('writer-restart', () => this.#writerRestarts++);
+  }
+
+  // ── tables and rows ───────────────────────────────────────────────────────────────────────────────────────────────
+
+  /**
+   * A key-value table, made when first written to. The same object for the same name.
+   *
+   * Errors: `SLUICE_INVALID_OPTION` for a name that is taken or cannot be one, and for a table of another shape.
+   */
+  table<U = unknown>(name: string): Table<U> {
+    this.core.assertOpen();
+    checkName(name, 'table name');
+    let table = this.#tables.get(name);
+    if (table === undefined) {
+      this.#checkShape(name);
+      table = new Table<never>(this.core, name);
+      this.#tables.set(name, table);
+    }
+    return table as unknown as Table<U>;
+  }
+
+  /**
+   * A table to append rows to, see {@link Rows}.
+   *
+   * Errors: `SLUICE_INVALID_OPTION` for names and columns that do not fit, `SLUICE_NOT_FOUND` where there is no such table
+   * and nothing to make it from.
+   */
+  rows<R extends object = Record<string, unknown>>(name: string, options: RowsOptions<R> = {}): Rows<R> {
+    this.core.assertOpen();
+    checkName(name, 'table name');
+    const resolved = readRowsOptions(options);
+    const addColumns = resolved.onNewColumn === 'add';
+    const shape = this.#shapes.get(name) ?? new RowShape(this.core, name);
+    if (resolved.columns !== undefined) shape.declare(resolved.columns, addColumns);
+    else if (!shape.exists && !addColumns) {
+      throw new SluiceError(
+        'SLUICE_NOT_FOUND',
+        `there is no table ${show(name)}: pass its columns, or onNewColumn: 'add', to make it`,
+      );
+    }
+    this.#shapes.set(name, shape);
+    return new Rows<R>(this.core, shape, resolved);
+  }
+
+  // ── SQL ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /**
+   * Stages one `INSERT`, `UPDATE`, `DELETE` or `REPLACE`, which is run in its place in the order of writes. Parameters are
+   * a list; values are stored as in {@link Rows}. Returns `false` when staging is filling up.
+   *
+   * What it changes is seen by SQL reads, which wait for it, and by key reads once it is applied. A statement that SQLite
+   * refuses goes to the dead-letter queue.
+   *
+   * Errors: `SLUICE_INVALID_SQL` for any other statement, `SLUICE_INVALID_VALUE`, `SLUICE_FULL`.
+   */
+  stage(sql: string, parameters: readonly unknown[] = []): boolean {
+    return this.core.engine.stage(this.#stagedTarget(sql), listOf(parameters));
+  }
+
+  /** Stages a statement; resolves when it is as safe as the durability level says. */
+  async astage(sql: string, parameters: readonly unknown[] = [], wait?: WaitOptions): Promise<void> {
+    const { engine, clock } = this.core;
+    const target = this.#stagedTarget(sql);
+    const values = listOf(parameters);
+    const stage = () => {
+      engine.stage(target, values);
+      return engine.acknowledgement();
+    };
+    const bytes = bytesOfValues(values);
+    const done = engine.admission.hasRoom(bytes) ? stage() : engine.whenRoom(bytes, stage, wait ?? {});
+    return wait === undefined ? done : waitFor(done, 'the write', wait, clock);
+  }
+
+  /**
+   * Runs one statement on the writer thread, after everything staged before it, in a transaction of its own; resolves when
+   * it is committed, with its rows (of a `SELECT`, or through `RETURNING`), how many rows it changed, and the last rowid.
+   *
+   * Never run twice: if the thread dies before it answers, the error is `SLUICE_OUTCOME_UNKNOWN`.
+   *
+   * Errors: `SLUICE_INVALID_SQL` for several statements, transaction control, `PRAGMA` and `ATTACH`; `SLUICE_STORE`, with
+   * `sqliteCode`, where SQLite says no; `SLUICE_TIMEOUT` and `SLUICE_ABORTED` while it waits for its turn.
+   */
+  async aexecute(sql: string, parameters: SqlParameters = [], wait: WaitOptions = {}): Promise<ExecuteResult> {
+    this.core.assertOpen();
+    checkDirectSql(sql);
+    const values = parametersOf(parameters);
+    await this.core.flusher.barrier('aexecute', wait);
+    this.#directStatements++;
+    return this.core.store.execute(sql, values);
+  }
+
+  /**
+   * The rows of a `SELECT`, as objects, read by a reader thread after everything accepted before the call is applied.
+   * Integers that a number cannot hold exactly come as bigint. The time limit is checked between rows.
+   */
+  async afetchAll<R = SqlRow>(sql: string, parameters: SqlParameters = [], options: QueryOptions = {}): Promise<R[]> {
+    this.core.assertOpen();
+    checkDirectSql(sql);
+    const { stale = false, maxRows, signal, timeoutMs } = options;
+    const values = parametersOf(parameters);
+    if (!stale) await this.core.flusher.barrier('the query', { signal, timeoutMs });
+    const rows = this.core.store.query(sql, values, { maxRows, timeoutMs });
+    return (await waitFor(rows, 'the query', { signal }, this.core.clock)) as R[];
+  }
+
+  /** The first row of a `SELECT`, `undefined` if there is none. See {@link Database.afetchAll}. */
+  async afetchOne<R = SqlRow>(
+    sql: string,
+    parameters: SqlParameters = [],
+    options: QueryOptions = {},
+  ): Promise<R | undefined> {
+    return (await this.afetchAll<R>(sql, parameters, { ...options, maxRows: 1 }))[0];
+  }
+
+  // ── waiting ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Resolves when everything accepted before the call is as safe as the durability level says. */
+  async adurable(wait: WaitOptions = {}): Promise<void> {
+    return waitFor(this.core.engine.acknowledgement(false), 'adurable', wait, this.core.clock);
+  }
+
+  /**
+   * Flushes; resolves when everything accepted before the call is applied or dead, with what was done meanwhile. With
+   * `wait: false` it only starts the flush.
+   */
+  async aflush({ wait = true, ...limits }: WaitOptions & { readonly wait?: boolean } = {}): Promise<FlushResult> {
+    this.core.assertOpen();
+    if (wait) return this.core.flusher.barrier('aflush', limits);
+    this.core.flusher.request();
+    return { applied: 0, coalesced: 0, dead: 0, durationMs: 0 };
+  }
+
+  /** Resolves when there is room in staging again: at once, unless a write has returned `false` or was refused. */
+  async adrain(wait: WaitOptions = {}): Promise<void> {
+    const { engine, flusher, clock } = this.core;
+    this.core.assertOpen();
+    if (!engine.admission.needsDrain) return;
+    const drained = new Deferred<void>();
+    const settle = () => drained.resolve();
+    const fail = () => void engine.acknowledgement().catch((error: unknown) => drained.reject(error));
+    this.#events.once('drain', settle);
+    engine.health.onFailed(fail);
+    flusher.request();
+    try {
+      await waitFor(drained.promise, 'adrain', wait, clock);
+    } finally {
+      this.#events.off('drain', settle);
+    }
+  }
+
+  /** Whether it would be kind to wait for room: see {@link Database.adrain}. */
+  get needsDrain(): boolean {
+    return this.core.engine.admission.needsDrain;
+  }
+
+  // ── dead letters ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Writes that SQLite refused for good, oldest first, in pages: `after` is the id of the last entry of the page before. */
+  async agetDlq(page: { readonly after?: number; readonly limit?: number } = {}): Promise<DeadLetter[]> {
+    this.core.assertOpen();
+    return this.#queue.list(page);
+  }
+
+  /** Applies dead letters again, oldest first: those with the given ids, or all. A newer write of the same key is never overwritten. */
+  async aretryDlq(ids: readonly number[] | 'all' = 'all'): Promise<RetryResult> {
+    this.core.assertOpen();
+    return this.#queue.retry(ids);
+  }
+
+  /** Deletes dead letters for good: those with the given ids, or all. Resolves to how many. */
+  async aclearDlq(ids: readonly number[] | 'all' = 'all'): Promise<number> {
+    this.core.assertOpen();
+    return this.#queue.clear(ids);
+  }
+
+  // ── looking in ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** How the database is, in one word. */
+  get state(): State {
+    return this.core.engine.health.state;
+  }
+
+  /** The numbers of this moment. Reads plain fields: cheap enough for every scrape. */
+  stats(): DatabaseStats {
+    const { engine, flusher } = this.core;
+    const { counters, admission, commit } = engine;
+    const queue = this.#queue.counters;
+    return {
+      state: this.state,
+      accepted: counters.accepted,
+      recovered: counters.recovered,
+      applied: counters.applied,
+      coalesced: counters.coalesced,
+      deadLettered: counters.deadLettered,
+      pending: engine.pending,
+      refused: admission.refused,
+      waiting: admission.waiting,
+      stagedBytes: admission.bytes,
+      lastSeq: engine.lastSeq,
+      appliedSeq: engine.appliedSeq,
+      logBytes: engine.logBytes,
+      logSegments: engine.logSegments,
+      syncs: commit?.syncs ?? 0,
+      syncFailures: commit?.syncFailures ?? 0,
+      flushes: flusher.flushes,
+      flushRetries: flusher.retries,
+      flushBusyMs: flusher.busyMs,
+      lastFlushAt: flusher.lastFlushAt,
+      writerRestarts: this.#writerRestarts,
+      directStatements: this.#directStatements,
+      deadLetters: {
+        ...queue,
+        entries: queue.entriesAtOpen + counters.deadLettered - queue.retried - queue.superseded - queue.cleared,
+      },
+    };
+  }
+
+  /** The numbers that NanaSQLite's `get_v2_metrics` has, under its names in camel case. */
+  async agetV2Metrics(): Promise<V2Metrics> {
+    const stats = this.stats();
+    return {
+      flushCount: stats.flushes,
+      kvsItemsFlushed: stats.applied + stats.coalesced,
+      strictTasksExecuted: stats.directStatements,
+      dlqErrors: stats.deadLettered,
+      lastFlushTime: stats.lastFlushAt === undefined ? undefined : stats.lastFlushAt / 1_000,
+      totalFlushTimeMs: stats.flushBusyMs,
+      currentStagingCount: stats.pending,
+      currentStrictQueueSize: 0,
+    };
+  }
+
+  /** Listens to an event, see {@link DatabaseEvents}. */
+  on<Name extends keyof DatabaseEvents>(event: Name, listener: (...payload: DatabaseEvents[Name]) => void): this {
+    this.#events.on(event, listener as never);
+    return this;
+  }
+
+  /** Listens to the next occurrence of an event. */
+  once<Name extends keyof DatabaseEvents>(event: Name, listener: (...payload: DatabaseEvents[Name]) => void): this {
+    this.#events.once(event, listener as never);
+    return this;
+  }
+
+  /** Stops listening. */
+  off<Name extends keyof DatabaseEvents>(event: Name, listener: (...payload: DatabaseEvents[Name]) => void): this {
+    this.#events.off(event, listener as never);
+    return this;
+  }
+
+  // ── end ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /**
+   * Takes no more writes, applies what is staged (for at most `closeTimeoutMs`), syncs the log and closes everything.
+   * Nothing accepted is deleted: what is left over is in the log, and counted in the result. Called again, it returns the
+   * same promise.
+   */
+  close(): Promise<CloseResult> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  /** For `await using` (Node.js 24). */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  async #close(): Promise<CloseResult> {
+    const { engine, flusher, store } = this.core;
+    engine.stopIntake();
+    engine.health.close('closing');
+    await this.#drainForClose();
+    await flusher.close();
+    const { pending } = engine;
+    try {
+      await engine.close();
+    } finally {
+      engine.health.close('closed');
+      await store.close();
+      await this.#release();
+    }
+    return { pending };
+  }
+
+  async #drainForClose(): Promise<void> {
+    const { engine, flusher } = this.core;
+    const { closeTimeoutMs } = this.#options;
+    if (engine.pending === 0 || closeTimeoutMs === 0 || engine.health.cause !== undefined) return;
+    try {
+      await flusher.barrier('close', { timeoutMs: closeTimeoutMs });
+    } catch (error) {
+      // Late or failed: what is left is in the log, and in the result of close.
+      if (!(error instanceof SluiceError)) throw error;
+    }
+  }
+
+  #stagedTarget(sql: string): Target {
+    let target = this.#staged.get(sql);
+    if (target === undefined) {
+      target = new Target(checkStagedSql(sql), sql);
+      if (this.#staged.size >= STAGED_STATEMENTS_MAX) this.#staged.clear();
+      this.#staged.set(sql, target);
+    }
+    return target;
+  }
+
+  #checkShape(name: string): void {
+    const columns = this.core.store.sync.columns(name);
+    if (columns === undefined) return;
+    const key = columns.find((column) => column.name.toLowerCase() === 'key');
+    const value = columns.find((column) => column.name.toLowerCase() === 'value');
+    if (key?.primaryKey !== true || value === undefined) {
+      throw new SluiceError(
+        'SLUICE_INVALID_OPTION',
+        `table ${show(name)} exists and is no key-value table: it needs the columns "key TEXT PRIMARY KEY" and "value TEXT". Choose another name, or use rows() and SQL`,
+      );
+    }
+  }
+}
+
+/** The numbers that NanaSQLite's `get_v2_metrics` has. */
+export interface V2Metrics {
+  readonly flushCount: number;
+  readonly kvsItemsFlushed: number;
+  readonly strictTasksExecuted: number;
+  readonly dlqErrors: number;
+  /** Seconds since 1970, `undefined` before the first flush. */
+  readonly lastFlushTime: number | undefined;
+  readonly totalFlushTimeMs: number;
+  readonly currentStagingCount: number;
+  readonly currentStrictQueueSize: number;
+}
+
+function listOf(parameters: readonly unknown[]): SqlValue[] {
+  if (!Array.isArray(parameters)) {
+    throw new SluiceError(
+      'SLUICE_INVALID_VALUE',
+      `parameters of a staged statement must be a list, not ${show(parameters)}`,
+    );
+  }
+  return parameters.map((value, i) => toSqlValue(value, `parameter ${i + 1}`));
+}
+
+/** Parameters as they travel: whole numbers as bigint, so that SQLite sees integers. */
+function parametersOf(parameters: SqlParameters): Parameters {
+  const travelling = (value: unknown, name: string) => {
+    const stored = toSqlValue(value, name);
+    return typeof stored === 'number' && Number.isSafeInteger(stored) ? BigInt(stored) : stored;
+  };
+  if (Array.isArray(parameters)) return parameters.map((value, i) => travelling(value, `parameter ${i + 1}`));
+  if (typeof parameters !== 'object' || parameters === null) {
+    throw new SluiceError('SLUICE_INVALID_VALUE', `parameters must be a list or an object, not ${show(parameters)}`);
+  }
+  return Object.fromEntries(
+    Object.entries(parameters).map(([name, value]) => [name, travelling(value, `parameter ${name}`)]),
+  );
+}

@@ -1,0 +1,74 @@
+import type { SqlValue } from '../base/frame/index.ts';
+import type { Encoded, SealedGeneration } from '../engine/index.ts';
+import type { CountOverlay, Entry, KeyRange } from '../store/store.ts';
+import { compareKeys, inRange } from './keys.ts';
+
+/** What the generations above a watermark say of a table, put over what the store says. */
+export interface Overlay {
+  /** Newest staged value by key, `null` for deleted. */
+  readonly keys: ReadonlyMap<string, Encoded | null>;
+  /** The table was cleared: the store's own entries do not count. */
+  readonly cleared: boolean;
+}
+
+export function overlayOf(
+  generations: readonly SealedGeneration[],
+  appliedSeq: number,
+  table: string,
+  range: KeyRange = {},
+): Overlay {
+  const keys = new Map<string, Encoded | null>();
+  let cleared = false;
+  for (const generation of generations) {
+    if (generation.lastSeq <= appliedSeq) continue;
+    const stage = generation.stage(table);
+    if (stage === undefined) continue;
+    if (stage.cleared) {
+      keys.clear();
+      cleared = true;
+    }
+    for (const [key, value] of stage.keys) if (inRange(key, range)) keys.set(key, value);
+  }
+  return { keys, cleared };
+}
+
+export function countOverlay({ keys, cleared }: Overlay): CountOverlay {
+  const present: string[] = [];
+  const absent: string[] = [];
+  for (const [key, value] of keys) (value === null ? absent : present).push(key);
+  return { cleared, present, absent };
+}
+
+/** Merges an overlay into the store's entries, page by page, in key order. */
+export class Merger {
+  readonly #overlay: Overlay;
+  readonly #order: (a: string, b: string) => number;
+  readonly #staged: readonly string[];
+  #position = 0;
+
+  constructor(overlay: Overlay, reverse: boolean) {
+    this.#overlay = overlay;
+    this.#order = reverse ? (a, b) => compareKeys(b, a) : compareKeys;
+    this.#staged = [...overlay.keys.keys()].sort(this.#order);
+  }
+
+  /** The merged entries up to the end of `page`; with `isLast`, all that is left. */
+  merge(page: readonly Entry[], isLast: boolean): Entry[] {
+    const merged: Entry[] = [];
+    for (const entry of page) {
+      this.#takeStaged(merged, (key) => this.#order(key, entry[0]) <= 0);
+      if (!this.#overlay.cleared && !this.#overlay.keys.has(entry[0])) merged.push(entry);
+    }
+    if (isLast) this.#takeStaged(merged, () => true);
+    return merged;
+  }
+
+  #takeStaged(merged: Entry[], accept: (key: string) => boolean): void {
+    for (; this.#position < this.#staged.length; this.#position++) {
+      const key = this.#staged[this.#position] as string;
+      if (!accept(key)) return;
+      const value = this.#overlay.keys.get(key) as SqlValue;
+      if (value !== null) merged.push([key, value]);
+    }
+  }
+}

@@ -1,0 +1,226 @@
+import { randomUUID } from 'node:crypto';
+import { rmSync } from 'node:fs';
+import { mkdtemp, realpath } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { basename, dirname, join, resolve } from 'node:path';
+import { EventEmitter } from 'eventemitter3';
+import { type Clock, systemClock } from '../base/clock.ts';
+import { codeOf, SluiceError } from '../base/errors.ts';
+import type { FileSystem } from '../base/file-system.ts';
+import { nodeFileSystem } from '../base/node-file-system.ts';
+import { show } from '../base/options.ts';
+import { type Random, systemRandom } from '../base/random.ts';
+import { DeadLetterQueue } from '../dlq/index.ts';
+import { type Emit, Engine, Health } from '../engine/index.ts';
+import { AppendLog, Recovery } from '../engine/log/index.ts';
+import { Flusher } from '../flush/index.ts';
+import { acquireLock, type Spawn, SqliteStore } from '../store/sqlite/index.ts';
+import { Database, type Events } from './database.ts';
+import type { DatabaseEvents } from './events.ts';
+import { type OpenOptions, type ResolvedOptions, resolveOptions } from './options.ts';
+
+/** Share of the staging limits from which on `set` returns `false`. */
+const HIGH_WATER_RATIO = 0.5;
+
+/** @internal What the machine provides, for tests to take its place. */
+export interface Machine {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly fileSystem: FileSystem;
+  readonly spawn?: Spawn;
+}
+
+const thisMachine: Machine = { clock: systemClock, random: systemRandom, fileSystem: nodeFileSystem };
+
+/**
+ * Opens a database, and makes it if there is none. Recovers what a crash has left in the log: it can be read at once, and
+ * is applied in the background.
+ *
+ * Next to `path` there will be SQLite's `-wal` and `-shm`, and the folder `<path>-log`. `':memory:'` is a private temporary
+ * folder that goes away at close.
+ *
+ * Errors: `SLUICE_INVALID_OPTION` with all problems at once, `SLUICE_LOCKED` where another process has the file,
+ * `SLUICE_LOG_CORRUPT` where the log is damaged, `SLUICE_LOG_IO` where it cannot be read, `SLUICE_STORE` where SQLite cannot
+ * open the file, `SLUICE_NATIVE` where better-sqlite3 did not load, `SLUICE_UNSUPPORTED` for a format of another version.
+ *
+ * @example
+ * ```ts
+ * import { open } from 'sluicedb';
+ *
+ * const db = await open(':memory:', { flush: { intervalMs: 250 } });
+ * try {
+ *   db.set('a', 1);
+ *   await db.aset('b', { two: 2 });
+ *   console.log(db.size); // 2
+ * } finally {
+ *   await db.close();
+ * }
+ * ```
+ */
+export async function open<T = unknown>(path: string, options: OpenOptions = {}): Promise<Database<T>> {
+  return openOn(thisMachine, path, options);
+}
+
+/** @internal The same on another machine. */
+export async function openOn<T = unknown>(machine: Machine, path: string, given: OpenOptions): Promise<Database<T>> {
+  if (typeof path !== 'string' || path === '') {
+    throw new SluiceError('SLUICE_INVALID_OPTION', `path must be a file name or ':memory:', not ${show(path)}`);
+  }
+  const isMemory = path === ':memory:';
+  const options = resolveOptions(given, isMemory);
+  assertLittleEndian();
+  if (isMemory) return openTemporary(machine, options);
+  return openFile(machine, await realFile(path), options, async () => {});
+}
+
+async function openTemporary<T>(machine: Machine, options: ResolvedOptions): Promise<Database<T>> {
+  const folder = await mkdtemp(join(tmpdir(), 'sluice-'));
+  const remove = () => rmSync(folder, { recursive: true, force: true });
+  process.once('exit', remove);
+  const release = async () => {
+    process.off('exit', remove);
+    await machine.fileSystem.removeDirectory(folder);
+  };
+  try {
+    return await openFile(machine, join(folder, 'memory.db'), options, release);
+  } catch (error) {
+    await release();
+    throw error;
+  }
+}
+
+/** Builds and wires everything: nothing else in Sluice knows of all its parts. */
+async function openFile<T>(
+  machine: Machine,
+  path: string,
+  options: ResolvedOptions,
+  release: () => Promise<void>,
+): Promise<Database<T>> {
+  const { clock, random, fileSystem, spawn } = machine;
+  const events: Events = new EventEmitter<DatabaseEvents>();
+  const emit = emitterOf(events);
+  const directory = `${path}-log`;
+  await makeLogFolder(fileSystem, directory);
+  const lock = await acquireLock(directory, path, options.lockTimeoutMs, fileSystem, clock);
+  let store: SqliteStore | undefined;
+  try {
+    const onWriterRestart = (reason: string) => emit('writer-restart', { reason });
+    store = await SqliteStore.open({ path, owner: randomUUID(), readers: options.readers, spawn, onWriterRestart });
+    const { databaseId, epoch, appliedSeq, deadEntries } = store.facts;
+
+    const place = { fileSystem, directory, databaseId, epoch };
+    const recovery = await Recovery.scan({
+      ...place,
+      appliedSeq,
+      policy: options.recovery,
+      now: new Date(clock.now()),
+    });
+    await recovery.repair();
+    const log = new AppendLog({ ...place, segmentBytes: options.log.segmentBytes }, recovery.start);
+
+    const health = new Health(emit);
+    const engine = new Engine(engineOptions(options), log, appliedSeq, { health, clock, random, emit });
+    const flusher = new Flusher(engine, store, options.flush, { clock, random, emit });
+    const queue = new DeadLetterQueue(store.deadLetters, deadEntries, () => flusher.barrier('retry of dead letters'));
+    const core = { engine, flusher, store, clock, scanMaxAgeMs: options.scanMaxAgeMs };
+    const releaseAll = async () => {
+      lock.release();
+      await release();
+    };
+    const db = new Database<T>({ path, options, core, queue, events, release: releaseAll });
+
+    for await (const frame of recovery.frames()) {
+      engine.adopt(frame);
+      // A backlog larger than staging goes down while it is read.
+      if (engine.admission.isHigh) await flusher.barrier('recovery');
+    }
+    if (engine.pending > 0) flusher.request();
+    else if (store.facts.durable) engine.releaseLog();
+    emit('recovered', recovery.report);
+    return db;
+  } catch (error) {
+    await store?.close();
+    lock.release();
+    throw error;
+  }
+}
+
+function engineOptions(options: ResolvedOptions): ConstructorParameters<typeof Engine>[0] {
+  const { durability, syncIntervalMs, staging, whenFull, maxBlockMs, maxWaiting, log } = options;
+  return {
+    durability,
+    syncIntervalMs,
+    logMaxBytes: log.maxBytes,
+    admission: { ...staging, highWaterRatio: HIGH_WATER_RATIO, whenFull, maxBlockMs, maxWaiting },
+  };
+}
+
+/** Tells events to their listeners; and what nobody listens to but somebody must hear, once, to the process. */
+function emitterOf(events: Events): Emit<DatabaseEvents> {
+  let warned = false;
+  return (name, ...payload) => {
+    const heard = tell(() => (events.emit as (name: string, ...payload: unknown[]) => boolean)(name, ...payload));
+    if (heard || warned || (name !== 'failure' && name !== 'dead-letter')) return;
+    warned = true;
+    const [what] = payload as [{ error?: Error; errorMessage?: string }];
+    process.emitWarning(
+      name === 'failure'
+        ? `something failed in the background and nobody listens: ${what.error?.message}`
+        : `SQLite refused a write for good and nobody listens: ${what.errorMessage}. It is in the dead-letter queue`,
+      {
+        type: 'SluiceWarning',
+        detail: `Listen with db.on('${name}', …). Further ${name} events will not be reported here.`,
+      },
+    );
+  };
+}
+
+/** What a listener throws must be seen, and must not come between the engine and its work. */
+function tell(emit: () => boolean): boolean {
+  try {
+    return emit();
+  } catch (error) {
+    setImmediate(() => {
+      throw error;
+    });
+    return true;
+  }
+}
+
+async function makeLogFolder(fileSystem: FileSystem, directory: string): Promise<void> {
+  try {
+    await fileSystem.makeDirectory(directory);
+    await fileSystem.syncDirectory(dirname(directory));
+  } catch (cause) {
+    throw new SluiceError('SLUICE_LOG_IO', `the log folder ${directory} cannot be made: ${String(cause)}`, { cause });
+  }
+}
+
+/** The file with all links resolved, so that two names of one file are one database. */
+async function realFile(path: string): Promise<string> {
+  const absolute = resolve(path);
+  try {
+    return await realpath(absolute);
+  } catch (error) {
+    if (codeOf(error) !== 'ENOENT') throw notOpened(absolute, error);
+  }
+  try {
+    return join(await realpath(dirname(absolute)), basename(absolute));
+  } catch (error) {
+    throw notOpened(absolute, error);
+  }
+}
+
+function notOpened(path: string, cause: unknown): SluiceError {
+  return new SluiceError(
+    'SLUICE_INVALID_OPTION',
+    `${path} cannot be opened: ${codeOf(cause) ?? ''} on its folder; make the folder first`,
+    { cause },
+  );
+}
+
+/** Frames are written with the machine's own byte order, which must be the file's. */
+function assertLittleEndian(): void {
+  if (new Uint8Array(Uint32Array.of(1).buffer)[0] === 1) return;
+  throw new SluiceError('SLUICE_UNSUPPORTED', 'Sluice needs a little-endian machine');
+}

@@ -1,0 +1,319 @@
+import { Writable } from 'node:stream';
+import { SluiceError } from '../base/errors.ts';
+import { type SqlValue, Target } from '../base/frame/index.ts';
+import { OptionReader, show } from '../base/options.ts';
+import { type WaitOptions, waitFor } from '../base/waiting.ts';
+import { bytesOfValues } from '../engine/index.ts';
+import { toSqlValue } from './codec.ts';
+import type { Core } from './core.ts';
+import { checkName } from './names.ts';
+
+/** Type of a column, as SQLite's type affinities (https://sqlite.org/datatype3.html); `any` declares none. */
+export type ColumnType = 'integer' | 'real' | 'text' | 'blob' | 'any';
+
+const COLUMN_TYPES: readonly ColumnType[] = ['integer', 'real', 'text', 'blob', 'any'];
+
+/** Host parameters of one statement: https://sqlite.org/limits.html; columns of a table are 2,000 at most. */
+const COLUMNS_MAX = 2_000;
+
+/**
+ * A schema that can check a row: any validator that follows Standard Schema (https://standardschema.dev), such as zod,
+ * valibot or arktype. It must answer at once, not with a promise.
+ */
+export interface RowSchema<T> {
+  readonly '~standard': {
+    readonly version: 1;
+    readonly vendor: string;
+    readonly validate: (value: unknown) => SchemaResult<T> | Promise<SchemaResult<T>>;
+  };
+}
+
+/** What a {@link RowSchema} answers. */
+export type SchemaResult<T> =
+  | { readonly value: T; readonly issues?: undefined }
+  | { readonly issues: readonly { readonly message: string; readonly path?: readonly unknown[] | undefined }[] };
+
+/** Options of {@link Database.rows}. */
+export interface RowsOptions<T> {
+  /**
+   * The columns and their types. A table that does not exist is created with them; in one that exists they must be
+   * there, or are added, as `onNewColumn` says. Without `columns`, those of the table are taken.
+   */
+  readonly columns?: Readonly<Record<string, ColumnType>> | undefined;
+  /** Checks each row before it is accepted; the row is refused with `SLUICE_VALIDATION` and all issues. */
+  readonly schema?: RowSchema<T> | undefined;
+  /**
+   * What a row with an unknown column does: `reject` refuses it, `add` adds the column (and makes the table, if there is
+   * none yet), with a type that follows from the value.
+   * @defaultValue 'reject'
+   */
+  readonly onNewColumn?: 'reject' | 'add' | undefined;
+}
+
+/**
+ * A table that rows are appended to, each an `INSERT` that is written behind. Made by {@link Database.rows}.
+ *
+ * A `Date` is stored as integer milliseconds, a boolean as 0 or 1, an object or array as JSON text, a bigint as a 64-bit
+ * integer; `undefined` leaves the column to its default. NaN, infinities and what does not fit are refused with
+ * `SLUICE_INVALID_VALUE`; a row is checked whole before it is accepted. Rows are read with SQL: {@link Database.afetchAll}.
+ *
+ * A row that SQLite will never take, because of a constraint say, goes to the dead-letter queue; the others are applied.
+ */
+export class Rows<T extends object = Record<string, unknown>> {
+  /** Name of the table. */
+  readonly name: string;
+  readonly #core: Core;
+  readonly #shape: RowShape;
+  readonly #schema: RowSchema<T> | undefined;
+  readonly #addColumns: boolean;
+
+  /** @internal */
+  constructor(core: Core, shape: RowShape, { schema, onNewColumn }: RowsOptions<T>) {
+    this.name = shape.table;
+    this.#core = core;
+    this.#shape = shape;
+    this.#schema = schema;
+    this.#addColumns = onNewColumn === 'add';
+  }
+
+  /**
+   * Appends a row. Returns `false` when staging is filling up, as {@link Table.set} does.
+   *
+   * @example
+   * ```ts
+   * import { open } from 'sluicedb';
+   *
+   * const db = await open(':memory:');
+   * const readings = db.rows('readings', { columns: { at: 'integer', room: 'text', celsius: 'real' } });
+   * readings.append({ at: new Date(), room: 'kitchen', celsius: 21.5 });
+   * console.log(await db.afetchAll('SELECT room, celsius FROM readings')); // [ { room: 'kitchen', celsius: 21.5 } ]
+   * await db.close();
+   * ```
+   */
+  append(row: T): boolean {
+    const { target, values } = this.#prepare(row);
+    return this.#core.engine.append(target, values);
+  }
+
+  /** Appends a row; resolves when it is as safe as the durability level says. */
+  aappend(row: T, wait?: WaitOptions): Promise<void> {
+    try {
+      const { target, values } = this.#prepare(row);
+      const { engine } = this.#core;
+      const append = () => {
+        engine.append(target, values);
+        return engine.acknowledgement();
+      };
+      const bytes = bytesOfValues(values);
+      const done = engine.admission.hasRoom(bytes) ? append() : engine.whenRoom(bytes, append, wait ?? {});
+      return wait === undefined ? done : waitFor(done, 'the append', wait, this.#core.clock);
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  /** Appends several rows, each a write of its own. All are checked before the first is accepted. */
+  appendMany(rows: Iterable<T>): boolean {
+    const prepared = [...rows].map((row) => this.#prepare(row));
+    let plenty = !this.#core.engine.admission.needsDrain;
+    for (const { target, values } of prepared) plenty = this.#core.engine.append(target, values);
+    return plenty;
+  }
+
+  /** Appends several rows, each a write of its own, waiting for room where needed; resolves when all are safe. */
+  async aappendMany(rows: Iterable<T>, wait?: WaitOptions): Promise<void> {
+    const { engine, clock } = this.#core;
+    for (const { target, values } of [...rows].map((row) => this.#prepare(row))) {
+      const bytes = bytesOfValues(values);
+      if (engine.admission.hasRoom(bytes)) engine.append(target, values);
+      else await engine.whenRoom(bytes, () => engine.append(target, values), wait ?? {});
+    }
+    const done = engine.acknowledgement(false);
+    return wait === undefined ? done : waitFor(done, 'the append', wait, clock);
+  }
+
+  /**
+   * A stream that appends the rows that are written to it, for `pipeline()`. It takes as much as staging has room for,
+   * and finishes when all rows are as safe as the durability level says. A row that is refused ends it.
+   */
+  writable(): Writable {
+    return new Writable({
+      objectMode: true,
+      highWaterMark: 256,
+      writev: (chunks, done) => {
+        this.aappendMany(chunks.map(({ chunk }) => chunk as T)).then(() => done(), done);
+      },
+    });
+  }
+
+  #prepare(row: T): { target: Target; values: SqlValue[] } {
+    if (typeof row !== 'object' || row === null || Array.isArray(row)) {
+      throw new SluiceError('SLUICE_INVALID_VALUE', `a row must be an object, not ${show(row)}`);
+    }
+    const checked = this.#schema === undefined ? row : validate(this.#schema, row);
+    return this.#shape.prepare(checked as Record<string, unknown>, this.#addColumns);
+  }
+}
+
+function validate<T>(schema: RowSchema<T>, row: T): T {
+  const result = schema['~standard'].validate(row);
+  if (result instanceof Promise) {
+    result.catch(() => undefined);
+    throw new SluiceError(
+      'SLUICE_UNSUPPORTED',
+      'the schema answers with a promise: rows are checked at the call, use a synchronous one',
+    );
+  }
+  if (result.issues === undefined) return row;
+  const problems = result.issues.map(({ message, path = [] }) =>
+    path.length === 0 ? message : `${path.map(stepOf).join('.')}: ${message}`,
+  );
+  throw new SluiceError('SLUICE_VALIDATION', `the row does not fit its schema: ${problems.join('; ')}`, { problems });
+}
+
+function stepOf(step: unknown): string {
+  return String(typeof step === 'object' && step !== null && 'key' in step ? step.key : step);
+}
+
+/** The columns of a table, shared by all that append to it, and the statements for the sets of columns that rows have. */
+export class RowShape {
+  readonly table: string;
+  readonly #core: Core;
+  readonly #columns: string[] = [];
+  readonly #known = new Set<string>();
+  readonly #targets = new Map<string, Target>();
+  #full: Target | undefined;
+
+  constructor(core: Core, table: string) {
+    this.table = table;
+    this.#core = core;
+    for (const { name } of core.store.sync.columns(table) ?? []) this.#learn(name);
+  }
+
+  get exists(): boolean {
+    return this.#columns.length > 0;
+  }
+
+  /** Makes sure that there are these columns. */
+  declare(columns: Readonly<Record<string, ColumnType>>, addColumns: boolean): void {
+    const missing = Object.entries(columns).filter(([name]) => !this.#known.has(name.toLowerCase()));
+    if (missing.length === 0) return;
+    if (this.exists && !addColumns) {
+      throw new SluiceError(
+        'SLUICE_INVALID_OPTION',
+        `table ${show(this.table)} exists and has no column ${missing.map(([name]) => show(name)).join(', ')}: add it, or pass onNewColumn: 'add'`,
+      );
+    }
+    this.#add(missing);
+  }
+
+  prepare(row: Record<string, unknown>, addColumns: boolean): { target: Target; values: SqlValue[] } {
+    const values: SqlValue[] = [];
+    let present = 0;
+    for (const name of this.#columns) {
+      const value = row[name];
+      if (value === undefined) continue;
+      values.push(toSqlValue(value, name));
+      present++;
+    }
+    if (present === this.#columns.length && Object.keys(row).length === present && this.#full !== undefined) {
+      return { target: this.#full, values };
+    }
+    return this.#prepareOther(row, addColumns);
+  }
+
+  /** A row that has not just all of the columns. */
+  #prepareOther(row: Record<string, unknown>, addColumns: boolean): { target: Target; values: SqlValue[] } {
+    const names = Object.keys(row).filter((name) => row[name] !== undefined);
+    if (names.length === 0) throw new SluiceError('SLUICE_INVALID_VALUE', 'a row must have at least one column');
+    const values = names.map((name) => toSqlValue(row[name], name));
+    const unknown = names.filter((name) => !this.#known.has(name.toLowerCase()));
+    if (unknown.length > 0) {
+      if (!addColumns) {
+        throw new SluiceError(
+          'SLUICE_INVALID_VALUE',
+          `table ${show(this.table)} has no column ${unknown.map(show).join(', ')}: its columns are ${this.#columns.join(', ')}. Pass onNewColumn: 'add' to add it`,
+        );
+      }
+      for (const name of unknown) checkName(name, `column ${show(name)}`);
+      this.#add(unknown.map((name) => [name, typeFor(row[name])]));
+    }
+    return { target: this.#targetFor(names), values };
+  }
+
+  #targetFor(names: readonly string[]): Target {
+    const signature = JSON.stringify(names);
+    let target = this.#targets.get(signature);
+    if (target === undefined) {
+      const columns = names.map(quote).join(', ');
+      const marks = names.map(() => '?').join(', ');
+      target = new Target(this.table, `INSERT INTO ${quote(this.table)} (${columns}) VALUES (${marks})`);
+      this.#targets.set(signature, target);
+    }
+    return target;
+  }
+
+  /** Adds columns at this place in the order of writes. */
+  #add(columns: readonly (readonly [string, ColumnType])[]): void {
+    if (this.#columns.length + columns.length > COLUMNS_MAX) {
+      throw new SluiceError('SLUICE_INVALID_VALUE', `a table cannot have more than ${COLUMNS_MAX} columns`);
+    }
+    const types = Object.fromEntries(columns.map(([name, type]) => [name, type === 'any' ? '' : type.toUpperCase()]));
+    this.#core.engine.ensure(new Target(this.table, JSON.stringify(types)));
+    for (const [name] of columns) this.#learn(name);
+  }
+
+  #learn(name: string): void {
+    this.#columns.push(name);
+    this.#known.add(name.toLowerCase());
+    this.#full = this.#targetFor(this.#columns);
+  }
+}
+
+/** Checks the options of `db.rows`. */
+export function readRowsOptions<T>(given: RowsOptions<T>): RowsOptions<T> {
+  const reader = new OptionReader(given);
+  const onNewColumn = reader.oneOf('onNewColumn', ['reject', 'add'], 'reject');
+  const schema = reader.any('schema');
+  if (schema !== undefined && typeof (schema as RowSchema<T>)?.['~standard']?.validate !== 'function') {
+    reader.refuse('schema', `must follow Standard Schema (zod, valibot, arktype …), not be ${show(schema)}`);
+  }
+  const columns = reader.any('columns');
+  if (columns !== undefined) checkColumns(reader, columns);
+  reader.finish('rows');
+  return { columns: columns as RowsOptions<T>['columns'], schema: schema as RowsOptions<T>['schema'], onNewColumn };
+}
+
+function checkColumns(reader: OptionReader, columns: unknown): void {
+  if (typeof columns !== 'object' || columns === null || Array.isArray(columns) || Object.keys(columns).length === 0) {
+    return reader.refuse('columns', `must be an object with at least one column, not ${show(columns)}`);
+  }
+  const seen = new Set<string>();
+  for (const [name, type] of Object.entries(columns)) {
+    if (!COLUMN_TYPES.includes(type as ColumnType)) {
+      reader.refuse(`columns.${name}`, `must be one of ${COLUMN_TYPES.map(show).join(', ')}, not ${show(type)}`);
+    }
+    if (seen.has(name.toLowerCase()))
+      reader.refuse(`columns.${name}`, 'is there twice: SQLite does not tell upper from lower case');
+    seen.add(name.toLowerCase());
+    checkName(name, `column ${show(name)}`);
+  }
+}
+
+function typeFor(value: unknown): ColumnType {
+  switch (typeof value) {
+    case 'number':
+      return Number.isInteger(value) ? 'integer' : 'real';
+    case 'boolean':
+    case 'bigint':
+      return 'integer';
+    case 'object':
+      return value instanceof Uint8Array ? 'blob' : value instanceof Date ? 'integer' : value === null ? 'any' : 'text';
+    default:
+      return 'text';
+  }
+}
+
+function quote(name: string): string {
+  return `"${name.replaceAll('"', '""')}"`;
+}

@@ -1,0 +1,75 @@
+import { SluiceError } from '../base/errors.ts';
+import type { Entry, KeyRange } from '../store/store.ts';
+import type { Core } from './core.ts';
+import { Merger, overlayOf } from './merge.ts';
+
+/** Rows taken from a snapshot at a time: enough to make the calls cheap, few enough to hold. */
+const PAGE_ROWS = 256;
+
+/**
+ * A lazy walk over the table at one moment: the generations that are not applied, over a snapshot of SQLite that says
+ * itself how far it has come. Nothing is read before the first entry is asked for; the snapshot goes when the walk
+ * ends, is left, or has lasted too long.
+ */
+export function* scanEntries(core: Core, table: string, range: KeyRange): Generator<Entry, void, undefined> {
+  core.assertOpen();
+  const generations = core.engine.snapshot();
+  const scan = core.store.sync.scan(table, range);
+  const age = limitAge(core, scan);
+  try {
+    const merger = new Merger(overlayOf(generations, scan.appliedSeq, table, range), range.reverse ?? false);
+    for (let isLast = false; !isLast; ) {
+      age.check();
+      const page = scan.next(PAGE_ROWS);
+      isLast = page.length < PAGE_ROWS;
+      yield* merger.merge(page, isLast);
+    }
+  } finally {
+    age.end();
+    scan.close();
+  }
+}
+
+/** The same walk, read by a reader thread. */
+export async function* scanEntriesAsync(
+  core: Core,
+  table: string,
+  range: KeyRange,
+): AsyncGenerator<Entry, void, undefined> {
+  core.assertOpen();
+  const generations = core.engine.snapshot();
+  const scan = await core.store.scan(table, range);
+  const age = limitAge(core, scan);
+  try {
+    const merger = new Merger(overlayOf(generations, scan.appliedSeq, table, range), range.reverse ?? false);
+    for (let isLast = false; !isLast; ) {
+      age.check();
+      const page = await scan.next(PAGE_ROWS);
+      isLast = page.length < PAGE_ROWS;
+      yield* merger.merge(page, isLast);
+    }
+  } finally {
+    age.end();
+    scan.close();
+  }
+}
+
+/** Closes a snapshot that is left open: it would keep the WAL from shrinking, and staging in memory. */
+function limitAge(core: Core, scan: { close(): void }): { check(): void; end(): void } {
+  let expired = false;
+  const timer = core.clock.after(core.scanMaxAgeMs, () => {
+    expired = true;
+    scan.close();
+  });
+  return {
+    check() {
+      core.assertOpen();
+      if (!expired) return;
+      throw new SluiceError(
+        'SLUICE_TIMEOUT',
+        `the scan was open for more than ${core.scanMaxAgeMs} ms and has let its snapshot go: read faster, in ranges, or raise scanMaxAgeMs`,
+      );
+    },
+    end: () => timer.cancel(),
+  };
+}

@@ -1,0 +1,82 @@
+import { SluiceError } from '../base/errors.ts';
+import { show } from '../base/options.ts';
+
+/** A token of SQL that means something: white space and comments are left out. */
+interface Token {
+  readonly kind: 'word' | 'quoted' | 'string' | 'other';
+  /** Upper case for words; without its quotes for quoted names. */
+  readonly text: string;
+}
+
+const DML: readonly string[] = ['INSERT', 'UPDATE', 'DELETE', 'REPLACE'];
+const TRANSACTION: readonly string[] = ['BEGIN', 'COMMIT', 'END', 'ROLLBACK', 'SAVEPOINT', 'RELEASE'];
+const OUT_OF_REACH: readonly string[] = [...TRANSACTION, 'ATTACH', 'DETACH', 'PRAGMA'];
+
+/** Checks a statement that is to be written behind; returns the table it is about, where it says so plainly. */
+export function checkStagedSql(sql: unknown): string | null {
+  const tokens = oneStatement(sql);
+  const verb = tokens.findIndex(({ kind, text }) => kind === 'word' && DML.includes(text));
+  const first = tokens[0]?.text;
+  if (verb < 0 || (verb > 0 && first !== 'WITH')) {
+    throw invalid(
+      `only INSERT, UPDATE, DELETE and REPLACE can be staged, not ${first ?? 'an empty text'}: run it with aexecute`,
+    );
+  }
+  return tableOf(tokens.slice(verb));
+}
+
+/** Checks a statement that is to be run at once. */
+export function checkDirectSql(sql: unknown): asserts sql is string {
+  const first = oneStatement(sql)[0];
+  if (first === undefined) throw invalid('there is no statement in the text');
+  if (first.kind === 'word' && OUT_OF_REACH.includes(first.text)) {
+    throw invalid(`${first.text} would change the connection that all writes go through: it cannot be run here`);
+  }
+}
+
+/** The tokens of a text with one statement that leaves Sluice's own tables alone. */
+function oneStatement(sql: unknown): Token[] {
+  if (typeof sql !== 'string') throw invalid(`the statement must be a string, not ${show(sql)}`);
+  if (!sql.isWellFormed() || sql.includes('\0')) throw invalid('the statement must be well-formed Unicode without NUL');
+  const tokens = tokenize(sql);
+  const end = tokens.findIndex(({ kind, text }) => kind === 'other' && text === ';');
+  if (end >= 0 && tokens.slice(end).some(({ text }) => text !== ';')) {
+    throw invalid('there is more than one statement in the text: make a call for each');
+  }
+  const own = tokens.find(({ kind, text }) => kind !== 'other' && text.toUpperCase().startsWith('_SLUICE_'));
+  if (own !== undefined) throw invalid(`${own.text} belongs to Sluice`);
+  return end < 0 ? tokens : tokens.slice(0, end);
+}
+
+/** `INSERT [OR …] INTO t`, `REPLACE INTO t`, `UPDATE [OR …] t`, `DELETE FROM t`. */
+function tableOf(tokens: readonly Token[]): string | null {
+  const verb = tokens[0]?.text;
+  const words = tokens[1]?.text === 'OR' ? tokens.slice(3) : tokens.slice(1);
+  const at = verb === 'UPDATE' ? 0 : 1;
+  const name = words[at];
+  const qualified = words[at + 1]?.text === '.';
+  if (name === undefined || qualified || (verb !== 'UPDATE' && words[0]?.text !== 'INTO' && words[0]?.text !== 'FROM'))
+    return null;
+  return name.kind === 'quoted' ? name.text : name.kind === 'word' ? name.text.toLowerCase() : null;
+}
+
+/** SQLite's own lexical rules, as far as they matter here: https://sqlite.org/src/file/src/tokenize.c */
+function tokenize(sql: string): Token[] {
+  const pattern =
+    /\s+|--[^\n]*|\/\*[\s\S]*?(?:\*\/|$)|'(?:[^']|'')*'?|"((?:[^"]|"")*)"?|`((?:[^`]|``)*)`?|\[([^\]]*)\]?|([A-Za-z_\u0080-\u{10ffff}][\w$\u0080-\u{10ffff}]*)|[\s\S]/gu;
+  const tokens: Token[] = [];
+  for (const [text, double, back, bracket, word] of sql.matchAll(pattern)) {
+    if (word !== undefined) tokens.push({ kind: 'word', text: word.toUpperCase() });
+    else if (double !== undefined) tokens.push({ kind: 'quoted', text: double.replaceAll('""', '"') });
+    else if (back !== undefined) tokens.push({ kind: 'quoted', text: back.replaceAll('``', '`') });
+    else if (bracket !== undefined) tokens.push({ kind: 'quoted', text: bracket });
+    else if (text.startsWith("'")) tokens.push({ kind: 'string', text: text.slice(1, -1) });
+    else if (text.trim() !== '' && !text.startsWith('--') && !text.startsWith('/*'))
+      tokens.push({ kind: 'other', text });
+  }
+  return tokens;
+}
+
+function invalid(message: string): SluiceError {
+  return new SluiceError('SLUICE_INVALID_SQL', message);
+}

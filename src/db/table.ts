@@ -1,0 +1,430 @@
+import { SluiceError } from '../base/errors.ts';
+import type { SqlValue } from '../base/frame/index.ts';
+import { show } from '../base/options.ts';
+import { type WaitOptions, waitFor } from '../base/waiting.ts';
+import { bytesOfGroup, bytesOfPut, type Encoded, type GroupMember, TableTarget } from '../engine/index.ts';
+import { decodeValue, encodeValue } from './codec.ts';
+import type { Core } from './core.ts';
+import { checkKey, type ScanOptions, toRange } from './keys.ts';
+import { countOverlay, overlayOf } from './merge.ts';
+import { scanEntries, scanEntriesAsync } from './scan.ts';
+
+/** Several entries: anything that yields pairs (a `Map` does), or a plain object. */
+export type Entries<T> = Iterable<readonly [key: string, value: T]> | Readonly<Record<string, T>>;
+
+/**
+ * A key-value table: strings to JSON values or bytes. Made by {@link Database.table}; a {@link Database} is itself its
+ * default table.
+ *
+ * Writes are staged and return at once; `aX` is the promise form of `X` and resolves when the write is as safe as the
+ * durability level of the database says. Reads see every write at once, staged or applied, in every method. Keys come in
+ * the order of their UTF-8 bytes.
+ *
+ * A value is captured when the call returns, and what a read returns is the caller's own copy.
+ *
+ * Every write can throw (its promise form rejects with): `SLUICE_INVALID_KEY` for what is no key (a well-formed string of
+ * at most 64 KiB in UTF-8, the empty one included), `SLUICE_INVALID_VALUE` for what JSON cannot hold, `SLUICE_FULL` when
+ * staging is full, `SLUICE_CLOSED`, and `SLUICE_FAILED` after a failure that cannot pass. A refused write changes nothing.
+ *
+ * Not promised: that a value written by other programs while the database is open is seen at once by scans in progress,
+ * and anything about the order of keys between tables.
+ */
+export class Table<T = unknown> {
+  /** Name of the table in SQLite: `(key TEXT PRIMARY KEY, value TEXT)`. */
+  readonly name: string;
+  /** @internal */
+  protected readonly core: Core;
+  readonly #target: TableTarget;
+
+  /** @internal */
+  constructor(core: Core, name: string) {
+    this.core = core;
+    this.name = name;
+    this.#target = new TableTarget(name);
+  }
+
+  // ── one key ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /**
+   * Writes a value. Returns `false` when staging is filling up and it would be kind to wait for `drain`; the write is
+   * accepted all the same.
+   *
+   * @example
+   * ```ts
+   * import { open } from 'sluicedb';
+   *
+   * const db = await open(':memory:');
+   * db.set('room/1', { temperature: 21.5 });
+   * console.log(db.get('room/1')); // { temperature: 21.5 }
+   * await db.close();
+   * ```
+   */
+  set(key: string, value: T): boolean {
+    checkKey(key);
+    return this.core.engine.put(this.#target, key, encodeValue(value));
+  }
+
+  /** Writes a value; resolves when it is as safe as the durability level says. All writes of a moment share a promise. */
+  aset(key: string, value: T, wait?: WaitOptions): Promise<void> {
+    try {
+      checkKey(key);
+      const encoded = encodeValue(value);
+      return this.#acknowledged(bytesOfPut(key, encoded), () => this.core.engine.put(this.#target, key, encoded), wait);
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  /** The value of a key, `undefined` if there is none. Looks into staging, then into SQLite on this thread. */
+  get(key: string): T | undefined {
+    checkKey(key);
+    this.core.assertOpen();
+    const staged = this.core.engine.lookup(this.#target, key);
+    if (staged === null) return undefined;
+    const stored = staged ?? this.core.store.sync.get(this.name, key);
+    return stored === undefined ? undefined : (decodeValue(stored) as T);
+  }
+
+  /** The value of a key, `undefined` if there is none. What is not staged is read by a reader thread. */
+  async aget(key: string, wait: WaitOptions = {}): Promise<T | undefined> {
+    return (await this.agetMany([key], wait)).get(key);
+  }
+
+  /** Whether the key is there. */
+  has(key: string): boolean {
+    checkKey(key);
+    this.core.assertOpen();
+    return this.#isThere(key);
+  }
+
+  /** Whether the key is there. What is not staged is looked up by a reader thread. */
+  async ahas(key: string, wait: WaitOptions = {}): Promise<boolean> {
+    checkKey(key);
+    this.core.assertOpen();
+    const [value] = await waitFor(this.#lookup([key]), 'ahas', wait, this.core.clock);
+    return isThere(value);
+  }
+
+  /** Deletes a key; returns whether it was there. */
+  delete(key: string): boolean {
+    checkKey(key);
+    const there = this.#isThere(key);
+    this.core.engine.delete(this.#target, key);
+    return there;
+  }
+
+  /** Deletes a key; resolves, when that is safe, to whether it was there. */
+  async adelete(key: string, wait?: WaitOptions): Promise<boolean> {
+    return (await this.adeleteMany([key], wait)) === 1;
+  }
+
+  /** Deletes a key and returns the value it had, `undefined` if it was not there. */
+  pop(key: string): T | undefined {
+    const value = this.get(key);
+    this.core.engine.delete(this.#target, key);
+    return value;
+  }
+
+  /** Deletes a key; resolves, when that is safe, to the value it had. */
+  async apop(key: string, wait?: WaitOptions): Promise<T | undefined> {
+    checkKey(key);
+    return this.#admitted(
+      bytesOfPut(key, ''),
+      async () => {
+        const before = this.#lookup([key], true);
+        this.core.engine.delete(this.#target, key);
+        const [[value]] = await Promise.all([before, this.core.engine.acknowledgement()]);
+        return isThere(value) ? (decodeValue(value) as T) : undefined;
+      },
+      wait,
+    );
+  }
+
+  /** The value of a key; if there is none, writes and returns `value`. */
+  setDefault(key: string, value: T): T {
+    const present = this.get(key);
+    if (present !== undefined) return present;
+    const encoded = encodeValue(value);
+    this.core.engine.put(this.#target, key, encoded);
+    return decodeValue(encoded) as T;
+  }
+
+  /** The value of a key; if there is none by the time it has been looked up, writes `value` and resolves to it when that is safe. */
+  async asetDefault(key: string, value: T, wait: WaitOptions = {}): Promise<T> {
+    const encoded = encodeValue(value);
+    const present = await this.aget(key, wait);
+    if (present !== undefined) return present;
+    const staged = this.core.engine.lookup(this.#target, key);
+    if (staged !== undefined && staged !== null) return decodeValue(staged) as T;
+    await this.#acknowledged(bytesOfPut(key, encoded), () => this.core.engine.put(this.#target, key, encoded), wait);
+    return decodeValue(encoded) as T;
+  }
+
+  // ── many keys ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Writes several entries, each a write of its own. All are checked before the first is written. */
+  update(entries: Entries<T>): boolean {
+    const encoded = this.#encodeAll(entries);
+    let plenty = !this.core.engine.admission.needsDrain;
+    for (const { key, value } of encoded) plenty = this.core.engine.put(this.#target, key, value as Encoded);
+    return plenty;
+  }
+
+  /** Writes several entries, each a write of its own; resolves when all are safe. */
+  async aupdate(entries: Entries<T>, wait?: WaitOptions): Promise<void> {
+    const { engine } = this.core;
+    for (const { key, value } of this.#encodeAll(entries)) {
+      const bytes = bytesOfPut(key, value as Encoded);
+      const put = () => engine.put(this.#target, key, value as Encoded);
+      if (engine.admission.hasRoom(bytes)) put();
+      else await engine.whenRoom(bytes, put, wait ?? {});
+    }
+    return this.#settle(engine.acknowledgement(false), wait);
+  }
+
+  /**
+   * Writes several entries as one atomic write: in the log, in SQLite and in the dead-letter queue there are all of them
+   * or none. Counts as one write.
+   */
+  setMany(entries: Entries<T>): boolean {
+    return this.core.engine.group(this.#encodeAll(entries));
+  }
+
+  /** Writes several entries as one atomic write; resolves when it is safe. */
+  async asetMany(entries: Entries<T>, wait?: WaitOptions): Promise<void> {
+    const members = this.#encodeAll(entries);
+    return this.#acknowledged(bytesOfGroup(members), () => this.core.engine.group(members), wait);
+  }
+
+  /** The values of those of the keys that are there. */
+  getMany(keys: Iterable<string>): Map<string, T> {
+    const found = new Map<string, T>();
+    for (const key of keys) {
+      const value = this.get(key);
+      if (value !== undefined) found.set(key, value);
+    }
+    return found;
+  }
+
+  /** The values of those of the keys that are there. What is not staged is read by a reader thread, in one message. */
+  async agetMany(keys: Iterable<string>, wait: WaitOptions = {}): Promise<Map<string, T>> {
+    const wanted = checkedKeys(keys);
+    this.core.assertOpen();
+    const values = await waitFor(this.#lookup(wanted), 'the read', wait, this.core.clock);
+    const found = new Map<string, T>();
+    for (const [i, key] of wanted.entries()) {
+      const value = values[i];
+      if (isThere(value)) found.set(key, decodeValue(value) as T);
+    }
+    return found;
+  }
+
+  /** Deletes several keys as one atomic write; returns how many of them were there. */
+  deleteMany(keys: Iterable<string>): number {
+    const wanted = checkedKeys(keys);
+    const there = wanted.filter((key) => this.#isThere(key)).length;
+    this.core.engine.group(wanted.map((key) => ({ table: this.#target, key, value: null })));
+    return there;
+  }
+
+  /** Deletes several keys as one atomic write; resolves, when it is safe, to how many of them were there. */
+  async adeleteMany(keys: Iterable<string>, wait?: WaitOptions): Promise<number> {
+    const { engine } = this.core;
+    const wanted = checkedKeys(keys);
+    const members: GroupMember[] = wanted.map((key) => ({ table: this.#target, key, value: null }));
+    return this.#admitted(
+      bytesOfGroup(members),
+      async () => {
+        const before = this.#lookup(wanted, true);
+        if (wanted.length === 1) engine.delete(this.#target, wanted[0] as string);
+        else engine.group(members);
+        const [values] = await Promise.all([before, engine.acknowledgement()]);
+        return values.filter(isThere).length;
+      },
+      wait,
+    );
+  }
+
+  /** Deletes all keys of this table. */
+  clear(): boolean {
+    return this.core.engine.clear(this.#target);
+  }
+
+  /** Deletes all keys of this table; resolves when that is safe. */
+  async aclear(wait?: WaitOptions): Promise<void> {
+    return this.#acknowledged(bytesOfPut('', ''), () => this.clear(), wait);
+  }
+
+  // ── the whole table ───────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** How many keys there are. Counts in SQLite on this thread: for large tables, {@link Table.asize} is kinder. */
+  get size(): number {
+    this.core.assertOpen();
+    const { engine, store } = this.core;
+    return store.sync.count(this.name, countOverlay(overlayOf(engine.snapshot(), engine.appliedSeq, this.name)));
+  }
+
+  /** How many keys there are, counted by a reader thread. */
+  async asize(wait: WaitOptions = {}): Promise<number> {
+    this.core.assertOpen();
+    const { engine, store, flusher, clock } = this.core;
+    const overlay = countOverlay(overlayOf(engine.snapshot(), engine.appliedSeq, this.name));
+    // Both halves must be of the same moment: no batch goes down while SQLite counts.
+    return waitFor(flusher.holdFor(store.count(this.name, overlay)), 'asize', wait, clock);
+  }
+
+  /** All keys, in order. Lazy: see {@link Table.scan}. */
+  *keys(): IterableIterator<string> {
+    for (const [key] of scanEntries(this.core, this.name, { keysOnly: true })) yield key;
+  }
+
+  /** All keys, in order. Lazy: see {@link Table.ascan}. */
+  async *akeys(): AsyncIterableIterator<string> {
+    for await (const [key] of scanEntriesAsync(this.core, this.name, { keysOnly: true })) yield key;
+  }
+
+  /** All values, in the order of their keys. */
+  *values(): IterableIterator<T> {
+    for (const [, value] of this.scan()) yield value;
+  }
+
+  /** All values, in the order of their keys. */
+  async *avalues(): AsyncIterableIterator<T> {
+    for await (const [, value] of this.ascan()) yield value;
+  }
+
+  /** All entries, in the order of their keys. */
+  entries(): IterableIterator<[key: string, value: T]> {
+    return this.scan();
+  }
+
+  /** All entries, in the order of their keys. */
+  aentries(): AsyncIterableIterator<[key: string, value: T]> {
+    return this.ascan();
+  }
+
+  [Symbol.iterator](): IterableIterator<[key: string, value: T]> {
+    return this.scan();
+  }
+
+  [Symbol.asyncIterator](): AsyncIterableIterator<[key: string, value: T]> {
+    return this.ascan();
+  }
+
+  /**
+   * The entries of a range of keys, lazily, as they are at the moment when the first one is asked for: writes made while
+   * the scan runs are not in it. A scan that stays open for longer than `scanMaxAgeMs` ends with `SLUICE_TIMEOUT`.
+   *
+   * Two rules come from SQLite: keys are ordered by their UTF-8 bytes (https://sqlite.org/datatype3.html, BINARY), and
+   * an open scan keeps the WAL from shrinking (https://sqlite.org/wal.html).
+   */
+  scan(options: ScanOptions = {}): IterableIterator<[key: string, value: T]> {
+    const { limit, ...range } = toRange(options);
+    return decoded<T>(scanEntries(this.core, this.name, range), limit);
+  }
+
+  /** The entries of a range of keys, read page by page by a reader thread. The same rules as for {@link Table.scan}. */
+  ascan(options: ScanOptions = {}): AsyncIterableIterator<[key: string, value: T]> {
+    const { limit, ...range } = toRange(options);
+    return decodedAsync<T>(scanEntriesAsync(this.core, this.name, range), limit);
+  }
+
+  // ── inside ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  #isThere(key: string): boolean {
+    const staged = this.core.engine.lookup(this.#target, key);
+    if (staged !== undefined) return staged !== null;
+    return this.core.store.sync.get(this.name, key) !== undefined;
+  }
+
+  /** The stored values of keys as they are now; with `hold`, no batch goes down until they are read. */
+  async #lookup(keys: readonly string[], hold = false): Promise<Stored[]> {
+    const staged = keys.map((key) => this.core.engine.lookup(this.#target, key));
+    const unknown = keys.filter((_, i) => staged[i] === undefined);
+    if (unknown.length === 0) return staged;
+    const read = this.core.store.getMany(this.name, unknown);
+    const stored = await (hold ? this.core.flusher.holdFor(read) : read);
+    let next = 0;
+    return staged.map((value) => (value === undefined ? stored[next++] : value));
+  }
+
+  #encodeAll(entries: Entries<T>): { table: TableTarget; key: string; value: Encoded | null }[] {
+    return [...pairsOf(entries)].map(([key, value]) => {
+      checkKey(key);
+      return { table: this.#target, key, value: encodeValue(value) };
+    });
+  }
+
+  #acknowledged(bytes: number, write: () => boolean, wait: WaitOptions | undefined): Promise<void> {
+    const { engine } = this.core;
+    if (engine.admission.hasRoom(bytes)) {
+      write();
+      return this.#settle(engine.acknowledgement(), wait);
+    }
+    return this.#admitted(
+      bytes,
+      () => {
+        write();
+        return engine.acknowledgement();
+      },
+      wait,
+    );
+  }
+
+  /** Runs a write as soon as there is room for it: now, if there is. */
+  #admitted<R>(bytes: number, write: () => Promise<R>, wait: WaitOptions = {}): Promise<R> {
+    const { engine } = this.core;
+    const done = engine.admission.hasRoom(bytes) ? write() : engine.whenRoom(bytes, write, wait);
+    return this.#settle(done, wait);
+  }
+
+  #settle<R>(done: Promise<R>, wait: WaitOptions | undefined): Promise<R> {
+    return wait === undefined ? done : waitFor(done, 'the write', wait, this.core.clock);
+  }
+}
+
+/** What staging or SQLite has under a key: `null` deleted in staging, `undefined` in neither. */
+type Stored = SqlValue | undefined;
+
+function isThere(value: Stored): value is Exclude<SqlValue, null> {
+  return value !== undefined && value !== null;
+}
+
+function checkedKeys(keys: Iterable<string>): string[] {
+  const wanted = [...keys];
+  for (const key of wanted) checkKey(key);
+  return wanted;
+}
+
+function pairsOf<T>(entries: Entries<T>): Iterable<readonly [string, T]> {
+  if (typeof entries !== 'object' || entries === null) {
+    throw new SluiceError(
+      'SLUICE_INVALID_VALUE',
+      `entries must be an iterable of pairs or an object, not ${show(entries)}`,
+    );
+  }
+  return Symbol.iterator in entries
+    ? (entries as Iterable<readonly [string, T]>)
+    : Object.entries(entries as Record<string, T>);
+}
+
+function* decoded<T>(entries: Iterable<readonly [string, unknown]>, limit: number): IterableIterator<[string, T]> {
+  let left = limit;
+  if (left <= 0) return;
+  for (const [key, value] of entries) {
+    yield [key, decodeValue(value as Encoded) as T];
+    if (--left <= 0) return;
+  }
+}
+
+async function* decodedAsync<T>(
+  entries: AsyncIterable<readonly [string, unknown]>,
+  limit: number,
+): AsyncIterableIterator<[string, T]> {
+  let left = limit;
+  if (left <= 0) return;
+  for await (const [key, value] of entries) {
+    yield [key, decodeValue(value as Encoded) as T];
+    if (--left <= 0) return;
+  }
+}

@@ -1,0 +1,1 @@
+export { type DeadLetterCounters, DeadLetterQueue, type RetryResult } from './dead-letter-queue.ts';

@@ -1,0 +1,222 @@
+import { backoffMs } from '../base/backoff.ts';
+import type { Clock, Timer } from '../base/clock.ts';
+import type { Random } from '../base/random.ts';
+import { type WaitOptions, waitFor } from '../base/waiting.ts';
+import type { Emit, Engine, SealedGeneration } from '../engine/index.ts';
+import { type BatchResult, type FailureClass, type Store, StoreFailure } from '../store/store.ts';
+import type { FlushEvents } from './events.ts';
+
+/**
+ * When a flush starts by itself: `auto` by age, count or size, whichever comes first; `immediate` after each write,
+ * `count` after a number of writes, `time` after a while, `manual` never. Barriers flush in every mode.
+ */
+export type FlushMode = 'auto' | 'immediate' | 'count' | 'time' | 'manual';
+
+export interface FlusherOptions {
+  readonly mode: FlushMode;
+  readonly intervalMs: number;
+  readonly maxWrites: number;
+  readonly maxBytes: number;
+}
+
+/** What a flush did. */
+export interface FlushResult {
+  /** Writes that took effect in SQLite. */
+  readonly applied: number;
+  /** Writes that a newer write of the same key made pointless. */
+  readonly coalesced: number;
+  /** Writes that SQLite refused for good: they are in the dead-letter queue. */
+  readonly dead: number;
+  readonly durationMs: number;
+}
+
+/** Several generations go down together, up to this: larger batches gain little and hold the writer for long. */
+const BATCH_WRITES = 150_000;
+const BATCH_BYTES = 48 * 1024 * 1024;
+
+const REOPENS_MAX = 3;
+
+/** How long the first and the longest pause before another attempt is. */
+const PAUSES: Readonly<Record<Exclude<FailureClass, 'fatal'>, readonly [firstMs: number, maxMs: number]>> = {
+  transient: [10, 1_000],
+  space: [200, 5_000],
+  // Somebody has to repair something: looking often enough to go on by itself when it is done.
+  config: [500, 5_000],
+  reopen: [100, 1_000],
+};
+
+/**
+ * Carries generations into the store, one batch at a time. While a batch is on its way, what gathers is the next one.
+ *
+ * A failed batch is tried again, for ever where the failure can pass, with the same frames: the watermark makes a second
+ * application harmless. Only `fatal`, and a connection that cannot be trusted after several new ones, end the engine.
+ */
+export class Flusher {
+  readonly #engine: Engine;
+  readonly #store: Store;
+  readonly #options: FlusherOptions;
+  readonly #clock: Clock;
+  readonly #random: Random;
+  readonly #emit: Emit<FlushEvents>;
+  readonly #holds = new Set<Promise<unknown>>();
+  #target = 0;
+  #running: Promise<void> | undefined;
+  #timer: Timer | undefined;
+  #wakeUp: (() => void) | undefined;
+  #stopped = false;
+
+  flushes = 0;
+  retries = 0;
+  /** Time spent on the writer thread. */
+  busyMs = 0;
+  /** When the last batch was committed, milliseconds since 1970. */
+  lastFlushAt: number | undefined;
+
+  constructor(
+    engine: Engine,
+    store: Store,
+    options: FlusherOptions,
+    env: { clock: Clock; random: Random; emit: Emit<FlushEvents> },
+  ) {
+    this.#engine = engine;
+    this.#store = store;
+    this.#options = options;
+    this.#clock = env.clock;
+    this.#random = env.random;
+    this.#emit = env.emit;
+    engine.onAccepted = () => this.#onAccepted();
+    engine.health.onFailed(() => this.#stop());
+  }
+
+  /** Flushes everything accepted so far and waits for it. */
+  async barrier(what: string, wait: WaitOptions = {}): Promise<FlushResult> {
+    const start = this.#clock.elapsed();
+    const before = { ...this.#engine.counters };
+    const target = this.#engine.lastSeq;
+    this.request();
+    await waitFor(this.#engine.whenApplied(target), what, wait, this.#clock);
+    const { applied, coalesced, deadLettered } = this.#engine.counters;
+    return {
+      applied: applied - before.applied,
+      coalesced: coalesced - before.coalesced,
+      dead: deadLettered - before.deadLettered,
+      durationMs: this.#clock.elapsed() - start,
+    };
+  }
+
+  /** Starts a flush of everything accepted so far, now or right after the one that runs. */
+  request(): void {
+    this.#target = this.#engine.lastSeq;
+    if (this.#stopped) return;
+    this.#timer?.cancel();
+    this.#timer = undefined;
+    this.#running ??= this.#run().finally(() => {
+      this.#running = undefined;
+      this.#onAccepted();
+    });
+  }
+
+  /** No batch goes down before `read` is settled: for a read that must see the store as it is now. */
+  holdFor<T>(read: Promise<T>): Promise<T> {
+    this.#holds.add(read);
+    const release = () => this.#holds.delete(read);
+    read.then(release, release);
+    return read;
+  }
+
+  /** Ends between two batches, or in a pause. What is not applied stays in the log. */
+  async close(): Promise<void> {
+    this.#stop();
+    await this.#running;
+  }
+
+  #stop(): void {
+    this.#stopped = true;
+    this.#timer?.cancel();
+    this.#wakeUp?.();
+  }
+
+  /** On the hot path: after every write. */
+  #onAccepted(): void {
+    if (this.#running !== undefined || this.#stopped || this.#engine.pending === 0) return;
+    const { mode, intervalMs, maxWrites, maxBytes } = this.#options;
+    if (mode === 'manual') return;
+    const full =
+      mode === 'immediate' ||
+      (mode !== 'time' && this.#engine.pending >= maxWrites) ||
+      (mode === 'auto' && this.#engine.admission.bytes >= maxBytes);
+    if (full) {
+      this.request();
+    } else if (mode !== 'count' && this.#timer === undefined) {
+      this.#timer = this.#clock.after(intervalMs, () => this.request(), { hold: true });
+    }
+  }
+
+  async #run(): Promise<void> {
+    // Let the writes of this turn gather.
+    await Promise.resolve();
+    while (!this.#stopped && this.#engine.appliedSeq < this.#target) {
+      this.#engine.seal();
+      const batch = this.#engine.nextBatch(BATCH_WRITES, BATCH_BYTES);
+      const last = batch.at(-1);
+      if (last === undefined) return;
+      try {
+        await this.#engine.logged(last.lastSeq);
+      } catch {
+        // The log has failed, and the engine with it: everybody who waits has been told.
+        return;
+      }
+      if (this.#holds.size > 0) await Promise.allSettled(this.#holds);
+      await this.#applyUntilDone(batch, last.lastSeq);
+    }
+  }
+
+  async #applyUntilDone(batch: readonly SealedGeneration[], lastSeq: number): Promise<void> {
+    const frames = batch.flatMap((generation) => generation.frames);
+    const bytes = batch.reduce((total, generation) => total + generation.bytes, 0);
+    const afterSeq = this.#engine.appliedSeq;
+    let reopens = 0;
+    for (let attempt = 1; !this.#stopped; attempt++) {
+      try {
+        const result = await this.#store.apply({ frames, afterSeq, lastSeq });
+        this.#finish(result, lastSeq - afterSeq, bytes, lastSeq);
+        return;
+      } catch (thrown) {
+        const error =
+          thrown instanceof StoreFailure ? thrown : new StoreFailure('fatal', String(thrown), undefined, thrown);
+        const { failure } = error;
+        if (failure === 'fatal' || (failure === 'reopen' && ++reopens > REOPENS_MAX)) {
+          return this.#engine.health.fail('flush', error);
+        }
+        await this.#pauseBefore(attempt, failure, error);
+        if (failure === 'reopen') await this.#store.reopen();
+      }
+    }
+  }
+
+  #finish(result: BatchResult, writes: number, bytes: number, lastSeq: number): void {
+    const { applied, coalesced, dead, superseded, durable, durationMs } = result;
+    this.flushes++;
+    this.busyMs += durationMs;
+    this.lastFlushAt = this.#clock.now();
+    this.#engine.health.recovered('flush');
+    this.#engine.applied(lastSeq, { applied, coalesced, dead: dead.map(({ seq }) => seq), durable });
+    this.#emit('flush', { writes, applied, coalesced, dead: dead.length, superseded, bytes, durationMs });
+    for (const letter of dead) this.#emit('dead-letter', letter);
+  }
+
+  async #pauseBefore(attempt: number, failure: Exclude<FailureClass, 'fatal'>, error: StoreFailure): Promise<void> {
+    const delayMs = backoffMs(attempt, ...PAUSES[failure], this.#random);
+    this.retries++;
+    this.#engine.health.trouble('flush', failure === 'space' ? 'space' : 'degraded', error);
+    this.#emit('retry', { failure, attempt, delayMs, error });
+    await new Promise<void>((resolve) => {
+      const timer = this.#clock.after(delayMs, resolve, { hold: true });
+      this.#wakeUp = () => {
+        timer.cancel();
+        resolve();
+      };
+    });
+    this.#wakeUp = undefined;
+  }
+}

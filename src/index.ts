@@ -1,0 +1,35 @@
+/**
+ * Sluice: a write-behind storage engine on SQLite.
+ *
+ * @packageDocumentation
+ */
+export { ERROR_CODES, SluiceError, type SluiceErrorCode, type SluiceErrorDetails } from './base/errors.ts';
+export type { SqlValue } from './base/frame/index.ts';
+export type { WaitOptions } from './base/waiting.ts';
+export type {
+  CloseResult,
+  Database,
+  DatabaseStats,
+  QueryOptions,
+  SqlParameters,
+  V2Metrics,
+} from './db/database.ts';
+export type { DatabaseEvents } from './db/events.ts';
+export type { ScanOptions } from './db/keys.ts';
+export { open } from './db/open.ts';
+export type { FlushOptions, LogOptions, OpenOptions, StagingOptions } from './db/options.ts';
+export type { ColumnType, RowSchema, Rows, RowsOptions, SchemaResult } from './db/rows.ts';
+export { closeOnSignals } from './db/signals.ts';
+export type { Entries, Table } from './db/table.ts';
+export type { RetryResult } from './dlq/index.ts';
+export type { Durability, EngineEvents, State } from './engine/index.ts';
+export type { RecoveryPolicy, RecoveryReport } from './engine/log/index.ts';
+export type { FlushEvents, FlushMode, FlushResult } from './flush/index.ts';
+export type {
+  DeadLetter,
+  DeadLetterSummary,
+  DeadOperation,
+  ExecuteResult,
+  FailureClass,
+  SqlRow,
+} from './store/store.ts';
