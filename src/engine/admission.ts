@@ -29,6 +29,7 @@ export class Admission {
   readonly #highBytes: number;
   readonly #highEntries: number;
   #needsDrain = false;
+  #drained: Deferred<void> | undefined;
   /** Set while the log has no room, whatever staging has. */
   logFull = false;
   bytes = 0;
@@ -103,6 +104,8 @@ export class Admission {
     const low = this.bytes <= this.#highBytes / 2 && this.entries <= this.#highEntries / 2;
     if (this.#needsDrain && low && this.#waiting.length === 0) {
       this.#needsDrain = false;
+      this.#drained?.resolve();
+      this.#drained = undefined;
       this.#onDrain();
     }
   }
@@ -133,8 +136,16 @@ export class Admission {
     return waitFor(used, 'waiting for room', { signal: wait.signal, timeoutMs }, this.#clock, leave);
   }
 
+  /** Resolves when there is plenty of room, at once if there is. */
+  async whenDrained(): Promise<void> {
+    if (!this.#needsDrain) return;
+    this.#drained ??= new Deferred();
+    await this.#drained.promise;
+  }
+
   /** Turns away everybody who waits. */
   reject(error: SluiceError): void {
+    this.#drained?.reject(error);
     for (const waiter of this.#waiting.splice(0)) waiter.admitted.reject(error);
   }
 
