@@ -307,6 +307,7 @@ export class Engine {
     const writes = frame.lastSeq - after;
     this.counters.recovered += writes;
     this.#lastSeq = this.#framedSeq = frame.lastSeq;
+    this.commit?.adopt(frame.lastSeq);
     this.#open.writes += writes;
     this.#open.bytes += frame.bytes.length;
     this.#open.lastSeq = frame.lastSeq;

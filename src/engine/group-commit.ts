@@ -97,6 +97,11 @@ export class GroupCommit {
     this.#emit = env.emit;
   }
 
+  /** Recovery has found everything up to `seq` in the log, and synced it. */
+  adopt(seq: number): void {
+    this.#acknowledgedSeq = seq;
+  }
+
   /** Called after every write: the one thing on the hot path. */
   request(): void {
     if (this.#filling === undefined) {
