@@ -29,6 +29,8 @@ export class Admission {
   readonly #highBytes: number;
   readonly #highEntries: number;
   #needsDrain = false;
+  /** Set while a write is made whose turn has come: room was kept for it, and who waits behind it does not count. */
+  #serving = false;
   /** Set while the log has no room, whatever staging has. */
   logFull = false;
   bytes = 0;
@@ -68,7 +70,7 @@ export class Admission {
         `a write of ${bytes} bytes is larger than all of staging: split it, or raise staging.maxBytes (${this.#options.maxBytes})`,
       );
     }
-    if (this.hasRoom(bytes)) return;
+    if (this.#serving || this.hasRoom(bytes)) return;
     this.refused++;
     this.#needsDrain = true;
     throw fullError();
@@ -127,7 +129,12 @@ export class Admission {
     const used = waiter.admitted.promise.then(() => {
       this.bytes -= bytes;
       this.entries--;
-      return use();
+      this.#serving = true;
+      try {
+        return use();
+      } finally {
+        this.#serving = false;
+      }
     });
     const timeoutMs = wait.timeoutMs ?? maxBlockMs;
     return waitFor(used, 'waiting for room', { signal: wait.signal, timeoutMs }, this.#clock, leave);
