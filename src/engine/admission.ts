@@ -1,6 +1,6 @@
 import type { Clock } from '../base/clock.ts';
 import { SluiceError } from '../base/errors.ts';
-import { Deferred, type WaitOptions, waitFor } from '../base/waiting.ts';
+import { checkWait, Deferred, type WaitOptions, waitFor } from '../base/waiting.ts';
 
 export interface AdmissionOptions {
   readonly maxBytes: number;
@@ -114,6 +114,7 @@ export class Admission {
    * the room is given.
    */
   async whenRoom<T>(bytes: number, use: () => T | Promise<T>, wait: WaitOptions): Promise<T> {
+    checkWait(wait);
     const { whenFull, maxWaiting, maxBlockMs } = this.#options;
     if (whenFull === 'reject' || this.#waiting.length >= maxWaiting || bytes > this.#options.maxBytes)
       this.check(bytes);
