@@ -75,6 +75,8 @@ export class Engine {
   readonly health: Health;
   /** Called after each write, to see whether it is time to flush. */
   onAccepted: () => void = () => {};
+  /** Called when somebody waits until everything accepted so far is applied. */
+  onAwaited: () => void = () => {};
 
   readonly #options: EngineOptions;
   readonly #clock: Clock;
@@ -210,6 +212,7 @@ export class Engine {
       case 'memory':
         return RESOLVED;
       case 'applied':
+        if (this.pending > 0) this.onAwaited();
         return this.whenApplied(this.#lastSeq, mustLive);
       default:
         return (this.commit as GroupCommit).acknowledgement();
