@@ -427,6 +427,7 @@ export class Engine {
     this.admission.logFull = this.#log.bytes >= this.#options.logMaxBytes;
     if (!this.admission.logFull) this.admission.admitWaiting();
     else if (this.pending === 0) this.commit?.seal();
+    else this.onAccepted();
   }
 
   #settleAppliedWaiters(seq: number, dead: readonly number[]): void {

@@ -137,15 +137,16 @@ export class Flusher {
     this.#wakeUp?.();
   }
 
-  /** On the hot path: after every write. */
+  /** On the hot path: after every write. What holds writes back starts a flush, or a count might never be reached. */
   #onAccepted(): void {
     if (this.#running !== undefined || this.#stopped || this.#engine.pending === 0) return;
     const { mode, intervalMs, maxWrites, maxBytes } = this.#options;
     if (mode === 'manual') return;
+    const { pending, admission } = this.#engine;
     const full =
       mode === 'immediate' ||
-      (mode !== 'time' && this.#engine.pending >= maxWrites) ||
-      (mode === 'auto' && this.#engine.admission.bytes >= maxBytes);
+      (mode !== 'time' && (pending >= maxWrites || admission.isHigh || admission.logFull)) ||
+      (mode === 'auto' && admission.bytes >= maxBytes);
     if (full) {
       this.request();
     } else if (mode !== 'count' && this.#timer === undefined) {
