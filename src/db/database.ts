@@ -267,16 +267,20 @@ export class Database<T = unknown> extends Table<T> {
     const { engine, flusher, clock } = this.core;
     this.core.assertOpen();
     if (!engine.admission.needsDrain) return;
+    if (engine.health.state === 'failed') throw engine.refusal();
     const drained = new Deferred<void>();
     const settle = () => drained.resolve();
-    const fail = () => void engine.acknowledgement().catch((error: unknown) => drained.reject(error));
+    const end = ({ state }: { state: State }) => {
+      if (state === 'failed' || state === 'closed') drained.reject(engine.refusal());
+    };
     this.#events.once('drain', settle);
-    engine.health.onFailed(fail);
+    this.#events.on('state', end);
     flusher.request();
     try {
       await waitFor(drained.promise, 'adrain', wait, clock);
     } finally {
       this.#events.off('drain', settle);
+      this.#events.off('state', end);
     }
   }
 

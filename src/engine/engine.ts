@@ -345,6 +345,11 @@ export class Engine {
     return new GroupCommit(this.#log, source, options, this.#lastSeq, env);
   }
 
+  /** What a write is told after the end. */
+  refusal(): SluiceError {
+    return this.health.state === 'failed' ? this.#failedError() : closedError();
+  }
+
   #admit(bytes: number): void {
     if (!this.#accepting) throw closedError();
     if (this.health.state === 'failed') throw this.#failedError();
