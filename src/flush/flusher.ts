@@ -108,12 +108,18 @@ export class Flusher {
   /** Starts a flush of everything accepted so far, now or right after the one that runs. */
   request(): void {
     this.#target = this.#engine.lastSeq;
+    this.#start();
+  }
+
+  #start(): void {
     if (this.#stopped) return;
     this.#timer?.cancel();
     this.#timer = undefined;
     this.#running ??= this.#run().finally(() => {
       this.#running = undefined;
-      this.#onAccepted();
+      // Somebody may have asked between the last look at the target and here.
+      if (this.#engine.appliedSeq < this.#target) this.#start();
+      else this.#onAccepted();
     });
   }
 
