@@ -2,7 +2,7 @@ import type { EventEmitter } from 'eventemitter3';
 import { SluiceError } from '../base/errors.ts';
 import { type SqlValue, Target } from '../base/frame/index.ts';
 import { show } from '../base/options.ts';
-import { type WaitOptions, waitFor } from '../base/waiting.ts';
+import { checkWait, type WaitOptions, waitFor } from '../base/waiting.ts';
 import type { DeadLetterCounters, DeadLetterQueue, RetryResult } from '../dlq/index.ts';
 import { bytesOfValues, type State } from '../engine/index.ts';
 import type { FlushResult } from '../flush/index.ts';
@@ -191,6 +191,7 @@ export class Database<T = unknown> extends Table<T> {
 
   /** Stages a statement; resolves when it is as safe as the durability level says. */
   async astage(sql: string, parameters: readonly unknown[] = [], wait?: WaitOptions): Promise<void> {
+    checkWait(wait);
     const { engine, clock } = this.core;
     const target = this.#stagedTarget(sql);
     const values = listOf(parameters);

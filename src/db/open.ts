@@ -144,7 +144,8 @@ async function openFile<T>(
     }
     if (engine.pending > 0) flusher.request();
     else if (store.facts.durable) engine.releaseLog();
-    emit('recovered', recovery.report);
+    // Nobody can listen before they have the database.
+    setImmediate(() => emit('recovered', recovery.report));
     return db;
   } catch (error) {
     await store?.close();

@@ -1,7 +1,7 @@
 import { SluiceError } from '../base/errors.ts';
 import type { SqlValue } from '../base/frame/index.ts';
 import { show } from '../base/options.ts';
-import { type WaitOptions, waitFor } from '../base/waiting.ts';
+import { checkWait, type WaitOptions, waitFor } from '../base/waiting.ts';
 import { bytesOfGroup, bytesOfPut, type Encoded, type GroupMember, TableTarget } from '../engine/index.ts';
 import { decodeValue, encodeValue } from './codec.ts';
 import type { Core } from './core.ts';
@@ -172,6 +172,7 @@ export class Table<T = unknown> {
 
   /** Writes several entries, each a write of its own; resolves when all are safe. */
   async aupdate(entries: Entries<T>, wait?: WaitOptions): Promise<void> {
+    checkWait(wait);
     const { engine } = this.core;
     for (const { key, value } of this.#encodeAll(entries)) {
       const bytes = bytesOfPut(key, value as Encoded);
@@ -356,6 +357,7 @@ export class Table<T = unknown> {
   }
 
   #acknowledged(bytes: number, write: () => boolean, wait: WaitOptions | undefined): Promise<void> {
+    checkWait(wait);
     const { engine } = this.core;
     if (engine.admission.hasRoom(bytes)) {
       write();
@@ -373,6 +375,7 @@ export class Table<T = unknown> {
 
   /** Runs a write as soon as there is room for it: now, if there is. */
   #admitted<R>(bytes: number, write: () => Promise<R>, wait: WaitOptions = {}): Promise<R> {
+    checkWait(wait);
     const { engine } = this.core;
     const done = engine.admission.hasRoom(bytes) ? write() : engine.whenRoom(bytes, write, wait);
     return this.#settle(done, wait);

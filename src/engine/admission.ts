@@ -1,6 +1,6 @@
 import type { Clock } from '../base/clock.ts';
 import { SluiceError } from '../base/errors.ts';
-import { Deferred, type WaitOptions, waitFor } from '../base/waiting.ts';
+import { checkWait, Deferred, type WaitOptions, waitFor } from '../base/waiting.ts';
 
 export interface AdmissionOptions {
   readonly maxBytes: number;
@@ -34,6 +34,9 @@ export class Admission {
   readonly #highEntries: number;
   #needsDrain = false;
   #drained: Deferred<void> | undefined;
+  #ended: SluiceError | undefined;
+  /** Set while a write is made whose turn has come: room was kept for it, and who waits behind it does not count. */
+  #serving = false;
   /** Set while the log has no room, whatever staging has. */
   logFull = false;
   bytes = 0;
@@ -74,7 +77,7 @@ export class Admission {
         `a write of ${bytes} bytes is more than the ${this.#writeBytesMax} that one write may have: split it, or raise staging.maxBytes (up to ${WRITE_BYTES_MAX} of it count)`,
       );
     }
-    if (this.hasRoom(bytes)) return;
+    if (this.#serving || this.hasRoom(bytes)) return;
     this.refused++;
     this.#needsDrain = true;
     throw fullError();
@@ -120,6 +123,7 @@ export class Admission {
    * the room is given.
    */
   async whenRoom<T>(bytes: number, use: () => T | Promise<T>, wait: WaitOptions): Promise<T> {
+    checkWait(wait);
     const { whenFull, maxWaiting, maxBlockMs } = this.#options;
     if (whenFull === 'reject' || this.#waiting.length >= maxWaiting || bytes > this.#writeBytesMax) this.check(bytes);
     this.#needsDrain = true;
@@ -134,7 +138,12 @@ export class Admission {
     const used = waiter.admitted.promise.then(() => {
       this.bytes -= bytes;
       this.entries--;
-      return use();
+      this.#serving = true;
+      try {
+        return use();
+      } finally {
+        this.#serving = false;
+      }
     });
     const timeoutMs = wait.timeoutMs ?? maxBlockMs;
     return waitFor(used, 'waiting for room', { signal: wait.signal, timeoutMs }, this.#clock, leave);
@@ -143,12 +152,14 @@ export class Admission {
   /** Resolves when there is plenty of room, at once if there is. */
   async whenDrained(): Promise<void> {
     if (!this.#needsDrain) return;
+    if (this.#ended !== undefined) throw this.#ended;
     this.#drained ??= new Deferred();
     await this.#drained.promise;
   }
 
-  /** Turns away everybody who waits. */
-  reject(error: SluiceError): void {
+  /** There will be no more room: turns away everybody who waits. */
+  end(error: SluiceError): void {
+    this.#ended = error;
     this.#drained?.reject(error);
     for (const waiter of this.#waiting.splice(0)) waiter.admitted.reject(error);
   }

@@ -82,8 +82,8 @@ export class Engine {
   readonly health: Health;
   /** Called after each write, to see whether it is time to flush. */
   onAccepted: () => void = () => {};
-  /** Called when somebody waits for what only a flush can bring about. */
-  onFlushWanted: () => void = () => {};
+  /** Called when somebody waits until everything accepted so far is applied. */
+  onAwaited: () => void = () => {};
 
   readonly #options: EngineOptions;
   readonly #clock: Clock;
@@ -219,7 +219,7 @@ export class Engine {
       case 'memory':
         return RESOLVED;
       case 'applied':
-        this.onFlushWanted();
+        if (this.pending > 0) this.onAwaited();
         return this.whenApplied(this.#lastSeq, mustLive);
       default:
         return (this.commit as GroupCommit).acknowledgement();
@@ -333,7 +333,7 @@ export class Engine {
   /** Accepts nothing any more. */
   stopIntake(): void {
     this.#accepting = false;
-    this.admission.reject(closedError());
+    this.admission.end(closedError());
   }
 
   /** To be called with an idle flush: syncs and closes the log. */
@@ -437,6 +437,7 @@ export class Engine {
     this.admission.logFull = this.#log.bytes >= this.#options.logMaxBytes;
     if (!this.admission.logFull) this.admission.admitWaiting();
     else if (this.pending === 0) this.commit?.seal();
+    else this.onAccepted();
   }
 
   #settleAppliedWaiters(seq: number, dead: readonly number[]): void {
@@ -453,7 +454,7 @@ export class Engine {
   #fail(): void {
     const error = this.#failedError();
     this.commit?.stop(error);
-    this.admission.reject(error);
+    this.admission.end(error);
     for (const { done } of this.#appliedWaiters.splice(0)) done.reject(error);
   }
 

@@ -85,7 +85,7 @@ export class Flusher {
     this.#random = env.random;
     this.#emit = env.emit;
     engine.onAccepted = () => this.#onAccepted();
-    engine.onFlushWanted = () => this.request();
+    engine.onAwaited = () => this.request();
     engine.health.onFailed(() => this.#stop());
   }
 
@@ -108,12 +108,18 @@ export class Flusher {
   /** Starts a flush of everything accepted so far, now or right after the one that runs. */
   request(): void {
     this.#target = this.#engine.lastSeq;
+    this.#start();
+  }
+
+  #start(): void {
     if (this.#stopped) return;
     this.#timer?.cancel();
     this.#timer = undefined;
     this.#running ??= this.#run().finally(() => {
       this.#running = undefined;
-      this.#onAccepted();
+      // Somebody may have asked between the last look at the target and here.
+      if (this.#engine.appliedSeq < this.#target) this.#start();
+      else this.#onAccepted();
     });
   }
 
@@ -137,15 +143,16 @@ export class Flusher {
     this.#wakeUp?.();
   }
 
-  /** On the hot path: after every write. */
+  /** On the hot path: after every write. What holds writes back starts a flush, or a count might never be reached. */
   #onAccepted(): void {
     if (this.#running !== undefined || this.#stopped || this.#engine.pending === 0) return;
     const { mode, intervalMs, maxWrites, maxBytes } = this.#options;
     if (mode === 'manual') return;
+    const { pending, admission } = this.#engine;
     const full =
       mode === 'immediate' ||
-      (mode !== 'time' && this.#engine.pending >= maxWrites) ||
-      (mode === 'auto' && this.#engine.admission.bytes >= maxBytes);
+      (mode !== 'time' && (pending >= maxWrites || admission.isHigh || admission.logFull)) ||
+      (mode === 'auto' && admission.bytes >= maxBytes);
     if (full) {
       this.request();
     } else if (mode !== 'count' && this.#timer === undefined) {
