@@ -2,6 +2,7 @@ import { backoffMs } from '../base/backoff.ts';
 import type { Clock } from '../base/clock.ts';
 import { SluiceError } from '../base/errors.ts';
 import type { Frame } from '../base/frame/index.ts';
+import { Pause } from '../base/pause.ts';
 import type { Random } from '../base/random.ts';
 import { Deferred } from '../base/waiting.ts';
 import type { Emit, EngineEvents } from './events.ts';
@@ -62,6 +63,7 @@ export class GroupCommit {
   readonly #options: GroupCommitOptions;
   readonly #health: Health;
   readonly #clock: Clock;
+  readonly #pause: Pause;
   readonly #random: Random;
   readonly #emit: Emit<EngineEvents>;
 
@@ -77,7 +79,6 @@ export class GroupCommit {
   #syncTimer = false;
   #stopped = false;
   #closing = false;
-  #wakeUp: (() => void) | undefined;
   syncs = 0;
   syncFailures = 0;
 
@@ -94,6 +95,7 @@ export class GroupCommit {
     this.#acknowledgedSeq = startSeq;
     this.#health = env.health;
     this.#clock = env.clock;
+    this.#pause = new Pause(env.clock);
     this.#random = env.random;
     this.#emit = env.emit;
   }
@@ -149,7 +151,7 @@ export class GroupCommit {
   async close(): Promise<void> {
     this.#syncDue = true;
     this.#closing = true;
-    this.#wakeUp?.();
+    this.#pause.cutShort();
     this.#start();
     await this.#running;
     this.#stopped = true;
@@ -159,7 +161,7 @@ export class GroupCommit {
   /** Ends without another attempt: everybody who waits is told why. */
   stop(error: SluiceError): void {
     this.#stopped = true;
-    this.#wakeUp?.();
+    this.#pause.cutShort();
     for (const group of this.#groups) group.acknowledged?.reject(error);
     for (const { reached } of this.#awaited.splice(0)) reached.reject(error);
   }
@@ -196,7 +198,7 @@ export class GroupCommit {
         if (this.#closing) return;
         this.#health.trouble('log', error.failure === 'space' ? 'space' : 'degraded', error);
         if (error.failure !== 'io')
-          await this.#pause(backoffMs(++attempt, BACKOFF_FIRST_MS, BACKOFF_MAX_MS, this.#random));
+          await this.#pause.wait(backoffMs(++attempt, BACKOFF_FIRST_MS, BACKOFF_MAX_MS, this.#random));
       }
       this.#source.onLogChange();
     } while (this.#hasWork() || (this.#log.hasWaiting && !this.#stopped));
@@ -294,17 +296,6 @@ export class GroupCommit {
       },
       { hold: true },
     );
-  }
-
-  async #pause(delayMs: number): Promise<void> {
-    await new Promise<void>((resolve) => {
-      const timer = this.#clock.after(delayMs, resolve, { hold: true });
-      this.#wakeUp = () => {
-        timer.cancel();
-        resolve();
-      };
-    });
-    this.#wakeUp = undefined;
   }
 }
 

@@ -1,5 +1,6 @@
 import { backoffMs } from '../base/backoff.ts';
 import type { Clock, Timer } from '../base/clock.ts';
+import { Pause } from '../base/pause.ts';
 import type { Random } from '../base/random.ts';
 import { type WaitOptions, waitFor } from '../base/waiting.ts';
 import type { Emit, Engine, SealedGeneration } from '../engine/index.ts';
@@ -56,13 +57,13 @@ export class Flusher {
   readonly #store: Store;
   readonly #options: FlusherOptions;
   readonly #clock: Clock;
+  readonly #pause: Pause;
   readonly #random: Random;
   readonly #emit: Emit<FlushEvents>;
   readonly #holds = new Set<Promise<unknown>>();
   #target = 0;
   #running: Promise<void> | undefined;
   #timer: Timer | undefined;
-  #wakeUp: (() => void) | undefined;
   #stopped = false;
 
   flushes = 0;
@@ -82,6 +83,7 @@ export class Flusher {
     this.#store = store;
     this.#options = options;
     this.#clock = env.clock;
+    this.#pause = new Pause(env.clock);
     this.#random = env.random;
     this.#emit = env.emit;
     engine.onAccepted = () => this.#onAccepted();
@@ -140,7 +142,7 @@ export class Flusher {
   #stop(): void {
     this.#stopped = true;
     this.#timer?.cancel();
-    this.#wakeUp?.();
+    this.#pause.cutShort();
   }
 
   /** On the hot path: after every write. What holds writes back starts a flush, or a count might never be reached. */
@@ -218,13 +220,6 @@ export class Flusher {
     this.retries++;
     this.#engine.health.trouble('flush', failure === 'space' ? 'space' : 'degraded', error);
     this.#emit('retry', { failure, attempt, delayMs, error });
-    await new Promise<void>((resolve) => {
-      const timer = this.#clock.after(delayMs, resolve, { hold: true });
-      this.#wakeUp = () => {
-        timer.cancel();
-        resolve();
-      };
-    });
-    this.#wakeUp = undefined;
+    await this.#pause.wait(delayMs);
   }
 }
