@@ -265,23 +265,26 @@ export class Engine {
     this.#open = new Generation(this.#lastSeq + 1);
   }
 
-  /** Sealed generations, oldest first, as many as fit into one batch, at least one. */
-  nextBatch(maxWrites: number, maxBytes: number): readonly SealedGeneration[] {
+  /**
+   * The oldest sealed generations, as many as fit into one batch and are in the log, at least one; none where nothing is
+   * sealed. Waits for the first to be logged, but for no other: what is applied makes room in a log that is full.
+   */
+  async nextBatch(maxWrites: number, maxBytes: number): Promise<readonly SealedGeneration[]> {
+    const first = this.#sealed[0];
+    if (first === undefined) return [];
+    await this.commit?.reached(first.lastSeq);
+    const loggedSeq = this.commit?.acknowledgedSeq ?? this.#lastSeq;
     const batch: Generation[] = [];
     let writes = 0;
     let bytes = 0;
     for (const generation of this.#sealed) {
       writes += generation.writes;
       bytes += generation.bytes;
-      if (batch.length > 0 && (writes > maxWrites || bytes > maxBytes)) break;
+      const fits = batch.length === 0 || (writes <= maxWrites && bytes <= maxBytes);
+      if (!fits || generation.lastSeq > loggedSeq) break;
       batch.push(generation);
     }
     return batch;
-  }
-
-  /** Resolves when everything up to `seq` is in the log, so that it may be flushed. */
-  logged(seq: number): Promise<void> {
-    return this.commit?.reached(seq) ?? RESOLVED;
   }
 
   /** The store has applied everything up to `seq`. */

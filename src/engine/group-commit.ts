@@ -100,6 +100,11 @@ export class GroupCommit {
     this.#emit = env.emit;
   }
 
+  /** Everything up to here is as safe as the level says. */
+  get acknowledgedSeq(): number {
+    return this.#acknowledgedSeq;
+  }
+
   /** Recovery has found everything up to `seq` in the log, and synced it. */
   adopt(seq: number): void {
     this.#acknowledgedSeq = seq;

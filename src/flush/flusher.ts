@@ -2,7 +2,7 @@ import { backoffMs } from '../base/backoff.ts';
 import type { Clock, Timer } from '../base/clock.ts';
 import { Pause } from '../base/pause.ts';
 import type { Random } from '../base/random.ts';
-import { type WaitOptions, waitFor } from '../base/waiting.ts';
+import { Deferred, type WaitOptions, waitFor } from '../base/waiting.ts';
 import type { Emit, Engine, SealedGeneration } from '../engine/index.ts';
 import { type BatchResult, type FailureClass, type Store, StoreFailure } from '../store/store.ts';
 import type { FlushEvents } from './events.ts';
@@ -65,6 +65,7 @@ export class Flusher {
   #running: Promise<void> | undefined;
   #timer: Timer | undefined;
   #stopped = false;
+  readonly #stopping = new Deferred<void>();
 
   flushes = 0;
   retries = 0;
@@ -141,6 +142,7 @@ export class Flusher {
 
   #stop(): void {
     this.#stopped = true;
+    this.#stopping.resolve();
     this.#timer?.cancel();
     this.#pause.cutShort();
   }
@@ -167,17 +169,22 @@ export class Flusher {
     await Promise.resolve();
     while (!this.#stopped && this.#engine.appliedSeq < this.#target) {
       this.#engine.seal();
-      const batch = this.#engine.nextBatch(BATCH_WRITES, BATCH_BYTES);
+      const batch = await this.#nextBatch();
       const last = batch.at(-1);
       if (last === undefined) return;
-      try {
-        await this.#engine.logged(last.lastSeq);
-      } catch {
-        // The log has failed, and the engine with it: everybody who waits has been told.
-        return;
-      }
       if (this.#holds.size > 0) await Promise.allSettled(this.#holds);
       await this.#applyUntilDone(batch, last.lastSeq);
+    }
+  }
+
+  async #nextBatch(): Promise<readonly SealedGeneration[]> {
+    const stopped = this.#stopping.promise.then(() => []);
+    try {
+      // A log that waits for room must not keep the flush from ending.
+      return await Promise.race([this.#engine.nextBatch(BATCH_WRITES, BATCH_BYTES), stopped]);
+    } catch {
+      // The log has failed, and the engine with it: everybody who waits has been told.
+      return [];
     }
   }
 
