@@ -2,7 +2,7 @@ import type { EventEmitter } from 'eventemitter3';
 import { SluiceError } from '../base/errors.ts';
 import { type SqlValue, Target } from '../base/frame/index.ts';
 import { show } from '../base/options.ts';
-import { Deferred, type WaitOptions, waitFor } from '../base/waiting.ts';
+import { type WaitOptions, waitFor } from '../base/waiting.ts';
 import type { DeadLetterCounters, DeadLetterQueue, RetryResult } from '../dlq/index.ts';
 import { bytesOfValues, type State } from '../engine/index.ts';
 import type { FlushResult } from '../flush/index.ts';
@@ -124,6 +124,7 @@ export class Database<T = unknown> extends Table<T> {
     this.#queue = queue;
     this.#events = events;
     this.#release = release;
+    this.#checkShape(options.table);
     this.#tables.set(options.table, this as unknown as Table<never>);
     events.on('flush', ({ superseded }) => {
       queue.counters.superseded += superseded;
@@ -213,7 +214,7 @@ export class Database<T = unknown> extends Table<T> {
    */
   async aexecute(sql: string, parameters: SqlParameters = [], wait: WaitOptions = {}): Promise<ExecuteResult> {
     this.core.assertOpen();
-    checkDirectSql(sql);
+    checkDirectSql(sql, 'write');
     const values = parametersOf(parameters);
     await this.core.flusher.barrier('aexecute', wait);
     this.#directStatements++;
@@ -226,7 +227,7 @@ export class Database<T = unknown> extends Table<T> {
    */
   async afetchAll<R = SqlRow>(sql: string, parameters: SqlParameters = [], options: QueryOptions = {}): Promise<R[]> {
     this.core.assertOpen();
-    checkDirectSql(sql);
+    checkDirectSql(sql, 'read');
     const { stale = false, maxRows, signal, timeoutMs } = options;
     const values = parametersOf(parameters);
     if (!stale) await this.core.flusher.barrier('the query', { signal, timeoutMs });
@@ -265,18 +266,9 @@ export class Database<T = unknown> extends Table<T> {
   async adrain(wait: WaitOptions = {}): Promise<void> {
     const { engine, flusher, clock } = this.core;
     this.core.assertOpen();
-    if (!engine.admission.needsDrain) return;
-    const drained = new Deferred<void>();
-    const settle = () => drained.resolve();
-    const fail = () => void engine.acknowledgement().catch((error: unknown) => drained.reject(error));
-    this.#events.once('drain', settle);
-    engine.health.onFailed(fail);
-    flusher.request();
-    try {
-      await waitFor(drained.promise, 'adrain', wait, clock);
-    } finally {
-      this.#events.off('drain', settle);
-    }
+    const drained = engine.admission.whenDrained();
+    if (engine.admission.needsDrain) flusher.request();
+    await waitFor(drained, 'adrain', wait, clock);
   }
 
   /** Whether it would be kind to wait for room: see {@link Database.adrain}. */

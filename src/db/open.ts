@@ -73,13 +73,21 @@ export async function openOn<T = unknown>(machine: Machine, path: string, given:
   return openFile(machine, await realFile(path), options, async () => {});
 }
 
+/** Folders of the `:memory:` databases that are open. */
+const temporary = new Set<string>();
+
+function removeTemporary(): void {
+  for (const folder of temporary) rmSync(folder, { recursive: true, force: true });
+}
+
 async function openTemporary<T>(machine: Machine, options: ResolvedOptions): Promise<Database<T>> {
   const folder = await mkdtemp(join(tmpdir(), 'sluice-'));
-  const remove = () => rmSync(folder, { recursive: true, force: true });
-  process.once('exit', remove);
+  if (temporary.size === 0) process.on('exit', removeTemporary);
+  temporary.add(folder);
   const release = async () => {
-    process.off('exit', remove);
     await machine.fileSystem.removeDirectory(folder);
+    temporary.delete(folder);
+    if (temporary.size === 0) process.off('exit', removeTemporary);
   };
   try {
     return await openFile(machine, join(folder, 'memory.db'), options, release);

@@ -261,14 +261,14 @@ export class Table<T = unknown> {
   get size(): number {
     this.core.assertOpen();
     const { engine, store } = this.core;
-    return store.sync.count(this.name, countOverlay(overlayOf(engine.snapshot(), engine.appliedSeq, this.name)));
+    return store.sync.count(this.name, countOverlay(overlayOf(engine.generations(), engine.appliedSeq, this.name)));
   }
 
   /** How many keys there are, counted by a reader thread. */
   async asize(wait: WaitOptions = {}): Promise<number> {
     this.core.assertOpen();
     const { engine, store, flusher, clock } = this.core;
-    const overlay = countOverlay(overlayOf(engine.snapshot(), engine.appliedSeq, this.name));
+    const overlay = countOverlay(overlayOf(engine.generations(), engine.appliedSeq, this.name));
     // Both halves must be of the same moment: no batch goes down while SQLite counts.
     return waitFor(flusher.holdFor(store.count(this.name, overlay)), 'asize', wait, clock);
   }

@@ -12,6 +12,9 @@ export interface AdmissionOptions {
   readonly maxWaiting: number;
 }
 
+/** Well below what SQLite takes for one row (https://sqlite.org/limits.html), whatever the characters are. */
+const WRITE_BYTES_MAX = 256 * 1024 * 1024;
+
 interface Waiter {
   readonly bytes: number;
   readonly admitted: Deferred<void>;
@@ -26,9 +29,11 @@ export class Admission {
   readonly #clock: Clock;
   readonly #onDrain: () => void;
   readonly #waiting: Waiter[] = [];
+  readonly #writeBytesMax: number;
   readonly #highBytes: number;
   readonly #highEntries: number;
   #needsDrain = false;
+  #drained: Deferred<void> | undefined;
   /** Set while the log has no room, whatever staging has. */
   logFull = false;
   bytes = 0;
@@ -39,6 +44,7 @@ export class Admission {
     this.#options = options;
     this.#clock = clock;
     this.#onDrain = onDrain;
+    this.#writeBytesMax = Math.min(options.maxBytes, WRITE_BYTES_MAX);
     this.#highBytes = options.maxBytes * options.highWaterRatio;
     this.#highEntries = options.maxEntries * options.highWaterRatio;
   }
@@ -62,10 +68,10 @@ export class Admission {
 
   /** Refuses a write that there is no room for now, or never. */
   check(bytes: number): void {
-    if (bytes > this.#options.maxBytes) {
+    if (bytes > this.#writeBytesMax) {
       throw new SluiceError(
         'SLUICE_INVALID_VALUE',
-        `a write of ${bytes} bytes is larger than all of staging: split it, or raise staging.maxBytes (${this.#options.maxBytes})`,
+        `a write of ${bytes} bytes is more than the ${this.#writeBytesMax} that one write may have: split it, or raise staging.maxBytes (up to ${WRITE_BYTES_MAX} of it count)`,
       );
     }
     if (this.hasRoom(bytes)) return;
@@ -103,6 +109,8 @@ export class Admission {
     const low = this.bytes <= this.#highBytes / 2 && this.entries <= this.#highEntries / 2;
     if (this.#needsDrain && low && this.#waiting.length === 0) {
       this.#needsDrain = false;
+      this.#drained?.resolve();
+      this.#drained = undefined;
       this.#onDrain();
     }
   }
@@ -113,8 +121,7 @@ export class Admission {
    */
   async whenRoom<T>(bytes: number, use: () => T | Promise<T>, wait: WaitOptions): Promise<T> {
     const { whenFull, maxWaiting, maxBlockMs } = this.#options;
-    if (whenFull === 'reject' || this.#waiting.length >= maxWaiting || bytes > this.#options.maxBytes)
-      this.check(bytes);
+    if (whenFull === 'reject' || this.#waiting.length >= maxWaiting || bytes > this.#writeBytesMax) this.check(bytes);
     this.#needsDrain = true;
     const waiter: Waiter = { bytes, admitted: new Deferred() };
     this.#waiting.push(waiter);
@@ -133,8 +140,16 @@ export class Admission {
     return waitFor(used, 'waiting for room', { signal: wait.signal, timeoutMs }, this.#clock, leave);
   }
 
+  /** Resolves when there is plenty of room, at once if there is. */
+  async whenDrained(): Promise<void> {
+    if (!this.#needsDrain) return;
+    this.#drained ??= new Deferred();
+    await this.#drained.promise;
+  }
+
   /** Turns away everybody who waits. */
   reject(error: SluiceError): void {
+    this.#drained?.reject(error);
     for (const waiter of this.#waiting.splice(0)) waiter.admitted.reject(error);
   }
 

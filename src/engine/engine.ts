@@ -5,7 +5,14 @@ import type { Random } from '../base/random.ts';
 import { Deferred, type WaitOptions } from '../base/waiting.ts';
 import { Admission, type AdmissionOptions } from './admission.ts';
 import type { Emit, EngineEvents } from './events.ts';
-import { type Encoded, Generation, type SealedGeneration, type Staged, TableTarget } from './generation.ts';
+import {
+  type Encoded,
+  Generation,
+  type ReadonlyGeneration,
+  type SealedGeneration,
+  type Staged,
+  TableTarget,
+} from './generation.ts';
 import { GroupCommit, type GroupCommitOptions, type LogDurability } from './group-commit.ts';
 import type { Health } from './health.ts';
 import type { AppendLog } from './log/index.ts';
@@ -65,8 +72,8 @@ const GENERATION_WRITES = 50_000;
  * happens below is the flush's business, which takes sealed generations away and reports what became of them.
  *
  * A write is in the open generation and in the open frame from the moment its call returns. The frame goes to the log
- * with the next group commit; the generation is sealed by the flush (or a scan) and dropped when its writes are applied
- * or dead, so a read that looks through the generations, newest first, and then into the store misses nothing.
+ * with the next group commit; the generation is sealed by the flush (or at its full size) and dropped when its writes are
+ * applied or dead, so a read that looks through the generations, newest first, and then into the store misses nothing.
  */
 export class Engine {
   readonly counters = { accepted: 0, recovered: 0, applied: 0, coalesced: 0, deadLettered: 0, bytesAccepted: 0 };
@@ -75,6 +82,8 @@ export class Engine {
   readonly health: Health;
   /** Called after each write, to see whether it is time to flush. */
   onAccepted: () => void = () => {};
+  /** Called when somebody waits for what only a flush can bring about. */
+  onFlushWanted: () => void = () => {};
 
   readonly #options: EngineOptions;
   readonly #clock: Clock;
@@ -210,6 +219,7 @@ export class Engine {
       case 'memory':
         return RESOLVED;
       case 'applied':
+        this.onFlushWanted();
         return this.whenApplied(this.#lastSeq, mustLive);
       default:
         return (this.commit as GroupCommit).acknowledgement();
@@ -236,10 +246,13 @@ export class Engine {
     return undefined;
   }
 
-  /** The generations that are not applied, oldest first, with everything accepted so far: the open one is sealed. */
-  snapshot(): readonly SealedGeneration[] {
-    this.seal();
-    return [...this.#sealed];
+  /**
+   * The generations that are not applied, oldest first. The last one is open: who reads it later may find newer writes in
+   * it, never fewer. (Sealing it instead would make a generation of each write where somebody scans after each write, and
+   * every read looks through all of them.)
+   */
+  generations(): readonly ReadonlyGeneration[] {
+    return [...this.#sealed, this.#open];
   }
 
   // ── flush ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -307,6 +320,7 @@ export class Engine {
     const writes = frame.lastSeq - after;
     this.counters.recovered += writes;
     this.#lastSeq = this.#framedSeq = frame.lastSeq;
+    this.commit?.adopt(frame.lastSeq);
     this.#open.writes += writes;
     this.#open.bytes += frame.bytes.length;
     this.#open.lastSeq = frame.lastSeq;

@@ -76,6 +76,7 @@ export class GroupCommit {
   #releaseSeq = 0;
   #syncTimer = false;
   #stopped = false;
+  #closing = false;
   #wakeUp: (() => void) | undefined;
   syncs = 0;
   syncFailures = 0;
@@ -95,6 +96,11 @@ export class GroupCommit {
     this.#clock = env.clock;
     this.#random = env.random;
     this.#emit = env.emit;
+  }
+
+  /** Recovery has found everything up to `seq` in the log, and synced it. */
+  adopt(seq: number): void {
+    this.#acknowledgedSeq = seq;
   }
 
   /** Called after every write: the one thing on the hot path. */
@@ -139,9 +145,11 @@ export class GroupCommit {
     this.#start();
   }
 
-  /** Writes and syncs what is left, and ends. */
+  /** Writes and syncs what is left, in one attempt, and ends. */
   async close(): Promise<void> {
     this.#syncDue = true;
+    this.#closing = true;
+    this.#wakeUp?.();
     this.#start();
     await this.#running;
     this.#stopped = true;
@@ -185,6 +193,7 @@ export class GroupCommit {
           this.#health.fail('log', error);
           return;
         }
+        if (this.#closing) return;
         this.#health.trouble('log', error.failure === 'space' ? 'space' : 'degraded', error);
         if (error.failure !== 'io')
           await this.#pause(backoffMs(++attempt, BACKOFF_FIRST_MS, BACKOFF_MAX_MS, this.#random));

@@ -85,6 +85,7 @@ export class Flusher {
     this.#random = env.random;
     this.#emit = env.emit;
     engine.onAccepted = () => this.#onAccepted();
+    engine.onFlushWanted = () => this.request();
     engine.health.onFailed(() => this.#stop());
   }
 
