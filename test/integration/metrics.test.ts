@@ -250,6 +250,23 @@ describe('what a scrape shows', () => {
     expect(conserved(value)).toBe(true);
   });
 
+  test("at 'interval', the syncs of the timer are timed like any other", async () => {
+    const db = await openTemp('data.db', { durability: 'interval', syncIntervalMs: 1 });
+    const { registry, close } = createMetrics(db);
+    onTestFinished(close);
+    for (let i = 0; i < 5; i++) {
+      const { syncs } = db.stats();
+      await db.aset('key', i);
+      await vi.waitFor(() => expect(db.stats().syncs).toBeGreaterThan(syncs), 5_000);
+    }
+    await db.aflush();
+    const value = of(await scrape(registry), 'data.db');
+    expect(value('log_fsyncs_total')).toBeGreaterThanOrEqual(5);
+    expect(value('log_fsync_duration_seconds_count')).toBe(value('log_fsyncs_total'));
+    expect(value('log_group_size_writes_sum')).toBe(5);
+    expect(value('log_write_duration_seconds_count')).toBe(value('log_group_size_writes_count'));
+  });
+
   test('under load, every scrape obeys the conservation law and no counter goes back', async () => {
     const db = await openTemp('data.db', { flush: { intervalMs: 1, maxWrites: 500 } });
     await db.aexecute('CREATE TABLE picky (id INTEGER PRIMARY KEY, n INTEGER CHECK (n > 0))');
