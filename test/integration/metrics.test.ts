@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { createServer, request } from 'node:http';
+import { connect } from 'node:net';
 import { join } from 'node:path';
 import { Counter, Gauge, Registry } from 'prom-client';
 import { type Database, type DatabaseStats, open, SluiceError } from 'sluicedb';
@@ -488,6 +489,18 @@ describe('over HTTP', () => {
     await again.close();
     expect(db.state).toBe('ok');
   });
+
+  test('a client that never finishes its request does not hold up close', async () => {
+    const db = await openTemp();
+    const server = await serveMetrics(db, { port: 0 });
+    const client = connect(Number(new URL(server.url).port), '127.0.0.1');
+    const gone = new Promise<void>((resolve) => client.on('error', () => {}).on('close', () => resolve()));
+    await new Promise<void>((resolve) => client.write('GET /metrics HTTP/1.1\r\n', () => resolve()));
+    expect((await ask(server.url)).status).toBe(200);
+    await server.close();
+    await gone;
+    await expect(ask(server.url)).rejects.toMatchObject({ code: 'ECONNREFUSED' });
+  }, 20_000);
 
   test('options of the server are checked together', async () => {
     const db = await openTemp();
