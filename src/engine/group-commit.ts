@@ -227,12 +227,11 @@ export class GroupCommit {
     const bytes = await this.#log.write();
     const written = this.#clock.elapsed();
     const sync = this.#options.durability === 'sync' || this.#syncDue;
-    if (sync && this.#log.hasUnsynced) {
-      await this.#sync();
-    }
+    const synced = sync && this.#log.hasUnsynced;
+    if (synced) await this.#sync();
     this.#syncDue = false;
-    if (bytes > 0) {
-      const syncMs = sync ? this.#clock.elapsed() - written : undefined;
+    if (bytes > 0 || synced) {
+      const syncMs = synced ? this.#clock.elapsed() - written : undefined;
       this.#emit('commit', { writes: lastSeq - this.#acknowledgedSeq, bytes, writeMs: written - start, syncMs });
     }
     this.#acknowledge(lastSeq);
