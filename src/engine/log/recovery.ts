@@ -242,14 +242,14 @@ async function scanSegment(options: RecoveryOptions, name: string): Promise<Segm
     );
   }
   if (header === undefined) {
-    // The first frame already promises that the header was synced.
+    // The header is synced before the first frame is written: whatever lies behind a bad one says that it was good.
     return {
       name,
       number,
       header,
       length: bytes.length,
       end: bytes.length,
-      damaged: isPromised(bytes, 0, salt),
+      damaged: bytes.subarray(SEGMENT_HEADER_BYTES).some((byte) => byte !== 0),
       first: 1,
       last: 0,
     };
