@@ -188,9 +188,11 @@ async function makePlan(options: RecoveryOptions): Promise<Plan> {
     else own.push(segment);
   }
   const highestNumber = names.reduce((highest, name) => Math.max(highest, segmentNumber(name) as number), 0);
-  // A header that never reached the disk: only the newest segment can have one, and then nothing was in it.
-  const empty = own.filter(({ header, damaged }, i) => header === undefined && !damaged && i === own.length - 1);
-  const candidates = own.filter((segment) => !empty.includes(segment));
+  // Headers that never reached the disk: only the newest segments can have one, each a try to make the next, and then
+  // nothing was in them.
+  const newest = own.findLastIndex(({ header, damaged }) => header !== undefined || damaged);
+  const candidates = own.slice(0, newest + 1);
+  const empty = own.slice(newest + 1);
   const { keep, damage, end } = longestPrefix(candidates, options.appliedSeq);
   const last = keep.at(-1);
   const tornBytes = last === undefined || damage !== undefined ? 0 : last.length - last.end;
