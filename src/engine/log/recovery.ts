@@ -124,9 +124,11 @@ export class Recovery {
     const stamp = now.toISOString().replaceAll(/[:.]/g, '-');
     const path = (name: string) => join(directory, name);
     for (const name of foreign) await fileSystem.rename(path(name), path(`${name}.set-aside-${stamp}`));
-    for (const { name } of damage?.lost ?? []) await fileSystem.rename(path(name), path(`${name}.corrupt-${stamp}`));
+    // The copy first, and the newest first: the segments that tell what is damaged are there until all of it is safe.
     if (damage?.cut !== undefined)
       await fileSystem.copy(path(damage.cut.name), path(`${damage.cut.name}.corrupt-${stamp}`));
+    for (const { name } of [...(damage?.lost ?? [])].reverse())
+      await fileSystem.rename(path(name), path(`${name}.corrupt-${stamp}`));
     for (const name of remove) await fileSystem.unlink(path(name));
     for (const { name, length, end } of keep) {
       const file = await fileSystem.openExisting(path(name));
