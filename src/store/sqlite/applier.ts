@@ -231,7 +231,11 @@ export class Applier {
   /** Applies one write; returns why SQLite will never take it, if so. Nothing of a refused write is left behind. */
   #attempt(write: WriteCopy): Classified | undefined {
     const guarded = this.#mayLeaveParts(write);
-    if (guarded) this.#db.exec('SAVEPOINT one_write');
+    const before = this.#counts;
+    if (guarded) {
+      this.#counts = { ...before };
+      this.#db.exec('SAVEPOINT one_write');
+    }
     try {
       this.#perform(write);
       if (!this.#db.inTransaction) throw new TransactionLost(write.seq, ENDED_TRANSACTION);
@@ -241,6 +245,9 @@ export class Applier {
       if (error instanceof TransactionLost) throw error;
       const verdict = this.#verdict(error, write.seq, isOwnStatement(write));
       if (guarded) this.#db.exec('ROLLBACK TO one_write; RELEASE one_write');
+      // Undone with it: the entries that its first members had superseded, and the tables that they had made.
+      this.#counts = before;
+      if (write.kind === Kind.group) this.#catalog.forget();
       return verdict;
     }
   }
