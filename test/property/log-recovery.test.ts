@@ -28,7 +28,7 @@ const step: fc.Arbitrary<Step> = fc.record({
   size: fc.nat(60),
   sync: fc.boolean(),
 });
-const script = fc.array(step, { minLength: 1, maxLength: 14 });
+const script = fc.array(step, { minLength: 1, maxLength: 14, size: 'max' });
 const segmentBytes = fc.constantFrom(150, 300, 600, 100_000);
 
 const targets = new Targets();

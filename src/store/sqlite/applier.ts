@@ -53,7 +53,8 @@ const ENDED_TRANSACTION: Classified = {
  * 2. A run of puts and deletes on plain tables is coalesced: the newest write of each key is applied. If SQLite refuses
  *    it, the write it stood for is tried next. Everything else ends the run first.
  * 3. SQLite's ABORT undoes the failing statement alone, so a poison row costs a catch, not a savepoint. Savepoints are
- *    for what may leave a part of itself behind: the user's own SQL, tables with triggers (`RAISE(FAIL)`), groups.
+ *    for what may leave a part of itself behind: the user's own SQL, tables whose writes may run a trigger (`RAISE(FAIL)`),
+ *    groups.
  * 4. A write that takes the transaction with it is condemned and the batch run again without it; if COMMIT is refused,
  *    the batch is halved, each half with its own watermark, until the guilty write stands alone.
  *
@@ -311,7 +312,7 @@ export class Applier {
 
   #mayLeaveParts(write: WriteCopy): boolean {
     if (write.kind === Kind.group || write.kind === Kind.stage || write.kind === Kind.ensure) return true;
-    return write.table !== null && this.#catalog.hasTriggers(write.table);
+    return write.table !== null && this.#catalog.mayTrigger(write.table);
   }
 
   #supersede(letters: readonly DeadLetterSummary[]): void {
