@@ -32,7 +32,10 @@ export interface QueryOptions extends WaitOptions {
 
 /** What `close` left behind. */
 export interface CloseResult {
-  /** Writes that were accepted and not applied. They are in the log (unless the level is `'memory'`), and are applied at the next open. */
+  /**
+   * Writes that were accepted and not applied. They are in the log, and are applied at the next open; those that are not,
+   * because the level is `'memory'` or the disk of the log did not take them, are lost.
+   */
   readonly pending: number;
 }
 

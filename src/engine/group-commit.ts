@@ -76,6 +76,7 @@ export class GroupCommit {
   #releaseSeq = 0;
   #syncTimer = false;
   #stopped = false;
+  #closing = false;
   #wakeUp: (() => void) | undefined;
   syncs = 0;
   syncFailures = 0;
@@ -144,9 +145,11 @@ export class GroupCommit {
     this.#start();
   }
 
-  /** Writes and syncs what is left, and ends. */
+  /** Writes and syncs what is left, and ends. What the disk does not take now, it is not asked to take again. */
   async close(): Promise<void> {
+    this.#closing = true;
     this.#syncDue = true;
+    this.#wakeUp?.();
     this.#start();
     await this.#running;
     this.#stopped = true;
@@ -191,7 +194,9 @@ export class GroupCommit {
           return;
         }
         this.#health.trouble('log', error.failure === 'space' ? 'space' : 'degraded', error);
-        if (error.failure !== 'io')
+        if (this.#closing) {
+          this.stop(new SluiceError('SLUICE_CLOSED', `the database was closed before the log was safe: ${error.message}`));
+        } else if (error.failure !== 'io')
           await this.#pause(backoffMs(++attempt, BACKOFF_FIRST_MS, BACKOFF_MAX_MS, this.#random));
       }
       this.#source.onLogChange();

@@ -169,14 +169,24 @@ export class Flusher {
       const last = batch.at(-1);
       if (last === undefined) return;
       try {
-        await this.#engine.logged(last.lastSeq);
+        await this.#untilLogged(last.lastSeq);
       } catch {
         // The log has failed, and the engine with it: everybody who waits has been told.
         return;
       }
+      if (this.#stopped) return;
       if (this.#holds.size > 0) await Promise.allSettled(this.#holds);
       await this.#applyUntilDone(batch, last.lastSeq);
     }
+  }
+
+  /** Waits for the log, or for the order to stop: a full disk may keep the log waiting for ever. */
+  async #untilLogged(seq: number): Promise<void> {
+    await new Promise<void>((resolve, reject) => {
+      this.#wakeUp = resolve;
+      this.#engine.logged(seq).then(resolve, reject);
+    });
+    this.#wakeUp = undefined;
   }
 
   async #applyUntilDone(batch: readonly SealedGeneration[], lastSeq: number): Promise<void> {
