@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { basename, dirname, join, resolve } from 'node:path';
 import { EventEmitter } from 'eventemitter3';
 import { type Clock, systemClock } from '../base/clock.ts';
-import { codeOf, SluiceError } from '../base/errors.ts';
+import { codeOf, messageOf, SluiceError } from '../base/errors.ts';
 import type { FileSystem } from '../base/file-system.ts';
 import { nodeFileSystem } from '../base/node-file-system.ts';
 import { show } from '../base/options.ts';
@@ -142,7 +142,7 @@ async function openFile<T>(
   } catch (error) {
     await store?.close();
     lock.release();
-    throw error;
+    throw codeOf(error)?.startsWith('E') ? logNotReady(directory, error) : error;
   }
 }
 
@@ -195,6 +195,15 @@ async function makeLogFolder(fileSystem: FileSystem, directory: string): Promise
   } catch (cause) {
     throw new SluiceError('SLUICE_LOG_IO', `the log folder ${directory} cannot be made: ${String(cause)}`, { cause });
   }
+}
+
+/** What the disk said during recovery. */
+function logNotReady(directory: string, cause: unknown): SluiceError {
+  return new SluiceError(
+    'SLUICE_LOG_IO',
+    `the log in ${directory} cannot be read or repaired: ${messageOf(cause)}. Nothing was replayed or deleted: repair the disk and open again`,
+    { cause },
+  );
 }
 
 /** The file with all links resolved, so that two names of one file are one database. */
