@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { rmSync } from 'node:fs';
-import { mkdtemp, realpath } from 'node:fs/promises';
+import { mkdtemp, readlink, realpath } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, dirname, join, resolve } from 'node:path';
 import { EventEmitter } from 'eventemitter3';
@@ -214,6 +214,9 @@ async function realFile(path: string): Promise<string> {
   } catch (error) {
     if (codeOf(error) !== 'ENOENT') throw notOpened(absolute, error);
   }
+  // A link whose file is not there yet: SQLite will make the file it names, so the log belongs beside that one.
+  const target = await readlink(absolute).catch(() => undefined);
+  if (target !== undefined) return realFile(resolve(dirname(absolute), target));
   try {
     return join(await realpath(dirname(absolute)), basename(absolute));
   } catch (error) {
