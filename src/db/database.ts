@@ -32,7 +32,10 @@ export interface QueryOptions extends WaitOptions {
 
 /** What `close` left behind. */
 export interface CloseResult {
-  /** Writes that were accepted and not applied. They are in the log (unless the level is `'memory'`), and are applied at the next open. */
+  /**
+   * Writes that were accepted and not applied. They are in the log, and are applied at the next open; those that are not,
+   * because the level is `'memory'` or the disk of the log did not take them, are lost.
+   */
   readonly pending: number;
 }
 
@@ -214,7 +217,7 @@ export class Database<T = unknown> extends Table<T> {
    * `sqliteCode`, where SQLite says no; `SLUICE_TIMEOUT` and `SLUICE_ABORTED` while it waits for its turn.
    */
   async aexecute(sql: string, parameters: SqlParameters = [], wait: WaitOptions = {}): Promise<ExecuteResult> {
-    this.core.assertOpen();
+    this.core.engine.assertAccepting();
     checkDirectSql(sql, 'write');
     const values = parametersOf(parameters);
     await this.core.flusher.barrier('aexecute', wait);
@@ -249,6 +252,7 @@ export class Database<T = unknown> extends Table<T> {
 
   /** Resolves when everything accepted before the call is as safe as the durability level says. */
   async adurable(wait: WaitOptions = {}): Promise<void> {
+    this.core.assertOpen();
     return waitFor(this.core.engine.acknowledgement(false), 'adurable', wait, this.core.clock);
   }
 
@@ -287,13 +291,13 @@ export class Database<T = unknown> extends Table<T> {
 
   /** Applies dead letters again, oldest first: those with the given ids, or all. A newer write of the same key is never overwritten. */
   async aretryDlq(ids: readonly number[] | 'all' = 'all'): Promise<RetryResult> {
-    this.core.assertOpen();
+    this.core.engine.assertAccepting();
     return this.#queue.retry(ids);
   }
 
   /** Deletes dead letters for good: those with the given ids, or all. Resolves to how many. */
   async aclearDlq(ids: readonly number[] | 'all' = 'all'): Promise<number> {
-    this.core.assertOpen();
+    this.core.engine.assertAccepting();
     return this.#queue.clear(ids);
   }
 

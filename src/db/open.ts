@@ -1,11 +1,11 @@
 import { randomUUID } from 'node:crypto';
 import { rmSync } from 'node:fs';
-import { mkdtemp, realpath } from 'node:fs/promises';
+import { mkdtemp, readlink, realpath } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, dirname, join, resolve } from 'node:path';
 import { EventEmitter } from 'eventemitter3';
 import { type Clock, systemClock } from '../base/clock.ts';
-import { codeOf, SluiceError } from '../base/errors.ts';
+import { codeOf, messageOf, SluiceError } from '../base/errors.ts';
 import type { FileSystem } from '../base/file-system.ts';
 import { nodeFileSystem } from '../base/node-file-system.ts';
 import { show } from '../base/options.ts';
@@ -150,7 +150,7 @@ async function openFile<T>(
   } catch (error) {
     await store?.close();
     lock.release();
-    throw error;
+    throw codeOf(error)?.startsWith('E') ? logNotReady(directory, error) : error;
   }
 }
 
@@ -205,6 +205,15 @@ async function makeLogFolder(fileSystem: FileSystem, directory: string): Promise
   }
 }
 
+/** What the disk said during recovery. */
+function logNotReady(directory: string, cause: unknown): SluiceError {
+  return new SluiceError(
+    'SLUICE_LOG_IO',
+    `the log in ${directory} cannot be read or repaired: ${messageOf(cause)}. Nothing was replayed or deleted: repair the disk and open again`,
+    { cause },
+  );
+}
+
 /** The file with all links resolved, so that two names of one file are one database. */
 async function realFile(path: string): Promise<string> {
   const absolute = resolve(path);
@@ -213,6 +222,9 @@ async function realFile(path: string): Promise<string> {
   } catch (error) {
     if (codeOf(error) !== 'ENOENT') throw notOpened(absolute, error);
   }
+  // A link whose file is not there yet: SQLite will make the file it names, so the log belongs beside that one.
+  const target = await readlink(absolute).catch(() => undefined);
+  if (target !== undefined) return realFile(resolve(dirname(absolute), target));
   try {
     return join(await realpath(dirname(absolute)), basename(absolute));
   } catch (error) {

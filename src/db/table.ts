@@ -131,6 +131,7 @@ export class Table<T = unknown> {
     return this.#admitted(
       bytesOfPut(key, ''),
       async () => {
+        this.core.engine.assertAccepting();
         const before = this.#lookup([key], true);
         this.core.engine.delete(this.#target, key);
         const [[value]] = await Promise.all([before, this.core.engine.acknowledgement()]);
@@ -236,6 +237,7 @@ export class Table<T = unknown> {
     return this.#admitted(
       bytesOfGroup(members),
       async () => {
+        engine.assertAccepting();
         const before = this.#lookup(wanted, true);
         if (wanted.length === 1) engine.delete(this.#target, wanted[0] as string);
         else engine.group(members);

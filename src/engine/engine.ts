@@ -358,9 +358,14 @@ export class Engine {
     return new GroupCommit(this.#log, source, options, this.#lastSeq, env);
   }
 
-  #admit(bytes: number): void {
+  /** Throws where no write can be accepted, whatever room there is. */
+  assertAccepting(): void {
     if (!this.#accepting) throw closedError();
     if (this.health.state === 'failed') throw this.#failedError();
+  }
+
+  #admit(bytes: number): void {
+    this.assertAccepting();
     this.admission.check(bytes);
   }
 

@@ -152,10 +152,10 @@ export class GroupCommit {
     this.#start();
   }
 
-  /** Writes and syncs what is left, in one attempt, and ends. */
+  /** Writes and syncs what is left, and ends. What the disk does not take now, it is not asked to take again. */
   async close(): Promise<void> {
-    this.#syncDue = true;
     this.#closing = true;
+    this.#syncDue = true;
     this.#pause.cutShort();
     this.#start();
     await this.#running;
@@ -200,10 +200,14 @@ export class GroupCommit {
           this.#health.fail('log', error);
           return;
         }
-        if (this.#closing) return;
         this.#health.trouble('log', error.failure === 'space' ? 'space' : 'degraded', error);
-        if (error.failure !== 'io')
+        if (this.#closing) {
+          this.stop(
+            new SluiceError('SLUICE_CLOSED', `the database was closed before the log was safe: ${error.message}`),
+          );
+        } else if (error.failure !== 'io') {
           await this.#pause.wait(backoffMs(++attempt, BACKOFF_FIRST_MS, BACKOFF_MAX_MS, this.#random));
+        }
       }
       this.#source.onLogChange();
     } while (this.#hasWork() || (this.#log.hasWaiting && !this.#stopped));
