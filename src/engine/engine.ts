@@ -1,21 +1,15 @@
 import type { Clock } from '../base/clock.ts';
 import { SluiceError } from '../base/errors.ts';
-import { type Frame, FrameBuilder, FrameReader, Kind, type SqlValue, type Target } from '../base/frame/index.ts';
+import { type Frame, FrameBuilder, FrameReader, type SqlValue, type Target } from '../base/frame/index.ts';
 import type { Random } from '../base/random.ts';
 import { Deferred, type WaitOptions } from '../base/waiting.ts';
 import { Admission, type AdmissionOptions } from './admission.ts';
 import type { Emit, EngineEvents } from './events.ts';
-import {
-  type Encoded,
-  Generation,
-  type ReadonlyGeneration,
-  type SealedGeneration,
-  type Staged,
-  TableTarget,
-} from './generation.ts';
+import type { Encoded, ReadonlyGeneration, SealedGeneration, Staged, TableTarget } from './generation.ts';
 import { GroupCommit, type GroupCommitOptions, type LogDurability } from './group-commit.ts';
 import type { Health } from './health.ts';
 import type { AppendLog } from './log/index.ts';
+import { Staging } from './staging.ts';
 
 /** What an acknowledgement means. */
 export type Durability = 'memory' | LogDurability | 'applied';
@@ -90,9 +84,7 @@ export class Engine {
   readonly #emit: Emit<EngineEvents>;
   readonly #log: AppendLog;
   readonly #appliedWaiters: AppliedWaiter[] = [];
-  readonly #recovered = new Map<string, TableTarget>();
-  #open: Generation;
-  #sealed: Generation[] = [];
+  readonly #staging: Staging;
   #frame: FrameBuilder | undefined;
   #frames: Frame[] = [];
   #lastSeq: number;
@@ -107,7 +99,7 @@ export class Engine {
     this.#log = log;
     this.health = env.health;
     this.#lastSeq = this.#appliedSeq = this.#framedSeq = appliedSeq;
-    this.#open = new Generation(appliedSeq + 1);
+    this.#staging = new Staging(appliedSeq + 1);
     this.admission = new Admission(options.admission, env.clock, () => env.emit('drain'));
     this.commit = options.durability === 'memory' ? undefined : this.#makeCommit(options.durability, env);
     env.health.onFailed(() => this.#fail());
@@ -142,7 +134,7 @@ export class Engine {
     const bytes = bytesOfPut(key, value);
     this.#admit(bytes);
     this.#openFrame().put(table, key, value);
-    this.#open.stageFor(table).keys.set(key, value);
+    this.#staging.open.stageFor(table).keys.set(key, value);
     return this.#accept(bytes);
   }
 
@@ -150,14 +142,14 @@ export class Engine {
     const bytes = WRITE_OVERHEAD_BYTES + key.length;
     this.#admit(bytes);
     this.#openFrame().delete(table, key);
-    this.#open.stageFor(table).keys.set(key, null);
+    this.#staging.open.stageFor(table).keys.set(key, null);
     return this.#accept(bytes);
   }
 
   clear(table: TableTarget): boolean {
     this.#admit(WRITE_OVERHEAD_BYTES);
     this.#openFrame().clear(table);
-    this.#stageClear(table);
+    this.#staging.clear(table);
     return this.#accept(WRITE_OVERHEAD_BYTES);
   }
 
@@ -194,10 +186,10 @@ export class Engine {
         frame.append(member.target, member.values);
       } else if (member.value === null) {
         frame.delete(member.table, member.key);
-        this.#open.stageFor(member.table).keys.set(member.key, null);
+        this.#staging.open.stageFor(member.table).keys.set(member.key, null);
       } else {
         frame.put(member.table, member.key, member.value);
-        this.#open.stageFor(member.table).keys.set(member.key, member.value);
+        this.#staging.open.stageFor(member.table).keys.set(member.key, member.value);
       }
     }
     return this.#accept(bytes);
@@ -230,39 +222,21 @@ export class Engine {
 
   /** The newest staged value of a key; `undefined` if staging does not know it. */
   lookup(target: TableTarget, key: string): Staged {
-    const { table } = target;
-    const open = target.generation === this.#open ? target.stage : this.#open.stage(table);
-    if (open !== undefined) {
-      const found = open.keys.get(key);
-      if (found !== undefined) return found;
-      if (open.cleared) return null;
-    }
-    for (let i = this.#sealed.length - 1; i >= 0; i--) {
-      const stage = (this.#sealed[i] as Generation).stage(table);
-      const found = stage?.keys.get(key);
-      if (found !== undefined) return found;
-      if (stage?.cleared) return null;
-    }
-    return undefined;
+    return this.#staging.lookup(target, key);
   }
 
-  /**
-   * The generations that are not applied, oldest first. The last one is open: who reads it later may find newer writes in
-   * it, never fewer. (Sealing it instead would make a generation of each write where somebody scans after each write, and
-   * every read looks through all of them.)
-   */
+  /** What is accepted and not yet applied: see {@link Staging.all}. */
   generations(): readonly ReadonlyGeneration[] {
-    return [...this.#sealed, this.#open];
+    return this.#staging.all();
   }
 
   // ── flush ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
   /** Ends the open generation and opens a new one. Its frame ends with it, so frames never cross generations. */
   seal(): void {
-    if (this.#open.writes === 0) return;
+    if (this.#staging.open.writes === 0) return;
     this.#closeFrame();
-    this.#sealed.push(this.#open);
-    this.#open = new Generation(this.#lastSeq + 1);
+    this.#staging.seal();
   }
 
   /**
@@ -270,21 +244,10 @@ export class Engine {
    * sealed. Waits for the first to be logged, but for no other: what is applied makes room in a log that is full.
    */
   async nextBatch(maxWrites: number, maxBytes: number): Promise<readonly SealedGeneration[]> {
-    const first = this.#sealed[0];
+    const first = this.#staging.oldest;
     if (first === undefined) return [];
     await this.commit?.reached(first.lastSeq);
-    const loggedSeq = this.commit?.acknowledgedSeq ?? this.#lastSeq;
-    const batch: Generation[] = [];
-    let writes = 0;
-    let bytes = 0;
-    for (const generation of this.#sealed) {
-      writes += generation.writes;
-      bytes += generation.bytes;
-      const fits = batch.length === 0 || (writes <= maxWrites && bytes <= maxBytes);
-      if (!fits || generation.lastSeq > loggedSeq) break;
-      batch.push(generation);
-    }
-    return batch;
+    return this.#staging.batch(this.commit?.acknowledgedSeq ?? this.#lastSeq, maxWrites, maxBytes);
   }
 
   /** The store has applied everything up to `seq`. */
@@ -293,8 +256,7 @@ export class Engine {
     this.counters.coalesced += coalesced;
     this.counters.deadLettered += dead.length;
     this.#appliedSeq = seq;
-    const done = this.#sealed.filter((generation) => generation.lastSeq <= seq);
-    this.#sealed = this.#sealed.slice(done.length);
+    const done = this.#staging.drop(seq);
     const bytes = done.reduce((total, generation) => total + generation.bytes, 0);
     const writes = done.reduce((total, generation) => total + generation.writes, 0);
     if (durable) this.releaseLog();
@@ -318,19 +280,20 @@ export class Engine {
     const after = this.#lastSeq;
     const reader = new FrameReader(frame.bytes);
     while (reader.next()) {
-      if (reader.seq > after) this.#restage(reader);
+      if (reader.seq > after) this.#staging.restage(reader);
     }
     const writes = frame.lastSeq - after;
     this.counters.recovered += writes;
     this.#lastSeq = this.#framedSeq = frame.lastSeq;
     this.commit?.adopt(frame.lastSeq);
-    this.#open.writes += writes;
-    this.#open.bytes += frame.bytes.length;
-    this.#open.lastSeq = frame.lastSeq;
-    this.#open.frames.push(frame);
+    const { open } = this.#staging;
+    open.writes += writes;
+    open.bytes += frame.bytes.length;
+    open.lastSeq = frame.lastSeq;
+    open.frames.push(frame);
     this.admission.bytes += frame.bytes.length;
     this.admission.entries += writes;
-    if (this.#open.writes >= GENERATION_WRITES) this.seal();
+    if (open.writes >= GENERATION_WRITES) this.seal();
   }
 
   /** Accepts nothing any more. */
@@ -378,7 +341,7 @@ export class Engine {
     this.#lastSeq++;
     this.counters.accepted++;
     this.counters.bytesAccepted += bytes;
-    const open = this.#open;
+    const { open } = this.#staging;
     open.lastSeq = this.#lastSeq;
     open.writes++;
     open.bytes += bytes;
@@ -395,7 +358,7 @@ export class Engine {
     const frame = this.#frame.build(this.#framedSeq + 1);
     this.#frame = undefined;
     this.#framedSeq = frame.lastSeq;
-    this.#open.frames.push(frame);
+    this.#staging.open.frames.push(frame);
     if (this.commit !== undefined) this.#frames.push(frame);
   }
 
@@ -404,28 +367,6 @@ export class Engine {
     const frames = this.#frames;
     this.#frames = [];
     return frames;
-  }
-
-  #stageClear(table: TableTarget): void {
-    const stage = this.#open.stageFor(table);
-    stage.keys.clear();
-    stage.cleared = true;
-  }
-
-  #restage(reader: FrameReader): void {
-    if (reader.kind > Kind.clear) return;
-    const table = this.#recoveredTable(reader.target.table as string);
-    if (reader.kind === Kind.clear) this.#stageClear(table);
-    else this.#open.stageFor(table).keys.set(reader.key, reader.kind === Kind.delete ? null : reader.value);
-  }
-
-  #recoveredTable(name: string): TableTarget {
-    let table = this.#recovered.get(name);
-    if (table === undefined) {
-      table = new TableTarget(name);
-      this.#recovered.set(name, table);
-    }
-    return table;
   }
 
   /** Everything up to the watermark is durable in the store: the log need not keep it. */

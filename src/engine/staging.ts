@@ -1,0 +1,96 @@
+import { type FrameReader, Kind } from '../base/frame/index.ts';
+import { Generation, type ReadonlyGeneration, type SealedGeneration, type Staged, TableTarget } from './generation.ts';
+
+/** What is accepted and not yet applied: one open generation, and the sealed ones that wait for their flush. */
+export class Staging {
+  open: Generation;
+  #sealed: Generation[] = [];
+  readonly #recovered = new Map<string, TableTarget>();
+
+  constructor(firstSeq: number) {
+    this.open = new Generation(firstSeq);
+  }
+
+  /** The newest staged value of a key; `undefined` if staging does not know it. */
+  lookup(target: TableTarget, key: string): Staged {
+    const { table } = target;
+    const open = target.generation === this.open ? target.stage : this.open.stage(table);
+    if (open !== undefined) {
+      const found = open.keys.get(key);
+      if (found !== undefined) return found;
+      if (open.cleared) return null;
+    }
+    for (let i = this.#sealed.length - 1; i >= 0; i--) {
+      const stage = (this.#sealed[i] as Generation).stage(table);
+      const found = stage?.keys.get(key);
+      if (found !== undefined) return found;
+      if (stage?.cleared) return null;
+    }
+    return undefined;
+  }
+
+  /**
+   * The generations, oldest first. The last one is open: who reads it later may find newer writes in it, never fewer.
+   * (Sealing it instead would make a generation of each write where somebody scans after each write, and every read looks
+   * through all of them.)
+   */
+  all(): readonly ReadonlyGeneration[] {
+    return [...this.#sealed, this.open];
+  }
+
+  /** The oldest sealed generation. */
+  get oldest(): SealedGeneration | undefined {
+    return this.#sealed[0];
+  }
+
+  /** Ends the open generation, which must have writes, and opens the next. */
+  seal(): void {
+    this.#sealed.push(this.open);
+    this.open = new Generation(this.open.lastSeq + 1);
+  }
+
+  /** The oldest sealed generations up to `lastSeq`, as many as fit, the first one in any case. */
+  batch(lastSeq: number, maxWrites: number, maxBytes: number): readonly SealedGeneration[] {
+    const batch: Generation[] = [];
+    let writes = 0;
+    let bytes = 0;
+    for (const generation of this.#sealed) {
+      writes += generation.writes;
+      bytes += generation.bytes;
+      const fits = batch.length === 0 || (writes <= maxWrites && bytes <= maxBytes);
+      if (!fits || generation.lastSeq > lastSeq) break;
+      batch.push(generation);
+    }
+    return batch;
+  }
+
+  /** Drops the generations up to `seq`; returns them. */
+  drop(seq: number): readonly SealedGeneration[] {
+    const dropped = this.#sealed.filter((generation) => generation.lastSeq <= seq);
+    this.#sealed = this.#sealed.slice(dropped.length);
+    return dropped;
+  }
+
+  clear(table: TableTarget): void {
+    const stage = this.open.stageFor(table);
+    stage.keys.clear();
+    stage.cleared = true;
+  }
+
+  /** Stages the record that a reader stands on, where it is one of a key. */
+  restage({ kind, target, key, value }: FrameReader): void {
+    if (kind > Kind.clear) return;
+    const table = this.#recoveredTable(target.table as string);
+    if (kind === Kind.clear) this.clear(table);
+    else this.open.stageFor(table).keys.set(key, kind === Kind.delete ? null : value);
+  }
+
+  #recoveredTable(name: string): TableTarget {
+    let table = this.#recovered.get(name);
+    if (table === undefined) {
+      table = new TableTarget(name);
+      this.#recovered.set(name, table);
+    }
+    return table;
+  }
+}
