@@ -9,10 +9,8 @@ export type { WaitOptions } from './base/waiting.ts';
 export type {
   CloseResult,
   Database,
-  DatabaseStats,
   QueryOptions,
   SqlParameters,
-  V2Metrics,
 } from './db/database.ts';
 export type { DatabaseEvents } from './db/events.ts';
 export type { ScanOptions } from './db/keys.ts';
@@ -20,6 +18,7 @@ export { open } from './db/open.ts';
 export type { FlushOptions, LogOptions, OpenOptions, StagingOptions } from './db/options.ts';
 export type { ColumnType, RowSchema, Rows, RowsOptions, SchemaResult } from './db/rows.ts';
 export { closeOnSignals } from './db/signals.ts';
+export type { DatabaseStats, V2Metrics } from './db/stats.ts';
 export type { Entries, Table } from './db/table.ts';
 export type { RetryResult } from './dlq/index.ts';
 export type { Durability, EngineEvents, State } from './engine/index.ts';

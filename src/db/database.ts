@@ -3,7 +3,7 @@ import { SluiceError } from '../base/errors.ts';
 import { type SqlValue, Target } from '../base/frame/index.ts';
 import { show } from '../base/options.ts';
 import { checkWait, type WaitOptions, waitFor } from '../base/waiting.ts';
-import type { DeadLetterCounters, DeadLetterQueue, RetryResult } from '../dlq/index.ts';
+import type { DeadLetterQueue, RetryResult } from '../dlq/index.ts';
 import { bytesOfValues, type State } from '../engine/index.ts';
 import type { FlushResult } from '../flush/index.ts';
 import type { DeadLetter, ExecuteResult, Parameters, SqlRow } from '../store/store.ts';
@@ -14,6 +14,7 @@ import { checkName } from './names.ts';
 import type { ResolvedOptions } from './options.ts';
 import { RowShape, Rows, type RowsOptions, readRowsOptions } from './rows.ts';
 import { checkDirectSql, checkStagedSql } from './sql-text.ts';
+import { type DatabaseStats, readStats, toV2Metrics, type V2Metrics } from './stats.ts';
 import { Table } from './table.ts';
 
 /** Values for the parameters of a statement: a list for `?`, an object for `:name`, `@name` and `$name`. */
@@ -37,38 +38,6 @@ export interface CloseResult {
    * because the level is `'memory'` or the disk of the log did not take them, are lost.
    */
   readonly pending: number;
-}
-
-/** Numbers of a database since it was opened. `accepted + recovered = applied + coalesced + deadLettered + pending`, at any time. */
-export interface DatabaseStats {
-  readonly state: State;
-  readonly accepted: number;
-  readonly recovered: number;
-  readonly applied: number;
-  readonly coalesced: number;
-  readonly deadLettered: number;
-  readonly pending: number;
-  /** Writes turned away with `SLUICE_FULL`. */
-  readonly refused: number;
-  /** Awaitable writes that wait for room. */
-  readonly waiting: number;
-  readonly stagedBytes: number;
-  readonly lastSeq: number;
-  readonly appliedSeq: number;
-  readonly logBytes: number;
-  readonly logSegments: number;
-  readonly syncs: number;
-  readonly syncFailures: number;
-  readonly flushes: number;
-  readonly flushRetries: number;
-  /** Time that the writer thread has spent on batches. */
-  readonly flushBusyMs: number;
-  /** When the last batch was committed: milliseconds since 1970, `undefined` before the first. */
-  readonly lastFlushAt: number | undefined;
-  readonly writerRestarts: number;
-  /** Statements run with `aexecute`. */
-  readonly directStatements: number;
-  readonly deadLetters: Readonly<DeadLetterCounters> & { readonly entries: number };
 }
 
 /** @internal What `open` has put together. */
@@ -310,52 +279,15 @@ export class Database<T = unknown> extends Table<T> {
 
   /** The numbers of this moment. Reads plain fields: cheap enough for every scrape. */
   stats(): DatabaseStats {
-    const { engine, flusher } = this.core;
-    const { counters, admission, commit } = engine;
-    const queue = this.#queue.counters;
-    return {
-      state: this.state,
-      accepted: counters.accepted,
-      recovered: counters.recovered,
-      applied: counters.applied,
-      coalesced: counters.coalesced,
-      deadLettered: counters.deadLettered,
-      pending: engine.pending,
-      refused: admission.refused,
-      waiting: admission.waiting,
-      stagedBytes: admission.bytes,
-      lastSeq: engine.lastSeq,
-      appliedSeq: engine.appliedSeq,
-      logBytes: engine.logBytes,
-      logSegments: engine.logSegments,
-      syncs: commit?.syncs ?? 0,
-      syncFailures: commit?.syncFailures ?? 0,
-      flushes: flusher.flushes,
-      flushRetries: flusher.retries,
-      flushBusyMs: flusher.busyMs,
-      lastFlushAt: flusher.lastFlushAt,
+    return readStats(this.core, this.#queue.counters, {
       writerRestarts: this.#writerRestarts,
       directStatements: this.#directStatements,
-      deadLetters: {
-        ...queue,
-        entries: queue.entriesAtOpen + counters.deadLettered - queue.retried - queue.superseded - queue.cleared,
-      },
-    };
+    });
   }
 
   /** The numbers that NanaSQLite's `get_v2_metrics` has, under its names in camel case. */
   async agetV2Metrics(): Promise<V2Metrics> {
-    const stats = this.stats();
-    return {
-      flushCount: stats.flushes,
-      kvsItemsFlushed: stats.applied + stats.coalesced,
-      strictTasksExecuted: stats.directStatements,
-      dlqErrors: stats.deadLettered,
-      lastFlushTime: stats.lastFlushAt === undefined ? undefined : stats.lastFlushAt / 1_000,
-      totalFlushTimeMs: stats.flushBusyMs,
-      currentStagingCount: stats.pending,
-      currentStrictQueueSize: 0,
-    };
+    return toV2Metrics(this.stats());
   }
 
   /** Listens to an event, see {@link DatabaseEvents}. */
@@ -444,19 +376,6 @@ export class Database<T = unknown> extends Table<T> {
       );
     }
   }
-}
-
-/** The numbers that NanaSQLite's `get_v2_metrics` has. */
-export interface V2Metrics {
-  readonly flushCount: number;
-  readonly kvsItemsFlushed: number;
-  readonly strictTasksExecuted: number;
-  readonly dlqErrors: number;
-  /** Seconds since 1970, `undefined` before the first flush. */
-  readonly lastFlushTime: number | undefined;
-  readonly totalFlushTimeMs: number;
-  readonly currentStagingCount: number;
-  readonly currentStrictQueueSize: number;
 }
 
 function listOf(parameters: readonly unknown[]): SqlValue[] {
