@@ -231,6 +231,7 @@ export class Applier {
   /** Applies one write; returns why SQLite will never take it, if so. Nothing of a refused write is left behind. */
   #attempt(write: WriteCopy): Classified | undefined {
     const guarded = this.#mayLeaveParts(write);
+    const { superseded } = this.#counts;
     if (guarded) this.#db.exec('SAVEPOINT one_write');
     try {
       this.#perform(write);
@@ -240,6 +241,8 @@ export class Applier {
     } catch (error) {
       if (error instanceof TransactionLost) throw error;
       const verdict = this.#verdict(error, write.seq, isOwnStatement(write));
+      // What a group had superseded before it failed comes back with the savepoint.
+      this.#counts.superseded = superseded;
       if (guarded) this.#db.exec('ROLLBACK TO one_write; RELEASE one_write');
       return verdict;
     }
