@@ -40,12 +40,17 @@ function oneStatement(sql: unknown): Token[] {
   if (!sql.isWellFormed() || sql.includes('\0')) throw invalid('the statement must be well-formed Unicode without NUL');
   const tokens = tokenize(sql);
   const end = tokens.findIndex(({ kind, text }) => kind === 'other' && text === ';');
-  if (end >= 0 && tokens.slice(end).some(({ text }) => text !== ';')) {
+  if (end >= 0 && !isTrigger(tokens) && tokens.slice(end).some(({ text }) => text !== ';')) {
     throw invalid('there is more than one statement in the text: make a call for each');
   }
   const own = tokens.find(({ kind, text }) => kind !== 'other' && text.toUpperCase().startsWith('_SLUICE_'));
   if (own !== undefined) throw invalid(`${own.text} belongs to Sluice`);
   return end < 0 ? tokens : tokens.slice(0, end);
+}
+
+/** `CREATE [TEMP] TRIGGER`: a list of statements is part of it. What comes behind its END, SQLite itself refuses. */
+function isTrigger(tokens: readonly Token[]): boolean {
+  return tokens[0]?.text === 'CREATE' && tokens.slice(1, 3).some(({ kind, text }) => kind === 'word' && text === 'TRIGGER');
 }
 
 /** `INSERT [OR …] INTO t`, `REPLACE INTO t`, `UPDATE [OR …] t`, `DELETE FROM t`. */
