@@ -102,13 +102,13 @@ test('triggers that raise, and a foreign key that is found broken at commit, cos
       `CREATE TRIGGER on_${how} AFTER INSERT ON raising WHEN new.how = '${how}' BEGIN SELECT RAISE(${how}, 'no'); END`,
     );
   }
+  db.stage('INSERT INTO parent VALUES (1)');
   const raising = db.rows('raising');
   const child = db.rows('child');
   for (let i = 0; i < 40; i++) {
     raising.append({ how: i % 10 === 3 ? ['ABORT', 'FAIL', 'ROLLBACK'][i % 3] : 'fine', n: i });
     child.append({ p: i === 17 || i === 31 ? 99 : 1 });
   }
-  db.stage('INSERT INTO parent VALUES (1)');
   const { dead } = await db.aflush();
   expect(dead).toBe(6);
   expect(await db.afetchOne('SELECT count(*) AS n FROM raising')).toEqual({ n: 36 });
