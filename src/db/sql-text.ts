@@ -9,20 +9,32 @@ interface Token {
 }
 
 const DML: readonly string[] = ['INSERT', 'UPDATE', 'DELETE', 'REPLACE'];
+const VERBS: readonly string[] = [...DML, 'SELECT', 'VALUES'];
 const TRANSACTION: readonly string[] = ['BEGIN', 'COMMIT', 'END', 'ROLLBACK', 'SAVEPOINT', 'RELEASE'];
 const OUT_OF_REACH: readonly string[] = [...TRANSACTION, 'ATTACH', 'DETACH', 'PRAGMA'];
 
 /** Checks a statement that is to be written behind; returns the table it is about, where it says so plainly. */
 export function checkStagedSql(sql: unknown): string | null {
   const tokens = oneStatement(sql);
-  const verb = tokens.findIndex(({ kind, text }) => kind === 'word' && DML.includes(text));
-  const first = tokens[0]?.text;
-  if (verb < 0 || (verb > 0 && first !== 'WITH')) {
+  const statement = tokens.slice(mainVerb(tokens));
+  const verb = statement[0];
+  if (verb?.kind !== 'word' || !DML.includes(verb.text)) {
     throw invalid(
-      `only INSERT, UPDATE, DELETE and REPLACE can be staged, not ${first ?? 'an empty text'}: run it with aexecute`,
+      `only INSERT, UPDATE, DELETE and REPLACE can be staged, not ${verb?.text ?? 'an empty text'}: run it with aexecute`,
     );
   }
-  return tableOf(tokens.slice(verb));
+  return tableOf(statement);
+}
+
+/** Where the statement itself begins: behind the common table expressions, if it has some. */
+function mainVerb(tokens: readonly Token[]): number {
+  if (tokens[0]?.text !== 'WITH') return 0;
+  let depth = 0;
+  const at = tokens.findIndex(({ kind, text }) => {
+    if (kind === 'other') depth += text === '(' ? 1 : text === ')' ? -1 : 0;
+    return depth === 0 && kind === 'word' && VERBS.includes(text);
+  });
+  return at < 0 ? 0 : at;
 }
 
 /** Checks a statement that is to be run at once. */
