@@ -239,6 +239,10 @@ export class Database<T = unknown> extends Table<T> {
     this.core.assertOpen();
     checkDirectSql(sql);
     const { stale = false, maxRows, signal, timeoutMs } = options;
+    checkWait({ timeoutMs });
+    if (maxRows !== undefined && !(Number.isInteger(maxRows) && maxRows >= 1)) {
+      throw new SluiceError('SLUICE_INVALID_OPTION', `maxRows must be an integer of at least 1, not ${show(maxRows)}`);
+    }
     const values = parametersOf(parameters);
     if (!stale) await this.core.flusher.barrier('the query', { signal, timeoutMs });
     const rows = this.core.store.query(sql, values, { maxRows, timeoutMs });
