@@ -102,6 +102,7 @@ export class Database<T = unknown> extends Table<T> {
       queue.counters.superseded += superseded;
     });
     events.on('writer-restart', () => this.#writerRestarts++);
+    this.#checkShape(options.table);
   }
 
   // ── tables and rows ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -135,6 +136,12 @@ export class Database<T = unknown> extends Table<T> {
     const resolved = readRowsOptions(options);
     const addColumns = resolved.onNewColumn === 'add';
     const shape = this.#shapes.get(name) ?? new RowShape(this.core, name);
+    if (!shape.exists && this.#tables.has(name)) {
+      throw new SluiceError(
+        'SLUICE_INVALID_OPTION',
+        `${show(name)} is a key-value table, which is made when it is first written to: choose another name for the rows`,
+      );
+    }
     if (resolved.columns !== undefined) shape.declare(resolved.columns, addColumns);
     else if (!shape.exists && !addColumns) {
       throw new SluiceError(
@@ -202,6 +209,10 @@ export class Database<T = unknown> extends Table<T> {
     this.core.assertOpen();
     checkDirectSql(sql, 'read');
     const { stale = false, maxRows, signal, timeoutMs } = options;
+    checkWait({ timeoutMs });
+    if (maxRows !== undefined && !(Number.isInteger(maxRows) && maxRows >= 1)) {
+      throw new SluiceError('SLUICE_INVALID_OPTION', `maxRows must be an integer of at least 1, not ${show(maxRows)}`);
+    }
     const values = parametersOf(parameters);
     if (!stale) await this.core.flusher.barrier('the query', { signal, timeoutMs });
     const rows = this.core.store.query(sql, values, { maxRows, timeoutMs });
@@ -366,9 +377,10 @@ export class Database<T = unknown> extends Table<T> {
 
   #checkShape(name: string): void {
     const columns = this.core.store.sync.columns(name);
-    if (columns === undefined) return;
-    const key = columns.find((column) => column.name.toLowerCase() === 'key');
-    const value = columns.find((column) => column.name.toLowerCase() === 'value');
+    // A table of rows may still be staged. A write of the wrong shape would hold up all that come after it.
+    if (columns === undefined && this.#shapes.get(name)?.exists !== true) return;
+    const key = columns?.find((column) => column.name.toLowerCase() === 'key');
+    const value = columns?.find((column) => column.name.toLowerCase() === 'value');
     if (key?.primaryKey !== true || value === undefined) {
       throw new SluiceError(
         'SLUICE_INVALID_OPTION',

@@ -9,6 +9,7 @@ interface Token {
 }
 
 const DML: readonly string[] = ['INSERT', 'UPDATE', 'DELETE', 'REPLACE'];
+const VERBS: readonly string[] = [...DML, 'SELECT', 'VALUES'];
 const TRANSACTION: readonly string[] = ['BEGIN', 'COMMIT', 'END', 'ROLLBACK', 'SAVEPOINT', 'RELEASE'];
 const OUT_OF_REACH: readonly string[] = [...TRANSACTION, 'ATTACH', 'DETACH', 'PRAGMA'];
 
@@ -16,14 +17,25 @@ const OUT_OF_REACH: readonly string[] = [...TRANSACTION, 'ATTACH', 'DETACH', 'PR
 export function checkStagedSql(sql: unknown): string | null {
   const tokens = oneStatement(sql);
   refuseOwnTables(tokens);
-  const verb = tokens.findIndex(({ kind, text }) => kind === 'word' && DML.includes(text));
-  const first = tokens[0]?.text;
-  if (verb < 0 || (verb > 0 && first !== 'WITH')) {
+  const statement = tokens.slice(mainVerb(tokens));
+  const verb = statement[0];
+  if (verb?.kind !== 'word' || !DML.includes(verb.text)) {
     throw invalid(
-      `only INSERT, UPDATE, DELETE and REPLACE can be staged, not ${first ?? 'an empty text'}: run it with aexecute`,
+      `only INSERT, UPDATE, DELETE and REPLACE can be staged, not ${verb?.text ?? 'an empty text'}: run it with aexecute`,
     );
   }
-  return tableOf(tokens.slice(verb));
+  return tableOf(statement);
+}
+
+/** Where the statement itself begins: behind the common table expressions, if it has some. */
+function mainVerb(tokens: readonly Token[]): number {
+  if (tokens[0]?.text !== 'WITH') return 0;
+  let depth = 0;
+  const at = tokens.findIndex(({ kind, text }) => {
+    if (kind === 'other') depth += text === '(' ? 1 : text === ')' ? -1 : 0;
+    return depth === 0 && kind === 'word' && VERBS.includes(text);
+  });
+  return at < 0 ? 0 : at;
 }
 
 /** Checks a statement that is to be run at once. Sluice's own tables may be read, with SQL as with anything else. */
@@ -43,6 +55,7 @@ function oneStatement(sql: unknown): Token[] {
   if (!sql.isWellFormed() || sql.includes('\0')) throw invalid('the statement must be well-formed Unicode without NUL');
   const tokens = tokenize(sql);
   const end = tokens.findIndex(({ kind, text }) => kind === 'other' && text === ';');
+  if (isTrigger(tokens)) return tokens;
   if (end >= 0 && tokens.slice(end).some(({ text }) => text !== ';')) {
     throw invalid('there is more than one statement in the text: make a call for each');
   }
@@ -53,6 +66,13 @@ function refuseOwnTables(tokens: readonly Token[]): void {
   // A string too: SQLite takes 'a name' for a name where it needs one.
   const own = tokens.find(({ kind, text }) => kind !== 'other' && text.toUpperCase().startsWith('_SLUICE_'));
   if (own !== undefined) throw invalid(`${own.text} belongs to Sluice and can only be read`);
+}
+
+/** `CREATE [TEMP] TRIGGER`: a list of statements is part of it. What comes behind its END, SQLite itself refuses. */
+function isTrigger(tokens: readonly Token[]): boolean {
+  return (
+    tokens[0]?.text === 'CREATE' && tokens.slice(1, 3).some(({ kind, text }) => kind === 'word' && text === 'TRIGGER')
+  );
 }
 
 /** `INSERT [OR …] INTO t`, `REPLACE INTO t`, `UPDATE [OR …] t`, `DELETE FROM t`. */

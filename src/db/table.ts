@@ -223,7 +223,7 @@ export class Table<T = unknown> {
 
   /** Deletes several keys as one atomic write; returns how many of them were there. */
   deleteMany(keys: Iterable<string>): number {
-    const wanted = checkedKeys(keys);
+    const wanted = checkedKeys(new Set(keys));
     const there = wanted.filter((key) => this.#isThere(key)).length;
     this.core.engine.group(wanted.map((key) => ({ table: this.#target, key, value: null })));
     return there;
@@ -232,7 +232,7 @@ export class Table<T = unknown> {
   /** Deletes several keys as one atomic write; resolves, when it is safe, to how many of them were there. */
   async adeleteMany(keys: Iterable<string>, wait?: WaitOptions): Promise<number> {
     const { engine } = this.core;
-    const wanted = checkedKeys(keys);
+    const wanted = checkedKeys(new Set(keys));
     const members: GroupMember[] = wanted.map((key) => ({ table: this.#target, key, value: null }));
     return this.#admitted(
       bytesOfGroup(members),

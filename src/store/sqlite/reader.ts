@@ -42,16 +42,11 @@ export class SqliteReader implements SyncReads {
   }
 
   get(table: string, key: string): SqlValue | undefined {
-    try {
-      return this.#get(table, key);
-    } catch (error) {
-      throw readError(error);
-    }
+    return reading(() => this.#get(table, key));
   }
 
   #get(table: string, key: string): SqlValue | undefined {
-    const select = this.#onTable(table, `SELECT ${VALUE} FROM ${quote(table)} WHERE key = ?`);
-    return select?.raw().get(key)?.[0];
+    return this.#onTable(table, `SELECT ${VALUE} FROM ${quote(table)} WHERE key = ?`, key);
   }
 
   getMany(table: string, keys: readonly string[]): (SqlValue | undefined)[] {
@@ -125,22 +120,29 @@ export class SqliteReader implements SyncReads {
 
   #countNow(table: string, { present, absent }: CountOverlay): number {
     const count = this.#onTable(table, `SELECT count(key) FROM ${quote(table)}`);
-    if (count === undefined) return present.length;
+    if (typeof count !== 'number') return present.length;
     const added = present.reduce((total, key) => total + (this.#get(table, key) === undefined ? 1 : 0), 0);
     const removed = absent.reduce((total, key) => total + (this.#get(table, key) === undefined ? 0 : 1), 0);
-    return (count.raw().get()?.[0] as number) + added - removed;
+    return count + added - removed;
   }
 
-  /** A statement on a key-value table; `undefined` while the table does not exist. */
-  #onTable(table: string, sql: string): { raw(): { get(...keys: string[]): SqlValue[] | undefined } } | undefined {
+  /** The one value that a statement on a key-value table finds; `undefined` also while the table does not exist. */
+  #onTable(table: string, sql: string, ...keys: string[]): SqlValue | undefined {
     let statement = this.#statements.get(sql);
     if (statement === undefined) {
       if (columnsOf(this.#connection(), table) === undefined) return undefined;
       if (this.#statements.size >= STATEMENTS_MAX) this.#statements.clear();
-      statement = this.#connection().prepare(sql);
+      statement = this.#connection().prepare(sql).raw();
       this.#statements.set(sql, statement);
     }
-    return statement as Statement & { raw(): { get(...keys: string[]): SqlValue[] | undefined } };
+    try {
+      return (statement.get(...keys) as SqlValue[] | undefined)?.[0];
+    } catch (error) {
+      // SQL may have dropped the table since the statement was prepared.
+      if (columnsOf(this.#connection(), table) !== undefined) throw error;
+      this.#statements.delete(sql);
+      return undefined;
+    }
   }
 
   #connection(): Connection {
