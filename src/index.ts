@@ -9,6 +9,7 @@ export type { WaitOptions } from './base/waiting.ts';
 export type {
   CloseResult,
   Database,
+  DlqPage,
   QueryOptions,
   SqlParameters,
 } from './db/database.ts';

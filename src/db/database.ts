@@ -31,6 +31,14 @@ export interface QueryOptions extends WaitOptions {
   readonly maxRows?: number | undefined;
 }
 
+/** A page of the dead-letter queue. */
+export interface DlqPage {
+  /** Entries behind the one with this id. @defaultValue 0 */
+  readonly after?: number | undefined;
+  /** At most this many entries. Integer of at least 1. @defaultValue 1000 */
+  readonly limit?: number | undefined;
+}
+
 /** What `close` left behind. */
 export interface CloseResult {
   /**
@@ -264,21 +272,24 @@ export class Database<T = unknown> extends Table<T> {
   // ── dead letters ──────────────────────────────────────────────────────────────────────────────────────────────────
 
   /** Writes that SQLite refused for good, oldest first, in pages: `after` is the id of the last entry of the page before. */
-  async agetDlq(page: { readonly after?: number; readonly limit?: number } = {}): Promise<DeadLetter[]> {
+  async agetDlq({ signal, timeoutMs, ...page }: DlqPage & WaitOptions = {}): Promise<DeadLetter[]> {
     this.core.assertOpen();
-    return this.#queue.list(page);
+    return waitFor(this.#queue.list(page), 'agetDlq', { signal, timeoutMs }, this.core.clock);
   }
 
-  /** Applies dead letters again, oldest first: those with the given ids, or all. A newer write of the same key is never overwritten. */
-  async aretryDlq(ids: readonly number[] | 'all' = 'all'): Promise<RetryResult> {
+  /**
+   * Applies dead letters again, oldest first: those with the given ids, or all. A newer write of the same key is never
+   * overwritten. Given up on, it ends after the page of entries that it is at.
+   */
+  async aretryDlq(ids: readonly number[] | 'all' = 'all', wait: WaitOptions = {}): Promise<RetryResult> {
     this.core.engine.assertAccepting();
-    return this.#queue.retry(ids);
+    return this.#onQueue('aretryDlq', wait, (signal) => this.#queue.retry(ids, signal));
   }
 
-  /** Deletes dead letters for good: those with the given ids, or all. Resolves to how many. */
-  async aclearDlq(ids: readonly number[] | 'all' = 'all'): Promise<number> {
+  /** Deletes dead letters for good: those with the given ids, or all. Resolves to how many. Given up on, as `aretryDlq`. */
+  async aclearDlq(ids: readonly number[] | 'all' = 'all', wait: WaitOptions = {}): Promise<number> {
     this.core.engine.assertAccepting();
-    return this.#queue.clear(ids);
+    return this.#onQueue('aclearDlq', wait, (signal) => this.#queue.clear(ids, signal));
   }
 
   // ── looking in ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -334,6 +345,13 @@ export class Database<T = unknown> extends Table<T> {
   /** For `await using` (Node.js 24). */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
+  }
+
+  /** Work on the queue that stops when nobody waits for it any more. */
+  #onQueue<R>(what: string, wait: WaitOptions, work: (signal: AbortSignal) => Promise<R>): Promise<R> {
+    checkWait(wait);
+    const stop = new AbortController();
+    return waitFor(work(stop.signal), what, wait, this.core.clock, () => stop.abort());
   }
 
   async #close(): Promise<CloseResult> {

@@ -40,19 +40,25 @@ export class DeadLetterQueue {
   }
 
   /** Entries, oldest first, after the entry `after`. */
-  list({ after = 0, limit = 1_000 }: { readonly after?: number; readonly limit?: number } = {}): Promise<DeadLetter[]> {
+  list({
+    after = 0,
+    limit = 1_000,
+  }: {
+    readonly after?: number | undefined;
+    readonly limit?: number | undefined;
+  } = {}): Promise<DeadLetter[]> {
     return this.#store.list(after, limit);
   }
 
   /**
    * Applies entries again, oldest first. Everything accepted before the call is applied first, so an entry whose key has
-   * been written since has been superseded, and an old write never overwrites a newer one.
+   * been written since has been superseded, and an old write never overwrites a newer one. Ends early when the signal says so.
    */
-  retry(ids: readonly number[] | 'all'): Promise<RetryResult> {
+  retry(ids: readonly number[] | 'all', signal?: AbortSignal): Promise<RetryResult> {
     return this.#oneAtATime(async () => {
       await this.#flush();
       const result = { applied: 0, failed: 0, superseded: 0 };
-      for await (const page of this.#pages(ids)) {
+      for await (const page of this.#pages(ids, signal)) {
         for (const outcome of await this.#store.retry(page)) {
           this.counters.superseded += outcome.superseded;
           if (outcome.result === 'applied') {
@@ -67,10 +73,10 @@ export class DeadLetterQueue {
   }
 
   /** Deletes entries for good; returns how many. */
-  clear(ids: readonly number[] | 'all'): Promise<number> {
+  clear(ids: readonly number[] | 'all', signal?: AbortSignal): Promise<number> {
     return this.#oneAtATime(async () => {
       let cleared = 0;
-      for await (const page of this.#pages(ids)) {
+      for await (const page of this.#pages(ids, signal)) {
         const gone = await this.#store.clear(page);
         this.counters.cleared += gone;
         cleared += gone;
@@ -79,17 +85,13 @@ export class DeadLetterQueue {
     });
   }
 
-  async *#pages(ids: readonly number[] | 'all'): AsyncGenerator<readonly number[]> {
-    if (ids !== 'all') {
-      for (let i = 0; i < ids.length; i += PAGE) yield ids.slice(i, i + PAGE);
-      return;
-    }
-    for (let after = 0; ; ) {
-      const page = (await this.#store.list(after, PAGE)).map(({ id }) => id);
-      const last = page.at(-1);
-      if (last === undefined) return;
+  async *#pages(ids: readonly number[] | 'all', signal: AbortSignal | undefined): AsyncGenerator<readonly number[]> {
+    for (let done = 0, after = 0; !signal?.aborted; done += PAGE) {
+      const page =
+        ids === 'all' ? (await this.#store.list(after, PAGE)).map(({ id }) => id) : ids.slice(done, done + PAGE);
+      after = page.at(-1) ?? after;
+      if (page.length === 0) return;
       yield page;
-      after = last;
     }
   }
 }
