@@ -158,7 +158,8 @@ export class GroupCommit {
     this.#syncDue = true;
     this.#pause.cutShort();
     this.#start();
-    await this.#running;
+    // The loop that is just ending has not seen what is due now: another one follows it.
+    while (this.#running !== undefined) await this.#running;
     this.#stopped = true;
     await this.#log.close();
   }

@@ -25,6 +25,8 @@ interface Content {
   synced: Buffer;
   /** A datasync has failed: the system calls the lost pages clean, and the next datasync succeeds and does nothing. */
   lost: boolean;
+  /** Whether the name was on the disk at the last fsync of the folder. */
+  named: boolean;
 }
 
 /**
@@ -40,7 +42,7 @@ export class MemoryFileSystem implements FileSystem {
   async create(path: string): Promise<LogFile> {
     await this.#enter('create', path);
     if (this.files.has(path)) throw errorOf('EEXIST', path);
-    this.files.set(path, { bytes: Buffer.alloc(0), synced: Buffer.alloc(0), lost: false });
+    this.files.set(path, { bytes: Buffer.alloc(0), synced: Buffer.alloc(0), lost: false, named: false });
     return new MemoryFile(this, path, this.#content(path), (name) => this.#enter(name, path));
   }
 
@@ -55,7 +57,7 @@ export class MemoryFileSystem implements FileSystem {
   }
 
   async writeNote(path: string, text: string): Promise<void> {
-    this.files.set(path, { bytes: Buffer.from(text), synced: Buffer.alloc(0), lost: false });
+    this.files.set(path, { bytes: Buffer.from(text), synced: Buffer.alloc(0), lost: false, named: false });
   }
 
   async readNote(path: string): Promise<string | undefined> {
@@ -66,7 +68,7 @@ export class MemoryFileSystem implements FileSystem {
     await this.#enter('copy', from);
     if (this.files.has(to)) throw errorOf('EEXIST', to);
     const bytes = Buffer.from(this.#content(from).bytes);
-    this.files.set(to, { bytes, synced: Buffer.alloc(0), lost: false });
+    this.files.set(to, { bytes, synced: Buffer.alloc(0), lost: false, named: false });
   }
 
   async rename(from: string, to: string): Promise<void> {
@@ -94,6 +96,7 @@ export class MemoryFileSystem implements FileSystem {
 
   async syncDirectory(path: string): Promise<void> {
     await this.#enter('syncDirectory', path);
+    for (const [name, content] of this.files) if (dirname(name) === path) content.named = true;
   }
 
   /** Names and contents, to compare and to begin again from. */
@@ -104,13 +107,19 @@ export class MemoryFileSystem implements FileSystem {
   static from(files: ReadonlyMap<string, Buffer>): MemoryFileSystem {
     const made = new MemoryFileSystem();
     for (const [path, bytes] of files)
-      made.files.set(path, { bytes: Buffer.from(bytes), synced: Buffer.from(bytes), lost: false });
+      made.files.set(path, { bytes: Buffer.from(bytes), synced: Buffer.from(bytes), lost: false, named: true });
     return made;
   }
 
-  /** The power goes: of each file, only what was synced is still there. */
+  /** The same files once more, as a process that starts after this one has died would find them. */
+  image(): MemoryFileSystem {
+    return MemoryFileSystem.from(this.snapshot());
+  }
+
+  /** The power goes: only files whose name was synced are there, and of each only what was. */
   afterPowerCut(): MemoryFileSystem {
-    return MemoryFileSystem.from(new Map([...this.files].map(([path, { synced }]) => [path, synced])));
+    const named = [...this.files].filter(([, content]) => content.named);
+    return MemoryFileSystem.from(new Map(named.map(([path, { synced }]) => [path, synced])));
   }
 
   async #enter(name: Operation['name'], path: string): Promise<void> {

@@ -1,0 +1,238 @@
+import * as fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+import type { Frame } from '../../dist/base/frame/index.js';
+import { GroupCommit, type LogDurability } from '../../dist/engine/group-commit.js';
+import { Health } from '../../dist/engine/index.js';
+import { AppendLog } from '../../dist/engine/log/index.js';
+import { SluiceError } from '../../dist/index.js';
+import { FRESH, LOG, lastIn, numberedFrame } from '../support/log-image.ts';
+import { MemoryFileSystem } from '../support/memory-file-system.ts';
+import { type Fault, fault, schedule, scheduledClock } from '../support/scheduled.ts';
+
+type Action =
+  | { readonly kind: 'write'; readonly writes: number }
+  | { readonly kind: 'acknowledgement' | 'reached' | 'seal' | 'release' };
+
+const action: fc.Arbitrary<Action> = fc.oneof(
+  { weight: 4, arbitrary: fc.record({ kind: fc.constant('write' as const), writes: fc.integer({ min: 1, max: 3 }) }) },
+  {
+    weight: 4,
+    arbitrary: fc.record({
+      kind: fc.constantFrom(
+        'acknowledgement' as const,
+        'acknowledgement' as const,
+        'reached' as const,
+        'seal' as const,
+        'release' as const,
+      ),
+    }),
+  },
+);
+const script = fc.array(action, { minLength: 4, maxLength: 30, size: 'max' });
+const durability = fc.constantFrom<LogDurability>('os', 'interval', 'sync');
+const segmentBytes = fc.constantFrom(200, 500, 100_000);
+
+/** What one acknowledgement said, and what would have been found if everything had stopped at that moment. */
+interface Answer {
+  readonly seq: number;
+  readonly isGroup: boolean;
+  readonly outcome: 'resolved' | 'rejected';
+  readonly code: string | undefined;
+  readonly image: MemoryFileSystem;
+  readonly appliedSeq: number;
+}
+
+class Run {
+  readonly scheduler: fc.Scheduler;
+  readonly fileSystem = new MemoryFileSystem();
+  readonly health: Health;
+  readonly log: AppendLog;
+  readonly commit: GroupCommit;
+  readonly durability: LogDurability;
+  readonly answers: Answer[] = [];
+  readonly waiting = new Set<{ readonly seq: number }>();
+  /** Of the waiters at the moment of a fault of the log, those whose writes had been handed to it. */
+  readonly mustBeRejected = new Set<{ readonly seq: number }>();
+  readonly rejected = new Set<{ readonly seq: number }>();
+  readonly faults: Fault[] = [];
+  lastSeq = 0;
+  takenSeq = 0;
+  appliedSeq = 0;
+  /** A fault while it closes is not answered by another try. */
+  faultAtClose = false;
+  #closing = false;
+  #frames: Frame[] = [];
+
+  constructor(scheduler: fc.Scheduler, level: LogDurability, limit: number, faults: readonly Fault[]) {
+    this.scheduler = scheduler;
+    this.durability = level;
+    schedule(scheduler, this.fileSystem, faults, (found) => this.#onFault(found));
+    this.log = new AppendLog({ ...LOG, fileSystem: this.fileSystem, segmentBytes: limit }, FRESH);
+    const clock = scheduledClock(scheduler);
+    const emit = () => {};
+    this.health = new Health(emit);
+    const source = { takeFrames: () => this.#takeFrames(), onLogChange: () => {} };
+    const env = { health: this.health, clock, random: () => 0.5, emit };
+    this.commit = new GroupCommit(this.log, source, { durability: level, syncIntervalMs: 5 }, 0, env);
+    this.health.onFailed(() => this.commit.stop(new SluiceError('SLUICE_FAILED', 'failed')));
+  }
+
+  act(each: Action): void {
+    switch (each.kind) {
+      case 'write':
+        if (this.health.state === 'failed') return;
+        this.#frames.push(numberedFrame(this.lastSeq + 1, each.writes));
+        this.lastSeq += each.writes;
+        return this.commit.request();
+      case 'acknowledgement':
+        if (this.health.state !== 'failed') this.#expect(this.commit.acknowledgement(), true);
+        return;
+      case 'reached':
+        if (this.health.state !== 'failed') this.#expect(this.commit.reached(this.lastSeq), false);
+        return;
+      case 'seal':
+        return this.commit.seal();
+      case 'release':
+        // The store applies what is logged, and nothing else; it has made that durable.
+        this.appliedSeq = this.commit.acknowledgedSeq;
+        return this.commit.release(this.appliedSeq);
+    }
+  }
+
+  /** All waiters told, the loop at rest. */
+  async end(): Promise<void> {
+    this.#closing = true;
+    const closed = this.commit.close();
+    closed.catch(() => {});
+    await until(this.scheduler, closed);
+  }
+
+  #takeFrames(): Frame[] {
+    const frames = this.#frames;
+    this.#frames = [];
+    this.takenSeq = frames.at(-1)?.lastSeq ?? this.takenSeq;
+    return frames;
+  }
+
+  #expect(promise: Promise<void>, isGroup: boolean): void {
+    const waiter = { seq: this.lastSeq };
+    if (isGroup) this.waiting.add(waiter);
+    const settled = (outcome: Answer['outcome'], code?: string) => {
+      this.waiting.delete(waiter);
+      if (outcome === 'rejected') this.rejected.add(waiter);
+      const image = this.durability === 'sync' ? this.fileSystem.afterPowerCut() : this.fileSystem.image();
+      this.answers.push({ seq: waiter.seq, isGroup, outcome, code, image, appliedSeq: this.appliedSeq });
+    };
+    promise.then(
+      () => settled('resolved'),
+      (error: { code: string }) => settled('rejected', error.code),
+    );
+  }
+
+  #onFault(found: Fault): void {
+    this.faults.push(found);
+    this.faultAtClose ||= this.#closing;
+    if (found.operation !== 'write' && found.operation !== 'create') return;
+    for (const waiter of this.waiting) if (waiter.seq <= this.takenSeq) this.mustBeRejected.add(waiter);
+  }
+}
+
+/** Waits while the scheduler goes on. When it has nothing left to do and the promise is still open, somebody is forgotten. */
+async function until(scheduler: fc.Scheduler, promise: Promise<unknown>): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  const stuck = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error('nothing moves any more')), 5_000);
+  });
+  try {
+    await Promise.race([scheduler.waitFor(promise), stuck]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+async function check(run: Run): Promise<void> {
+  for (const { seq, outcome, image, appliedSeq } of run.answers) {
+    if (outcome === 'resolved') expect(await lastIn(image, appliedSeq)).toBeGreaterThanOrEqual(seq);
+  }
+  const resolved = run.answers
+    .filter(({ outcome, isGroup }) => isGroup && outcome === 'resolved')
+    .map(({ seq }) => seq);
+  expect(resolved).toEqual([...resolved].sort((a, b) => a - b));
+  expect(run.waiting.size).toBe(0);
+  for (const waiter of run.mustBeRejected) expect(run.rejected.has(waiter)).toBe(true);
+}
+
+const tally = { rejected: 0, faults: 0, failed: 0, segments: 0, released: 0, repaired: 0 };
+
+async function race(
+  scheduler: fc.Scheduler,
+  level: LogDurability,
+  limit: number,
+  actions: readonly Action[],
+  faults: readonly Fault[],
+): Promise<Run> {
+  const run = new Run(scheduler, level, limit, faults);
+  const { task } = scheduler.scheduleSequence(
+    actions.map((each) => ({ label: each.kind, builder: async () => run.act(each) })),
+  );
+  await until(scheduler, task);
+  // Asked once more, so that what a fault has left over is written again before the end.
+  await until(
+    scheduler,
+    run.commit.acknowledgement().catch(() => {}),
+  );
+  if (run.health.state !== 'failed')
+    await until(
+      scheduler,
+      run.commit.reached(run.lastSeq).catch(() => {}),
+    );
+  tally.segments = Math.max(tally.segments, run.log.segments);
+  await run.end();
+  tally.faults += run.faults.length;
+  tally.rejected += run.rejected.size;
+  if (run.fileSystem.operations.some(({ name }) => name === 'unlink')) tally.released++;
+  return run;
+}
+
+describe('the group commit', () => {
+  test('acknowledges in order, and only what a crash at that moment would leave', async () => {
+    await fc.assert(
+      fc.asyncProperty(fc.scheduler(), durability, segmentBytes, script, async (scheduler, level, limit, actions) => {
+        const run = await race(scheduler, level, limit, actions, []);
+        await check(run);
+        expect(run.rejected.size).toBe(0);
+        expect(run.health.state).toBe('ok');
+        expect(await lastIn(run.fileSystem.afterPowerCut(), run.appliedSeq)).toBe(run.lastSeq);
+      }),
+      { numRuns: 300 },
+    );
+    expect(tally.segments).toBeGreaterThan(2);
+    expect(tally.released).toBeGreaterThan(10);
+  });
+
+  test('survives one failure of any operation: its waiters are told, and its frames are written again', async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        fc.scheduler(),
+        durability,
+        segmentBytes,
+        script,
+        fault,
+        async (scheduler, level, limit, actions, one) => {
+          const run = await race(scheduler, level, limit, actions, [one]);
+          await check(run);
+          expect(run.health.state).not.toBe('failed');
+          if (run.faults.length === 0) expect(run.rejected.size).toBe(0);
+          for (const { outcome, code } of run.answers) if (outcome === 'rejected') expect(code).toBe('SLUICE_LOG_IO');
+          if (run.rejected.size > 0) tally.repaired++;
+          if (run.faultAtClose) return;
+          expect(await lastIn(run.fileSystem.image(), run.appliedSeq)).toBe(run.lastSeq);
+          expect(await lastIn(run.fileSystem.afterPowerCut(), run.appliedSeq)).toBe(run.lastSeq);
+        },
+      ),
+      { numRuns: 600 },
+    );
+    expect(tally.faults).toBeGreaterThan(100);
+    expect(tally.repaired).toBeGreaterThan(20);
+  });
+});
