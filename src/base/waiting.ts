@@ -30,7 +30,10 @@ function ignore(): void {}
 /** Refuses a limit that cannot be one. Whoever accepts something and then waits checks it first. */
 export function checkWait({ timeoutMs }: WaitOptions = {}): void {
   if (timeoutMs === undefined || (Number.isInteger(timeoutMs) && timeoutMs >= 1)) return;
-  throw new SluiceError('SLUICE_INVALID_OPTION', `timeoutMs must be an integer of at least 1, not ${String(timeoutMs)}`);
+  throw new SluiceError(
+    'SLUICE_INVALID_OPTION',
+    `timeoutMs must be an integer of at least 1, not ${String(timeoutMs)}`,
+  );
 }
 
 /**

@@ -62,7 +62,9 @@ function oneStatement(sql: unknown): Token[] {
 
 /** `CREATE [TEMP] TRIGGER`: a list of statements is part of it. What comes behind its END, SQLite itself refuses. */
 function isTrigger(tokens: readonly Token[]): boolean {
-  return tokens[0]?.text === 'CREATE' && tokens.slice(1, 3).some(({ kind, text }) => kind === 'word' && text === 'TRIGGER');
+  return (
+    tokens[0]?.text === 'CREATE' && tokens.slice(1, 3).some(({ kind, text }) => kind === 'word' && text === 'TRIGGER')
+  );
 }
 
 /** `INSERT [OR …] INTO t`, `REPLACE INTO t`, `UPDATE [OR …] t`, `DELETE FROM t`. */

@@ -195,7 +195,9 @@ export class GroupCommit {
         }
         this.#health.trouble('log', error.failure === 'space' ? 'space' : 'degraded', error);
         if (this.#closing) {
-          this.stop(new SluiceError('SLUICE_CLOSED', `the database was closed before the log was safe: ${error.message}`));
+          this.stop(
+            new SluiceError('SLUICE_CLOSED', `the database was closed before the log was safe: ${error.message}`),
+          );
         } else if (error.failure !== 'io')
           await this.#pause(backoffMs(++attempt, BACKOFF_FIRST_MS, BACKOFF_MAX_MS, this.#random));
       }

@@ -1,6 +1,6 @@
 import { join } from 'node:path';
-import { expect, test } from 'vitest';
 import { open } from 'sluicedb';
+import { expect, test } from 'vitest';
 import { codeFrom, eventually, isPending, refusal, settle } from '../support/eventually.ts';
 import { tempDir } from '../support/temp-dir.ts';
 
@@ -170,7 +170,11 @@ test('a write larger than all of staging is refused by itself', async () => {
 test.each(['auto', 'count', 'time', 'immediate'] as const)(
   'mode %s does not wedge when staging is smaller than what it waits for',
   async (mode) => {
-    const db = await open(file(), { flush: { mode, intervalMs: 200 }, staging: { maxEntries: 10 }, maxBlockMs: 10_000 });
+    const db = await open(file(), {
+      flush: { mode, intervalMs: 200 },
+      staging: { maxEntries: 10 },
+      maxBlockMs: 10_000,
+    });
     for (let i = 0; i < 100; i++) await db.aset(`k${i}`, i);
     expect(db.stats().accepted).toBe(100);
     await db.aflush();
@@ -204,7 +208,7 @@ test('the log has a limit of its own, and gets over it', async () => {
 
 test('the log limit alone holds writes back, and a flush lets them go on', async () => {
   const db = await open(file(), { flush: { mode: 'manual' }, log: { segmentBytes: 4_096, maxBytes: 8_192 } });
-  while (db.stats().logBytes < 8_192) await db.aset(`k${db.stats().accepted}`, "x".repeat(600));
+  while (db.stats().logBytes < 8_192) await db.aset(`k${db.stats().accepted}`, 'x'.repeat(600));
   // The acknowledgement comes first, the look at the size of the log right after it.
   await settle();
   expect(await codeFrom(() => db.set('more', 1))).toBe('SLUICE_FULL');

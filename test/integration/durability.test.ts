@@ -1,7 +1,7 @@
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { expect, test } from 'vitest';
 import { open } from 'sluicedb';
+import { expect, test } from 'vitest';
 import { openOn } from '../../dist/db/open.js';
 import { eventually, isPending, settle } from '../support/eventually.ts';
 import { FaultFileSystem } from '../support/fault-file-system.ts';

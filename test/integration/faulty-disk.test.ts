@@ -1,7 +1,7 @@
 import { readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { expect, test } from 'vitest';
 import { type Database, open, type State } from 'sluicedb';
+import { expect, test } from 'vitest';
 import { openOn } from '../../dist/db/open.js';
 import { codeFrom, eventually, isPending, refusal } from '../support/eventually.ts';
 import { FaultFileSystem, type Operation } from '../support/fault-file-system.ts';
@@ -40,22 +40,25 @@ async function afterCrash({ file }: Subject): Promise<Record<string, unknown>> {
   return found;
 }
 
-test.each(['ENOSPC', 'EDQUOT', 'EFBIG'])('%s on a write: no acknowledgement, state space, and it goes on by itself', async (code) => {
-  const subject = await opened();
-  const { db, disk, states } = subject;
-  await db.aset('before', 1);
-  disk.fail('write', code, { file: SEGMENT, times: 3 });
-  const refused = await refusal(() => db.aset('during', 2));
-  expect(refused.code).toBe('SLUICE_LOG_IO');
-  expect(db.get('during')).toBe(2);
-  expect(db.state).toBe('space');
-  await eventually(() => db.state === 'ok', 'there is room again');
-  expect(disk.hit('write')).toBe(3);
-  await db.aset('after', 3);
-  expect(states).toEqual(['space', 'ok']);
-  expect(await afterCrash(subject)).toEqual({ before: 1, during: 2, after: 3 });
-  expect(await db.close()).toEqual({ pending: 0 });
-});
+test.each(['ENOSPC', 'EDQUOT', 'EFBIG'])(
+  '%s on a write: no acknowledgement, state space, and it goes on by itself',
+  async (code) => {
+    const subject = await opened();
+    const { db, disk, states } = subject;
+    await db.aset('before', 1);
+    disk.fail('write', code, { file: SEGMENT, times: 3 });
+    const refused = await refusal(() => db.aset('during', 2));
+    expect(refused.code).toBe('SLUICE_LOG_IO');
+    expect(db.get('during')).toBe(2);
+    expect(db.state).toBe('space');
+    await eventually(() => db.state === 'ok', 'there is room again');
+    expect(disk.hit('write')).toBe(3);
+    await db.aset('after', 3);
+    expect(states).toEqual(['space', 'ok']);
+    expect(await afterCrash(subject)).toEqual({ before: 1, during: 2, after: 3 });
+    expect(await db.close()).toEqual({ pending: 0 });
+  },
+);
 
 test('a disk that takes a part and is then full leaves no part behind', async () => {
   const subject = await opened();
@@ -98,67 +101,73 @@ test('short writes alone change nothing', async () => {
   await db.close();
 });
 
-test.each(['write', 'datasync'] as const)('EIO of %s once: not acknowledged, written again in a new segment', async (operation) => {
-  const subject = await opened();
-  const { db, disk, states } = subject;
-  await db.aset('before', 1);
-  const [damaged] = readdirSync(`${subject.file}-log`).filter((name) => SEGMENT.test(name));
-  disk.fail(operation, 'EIO', { file: SEGMENT, times: 1 });
-  expect(await codeFrom(() => db.aset('during', 2))).toBe('SLUICE_LOG_IO');
-  const mark = disk.recorded.length;
-  await db.aset('after', 3);
-  // The file that failed is never written or synced again.
-  const later = disk.recorded.slice(mark).filter(({ file, operation }) => file === damaged && operation !== 'close');
-  expect(later).toEqual([]);
-  expect(states).toEqual(['degraded', 'ok']);
-  expect(db.stats()).toMatchObject({ logSegments: 2, syncFailures: operation === 'datasync' ? 1 : 0 });
-  expect(await afterCrash(subject)).toEqual({ before: 1, during: 2, after: 3 });
-  expect(await db.close()).toEqual({ pending: 0 });
-});
+test.each(['write', 'datasync'] as const)(
+  'EIO of %s once: not acknowledged, written again in a new segment',
+  async (operation) => {
+    const subject = await opened();
+    const { db, disk, states } = subject;
+    await db.aset('before', 1);
+    const [damaged] = readdirSync(`${subject.file}-log`).filter((name) => SEGMENT.test(name));
+    disk.fail(operation, 'EIO', { file: SEGMENT, times: 1 });
+    expect(await codeFrom(() => db.aset('during', 2))).toBe('SLUICE_LOG_IO');
+    const mark = disk.recorded.length;
+    await db.aset('after', 3);
+    // The file that failed is never written or synced again.
+    const later = disk.recorded.slice(mark).filter(({ file, operation }) => file === damaged && operation !== 'close');
+    expect(later).toEqual([]);
+    expect(states).toEqual(['degraded', 'ok']);
+    expect(db.stats()).toMatchObject({ logSegments: 2, syncFailures: operation === 'datasync' ? 1 : 0 });
+    expect(await afterCrash(subject)).toEqual({ before: 1, during: 2, after: 3 });
+    expect(await db.close()).toEqual({ pending: 0 });
+  },
+);
 
 test.each([
   ['write', 'EIO'],
   ['datasync', 'EIO'],
   ['create', 'EROFS'],
   ['syncDirectory', 'EIO'],
-] as const)('%s failing with %s for ever: failed, everybody is told once, reads are served', async (operation, code) => {
-  const subject = await opened({ ...MANUAL, log: { segmentBytes: 4_096 } });
-  const { db, disk, states } = subject;
-  await db.aset('before', 1);
-  await db.aflush();
-  // A segment that is full makes the next write create one.
-  await db.aset('filler', 'x'.repeat(5_000));
-  disk.fail(operation, code, operation === 'syncDirectory' ? {} : { file: SEGMENT });
-  const waiters = [
-    db.aset('during', 2),
-    db.aset('during too', 3),
-    db.adurable(),
-    db.aflush(),
-    db.afetchAll('SELECT 1'),
-    db.aexecute('SELECT 1'),
-  ].map((promise) => codeFrom(() => promise));
-  const codes = await Promise.all(waiters);
-  expect(codes.slice(0, 3).every((one) => one === 'SLUICE_LOG_IO' || one === 'SLUICE_FAILED')).toBe(true);
-  expect(codes.slice(3)).toEqual(['SLUICE_FAILED', 'SLUICE_FAILED', 'SLUICE_FAILED']);
-  await eventually(() => db.state === 'failed', 'the database gives up');
-  expect(states.at(-1)).toBe('failed');
-  expect(disk.hit(operation)).toBe(2);
-  expect(await codeFrom(() => db.set('x', 1))).toBe('SLUICE_FAILED');
-  expect(await codeFrom(() => db.aset('x', 1))).toBe('SLUICE_FAILED');
-  expect(await codeFrom(() => db.delete('before'))).toBe('SLUICE_FAILED');
-  expect(db.get('before')).toBe(1);
-  expect(db.get('during')).toBe(2);
-  expect(await db.aget('before')).toBe(1);
-  expect([...db.keys()]).toEqual(['before', 'during', 'during too', 'filler']);
-  expect(await db.afetchAll('SELECT key FROM data', [], { stale: true })).toEqual([{ key: 'before' }]);
-  const { pending } = await db.close();
-  expect(pending).toBe(3);
-  disk.heal();
-  const again = await open(subject.file, MANUAL);
-  expect(again.get('before')).toBe(1);
-  expect(again.get('filler')).toBe('x'.repeat(5_000));
-  await again.close();
-});
+] as const)(
+  '%s failing with %s for ever: failed, everybody is told once, reads are served',
+  async (operation, code) => {
+    const subject = await opened({ ...MANUAL, log: { segmentBytes: 4_096 } });
+    const { db, disk, states } = subject;
+    await db.aset('before', 1);
+    await db.aflush();
+    // A segment that is full makes the next write create one.
+    await db.aset('filler', 'x'.repeat(5_000));
+    disk.fail(operation, code, operation === 'syncDirectory' ? {} : { file: SEGMENT });
+    const waiters = [
+      db.aset('during', 2),
+      db.aset('during too', 3),
+      db.adurable(),
+      db.aflush(),
+      db.afetchAll('SELECT 1'),
+      db.aexecute('SELECT 1'),
+    ].map((promise) => codeFrom(() => promise));
+    const codes = await Promise.all(waiters);
+    expect(codes.slice(0, 3).every((one) => one === 'SLUICE_LOG_IO' || one === 'SLUICE_FAILED')).toBe(true);
+    expect(codes.slice(3)).toEqual(['SLUICE_FAILED', 'SLUICE_FAILED', 'SLUICE_FAILED']);
+    await eventually(() => db.state === 'failed', 'the database gives up');
+    expect(states.at(-1)).toBe('failed');
+    expect(disk.hit(operation)).toBe(2);
+    expect(await codeFrom(() => db.set('x', 1))).toBe('SLUICE_FAILED');
+    expect(await codeFrom(() => db.aset('x', 1))).toBe('SLUICE_FAILED');
+    expect(await codeFrom(() => db.delete('before'))).toBe('SLUICE_FAILED');
+    expect(db.get('before')).toBe(1);
+    expect(db.get('during')).toBe(2);
+    expect(await db.aget('before')).toBe(1);
+    expect([...db.keys()]).toEqual(['before', 'during', 'during too', 'filler']);
+    expect(await db.afetchAll('SELECT key FROM data', [], { stale: true })).toEqual([{ key: 'before' }]);
+    const { pending } = await db.close();
+    expect(pending).toBe(3);
+    disk.heal();
+    const again = await open(subject.file, MANUAL);
+    expect(again.get('before')).toBe(1);
+    expect(again.get('filler')).toBe('x'.repeat(5_000));
+    await again.close();
+  },
+);
 
 test('the folder that cannot be synced once: no acknowledgement on the strength of that segment', async () => {
   const subject = await opened();
@@ -236,24 +245,27 @@ test.each([
   ['datasync', SEGMENT],
   ['list', /./],
   ['syncDirectory', /-log$/],
-] as [Operation, RegExp][])('%s failing at open refuses it, and the next open has everything', async (operation, file) => {
-  const path = join(tempDir(), 'a.db');
-  const before = await open(path, { ...MANUAL, closeTimeoutMs: 0 });
-  await before.aset('a', 1);
-  await before.close();
-  const [segment] = readdirSync(`${path}-log`).filter((name) => SEGMENT.test(name));
-  // A torn tail, so that there is something to cut off.
-  writeFileSync(join(`${path}-log`, segment as string), 'torn', { flag: 'a' });
-  const disk = new FaultFileSystem();
-  disk.fail(operation, 'EIO', { file });
-  expect(await codeFrom(() => openOn(machine({ fileSystem: disk }), path, MANUAL))).toBe('SLUICE_LOG_IO');
-  expect(disk.hit(operation)).toBe(1);
-  expect(disk.count('unlink') + disk.count('rename')).toBe(0);
-  const after = await open(path, MANUAL);
-  expect(after.stats().recovered).toBe(1);
-  expect(after.get('a')).toBe(1);
-  await after.close();
-});
+] as [Operation, RegExp][])(
+  '%s failing at open refuses it, and the next open has everything',
+  async (operation, file) => {
+    const path = join(tempDir(), 'a.db');
+    const before = await open(path, { ...MANUAL, closeTimeoutMs: 0 });
+    await before.aset('a', 1);
+    await before.close();
+    const [segment] = readdirSync(`${path}-log`).filter((name) => SEGMENT.test(name));
+    // A torn tail, so that there is something to cut off.
+    writeFileSync(join(`${path}-log`, segment as string), 'torn', { flag: 'a' });
+    const disk = new FaultFileSystem();
+    disk.fail(operation, 'EIO', { file });
+    expect(await codeFrom(() => openOn(machine({ fileSystem: disk }), path, MANUAL))).toBe('SLUICE_LOG_IO');
+    expect(disk.hit(operation)).toBe(1);
+    expect(disk.count('unlink') + disk.count('rename')).toBe(0);
+    const after = await open(path, MANUAL);
+    expect(after.stats().recovered).toBe(1);
+    expect(after.get('a')).toBe(1);
+    await after.close();
+  },
+);
 
 test('a note that cannot be written is no reason not to open, and no lock stays behind', async () => {
   const path = join(tempDir(), 'a.db');

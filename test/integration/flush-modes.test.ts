@@ -1,6 +1,6 @@
 import { join } from 'node:path';
-import { expect, test } from 'vitest';
 import { type Database, type FlushOptions, open } from 'sluicedb';
+import { expect, test } from 'vitest';
 import { openOn } from '../../dist/db/open.js';
 import { lockFromOutside } from '../support/child.ts';
 import { codeFrom, eventually, refusal, settle } from '../support/eventually.ts';

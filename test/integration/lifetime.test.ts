@@ -1,6 +1,6 @@
 import { join } from 'node:path';
-import { expect, test } from 'vitest';
 import { open } from 'sluicedb';
+import { expect, test } from 'vitest';
 import { Child, lockFromOutside } from '../support/child.ts';
 import { codeFrom } from '../support/eventually.ts';
 import { tempDir } from '../support/temp-dir.ts';
@@ -53,24 +53,27 @@ test('an open database that has nothing to do does not keep the process alive', 
   expect(await child.end()).toMatchObject({ code: 0, output: 'idle\n', errors: '' });
 });
 
-test.each(['SIGTERM', 'SIGINT'] as const)('closeOnSignals drains on %s, then lets the signal end the process', async (signal) => {
-  const file = join(tempDir(), 'a.db');
-  const child = new Child(
-    `const db = await open(process.argv[2], { flush: { mode: 'manual' }, durability: 'memory' });
+test.each(['SIGTERM', 'SIGINT'] as const)(
+  'closeOnSignals drains on %s, then lets the signal end the process',
+  async (signal) => {
+    const file = join(tempDir(), 'a.db');
+    const child = new Child(
+      `const db = await open(process.argv[2], { flush: { mode: 'manual' }, durability: 'memory' });
      closeOnSignals(db);
      for (let i = 0; i < 1000; i++) db.set('k' + i, i);
      console.log('ready');
      setInterval(() => {}, 1000);`,
-    [file],
-  );
-  await child.says('ready');
-  child.process.kill(signal);
-  expect(await child.end()).toMatchObject({ code: null, signal, errors: '' });
-  const db = await open(file);
-  expect(db.stats().recovered).toBe(0);
-  expect(db.size).toBe(1_000);
-  await db.close();
-});
+      [file],
+    );
+    await child.says('ready');
+    child.process.kill(signal);
+    expect(await child.end()).toMatchObject({ code: null, signal, errors: '' });
+    const db = await open(file);
+    expect(db.stats().recovered).toBe(0);
+    expect(db.size).toBe(1_000);
+    await db.close();
+  },
+);
 
 test('closeOnSignals can be taken back', async () => {
   const db = await open(':memory:');

@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import Sqlite from 'better-sqlite3';
-import { expect, test } from 'vitest';
 import { open } from 'sluicedb';
+import { expect, test } from 'vitest';
 import { tempDir } from '../support/temp-dir.ts';
 
 /** What NanaSQLite leaves behind: Python's `json.dumps`, which puts spaces after colons and commas, and escapes. */
@@ -35,7 +35,9 @@ test('a file of NanaSQLite is read, written, and read by others afterwards', asy
   expect(db.get('')).toBe('the empty key');
   expect([db.get('number'), db.get('null'), db.get('text')]).toEqual([42, null, 'plain']);
   expect([db.has('null'), db.has('nothing')]).toEqual([true, false]);
-  const keys = WRITTEN.flatMap(([key]) => (key === null ? [] : [key])).sort((a, b) => Buffer.compare(Buffer.from(a), Buffer.from(b)));
+  const keys = WRITTEN.flatMap(([key]) => (key === null ? [] : [key])).sort((a, b) =>
+    Buffer.compare(Buffer.from(a), Buffer.from(b)),
+  );
   expect([...db.keys()]).toEqual(keys);
   expect(db.size).toBe(keys.length);
   expect(await db.asize()).toBe(keys.length);

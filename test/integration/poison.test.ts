@@ -1,6 +1,6 @@
 import { join } from 'node:path';
-import { expect, test } from 'vitest';
 import { type Database, type DeadLetterSummary, open } from 'sluicedb';
+import { expect, test } from 'vitest';
 import { tempDir } from '../support/temp-dir.ts';
 
 async function opened(): Promise<{ db: Database; file: string; dead: DeadLetterSummary[] }> {
@@ -55,7 +55,13 @@ test('rows that break a constraint die alone, the others are applied', async () 
     'SQLITE_CONSTRAINT_PRIMARYKEY',
     'SQLITE_CONSTRAINT_NOTNULL',
   ]);
-  expect(letters[0]).toMatchObject({ table: 'r', operation: 'append', key: null, attempts: 1, errorClass: 'permanent' });
+  expect(letters[0]).toMatchObject({
+    table: 'r',
+    operation: 'append',
+    key: null,
+    attempts: 1,
+    errorClass: 'permanent',
+  });
   expect(JSON.stringify(dead)).not.toContain('payload');
   balance(db);
   await db.close();

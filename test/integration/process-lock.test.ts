@@ -1,7 +1,7 @@
 import { symlinkSync } from 'node:fs';
 import { join } from 'node:path';
-import { expect, test } from 'vitest';
 import { open } from 'sluicedb';
+import { expect, test } from 'vitest';
 import { Child } from '../support/child.ts';
 import { codeFrom, refusal } from '../support/eventually.ts';
 import { tempDir } from '../support/temp-dir.ts';

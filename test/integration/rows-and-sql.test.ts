@@ -1,8 +1,8 @@
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
-import { expect, test } from 'vitest';
 import { open, type RowSchema } from 'sluicedb';
+import { expect, test } from 'vitest';
 import { codeFrom, refusal } from '../support/eventually.ts';
 import { tempDir } from '../support/temp-dir.ts';
 
@@ -25,7 +25,9 @@ test('a row is stored with the types that the values have', async () => {
     big: 2n ** 63n - 1n,
   });
   rows.append({ i: 2 ** 53, r: 3, big: -(2n ** 63n), a: 5, o: [] });
-  const found = await db.afetchAll('SELECT *, typeof(i) AS ti, typeof(r) AS tr, typeof(a) AS ta, typeof(b) AS tb FROM r');
+  const found = await db.afetchAll(
+    'SELECT *, typeof(i) AS ti, typeof(r) AS tr, typeof(a) AS ta, typeof(b) AS tb FROM r',
+  );
   expect(found).toEqual([
     {
       i: 1,
@@ -163,11 +165,18 @@ test('a schema is asked about each row, and its issues come back', async () => {
   rows.append({ room: 'a', celsius: 20 });
   const error = await refusal(() => rows.append({ room: 'b', celsius: -300 }));
   expect(error).toMatchObject({ code: 'SLUICE_VALIDATION', problems: ['celsius: is too cold', 'and odd'] });
-  expect(await codeFrom(() => rows.appendMany([{ room: 'c', celsius: 1 }, { room: 'd', celsius: -300 }]))).toBe(
-    'SLUICE_VALIDATION',
-  );
+  expect(
+    await codeFrom(() =>
+      rows.appendMany([
+        { room: 'c', celsius: 1 },
+        { room: 'd', celsius: -300 },
+      ]),
+    ),
+  ).toBe('SLUICE_VALIDATION');
   expect(await db.afetchAll('SELECT room FROM r')).toEqual([{ room: 'a' }]);
-  const later = { '~standard': { version: 1, vendor: 'x', validate: () => Promise.reject(new Error('late')) } } as const;
+  const later = {
+    '~standard': { version: 1, vendor: 'x', validate: () => Promise.reject(new Error('late')) },
+  } as const;
   const slow = db.rows('r', { schema: later as unknown as RowSchema<Record<string, unknown>> });
   expect(await codeFrom(() => slow.append({ room: 'e' }))).toBe('SLUICE_UNSUPPORTED');
   expect(await codeFrom(() => db.rows('r', { schema: {} as never }))).toBe('SLUICE_INVALID_OPTION');
@@ -224,7 +233,7 @@ test('stage takes DML only, one statement, and never a table of Sluice', async (
     'DELETE FROM `_sluice_dead_letters`',
     "DELETE FROM '_sluice_state'",
     'DELETE /* */ FROM /* " */ _Sluice_State',
-    'DELETE -- \'\n FROM _sluice_state',
+    "DELETE -- '\n FROM _sluice_state",
     "INSERT INTO t SELECT '''', owner FROM _sluice_state",
     'INSERT INTO t VALUES (1, 2)\0',
   ];
@@ -276,7 +285,9 @@ test('aexecute and the fetches take lists and names, and integers of any size', 
     changes: 2,
     lastInsertRowid: 2,
   });
-  expect(await db.aexecute('INSERT INTO t (a, b) VALUES (:a, @b) RETURNING id, a', { a: true, b: new Date(7) })).toEqual({
+  expect(
+    await db.aexecute('INSERT INTO t (a, b) VALUES (:a, @b) RETURNING id, a', { a: true, b: new Date(7) }),
+  ).toEqual({
     rows: [{ id: 3, a: 1 }],
     changes: 1,
     lastInsertRowid: 3,
@@ -287,10 +298,13 @@ test('aexecute and the fetches take lists and names, and integers of any size', 
     { id: 2, a: big, b: null },
     { id: 3, a: 1, b: 7 },
   ]);
-  expect(await db.afetchOne('SELECT id, a FROM t WHERE id = :id', { id: 2n ** 62n })).toEqual({ id: 2n ** 62n, a: 0.5 });
+  expect(await db.afetchOne('SELECT id, a FROM t WHERE id = :id', { id: 2n ** 62n })).toEqual({
+    id: 2n ** 62n,
+    a: 0.5,
+  });
   expect(await db.afetchOne('SELECT 1 WHERE 0')).toBeUndefined();
   expect(await db.afetchAll('SELECT id FROM t', [], { maxRows: 2 })).toHaveLength(2);
-  expect(await db.afetchOne("SELECT typeof(?) AS a, typeof(?) AS b", [1, 1.5])).toEqual({ a: 'integer', b: 'real' });
+  expect(await db.afetchOne('SELECT typeof(?) AS a, typeof(?) AS b', [1, 1.5])).toEqual({ a: 'integer', b: 'real' });
   await db.close();
 });
 
@@ -298,7 +312,14 @@ test('direct statements are refused with codes, and change nothing', async () =>
   const db = await opened();
   await db.aexecute('CREATE TABLE t (a INTEGER UNIQUE)');
   await db.aexecute('INSERT INTO t VALUES (1)');
-  const invalid = ['', 'BEGIN', ' /* */ COMMIT', 'PRAGMA user_version = 5', 'SELECT 1; SELECT 2', 'SELECT * FROM _sluice_state'];
+  const invalid = [
+    '',
+    'BEGIN',
+    ' /* */ COMMIT',
+    'PRAGMA user_version = 5',
+    'SELECT 1; SELECT 2',
+    'SELECT * FROM _sluice_state',
+  ];
   for (const sql of invalid) {
     expect(await codeFrom(() => db.aexecute(sql)), sql).toBe('SLUICE_INVALID_SQL');
     expect(await codeFrom(() => db.afetchAll(sql)), sql).toBe('SLUICE_INVALID_SQL');
@@ -309,9 +330,17 @@ test('direct statements are refused with codes, and change nothing', async () =>
     code: 'SLUICE_STORE',
     sqliteCode: 'SQLITE_CONSTRAINT_UNIQUE',
   });
-  expect(await refusal(() => db.aexecute('INSERT OR ROLLBACK INTO t VALUES (1)'))).toMatchObject({ code: 'SLUICE_STORE' });
-  expect(await refusal(() => db.aexecute('SELECT * FROM none'))).toMatchObject({ code: 'SLUICE_STORE', sqliteCode: 'SQLITE_ERROR' });
-  expect(await refusal(() => db.afetchAll('SELECT * FROM none'))).toMatchObject({ code: 'SLUICE_STORE', sqliteCode: 'SQLITE_ERROR' });
+  expect(await refusal(() => db.aexecute('INSERT OR ROLLBACK INTO t VALUES (1)'))).toMatchObject({
+    code: 'SLUICE_STORE',
+  });
+  expect(await refusal(() => db.aexecute('SELECT * FROM none'))).toMatchObject({
+    code: 'SLUICE_STORE',
+    sqliteCode: 'SQLITE_ERROR',
+  });
+  expect(await refusal(() => db.afetchAll('SELECT * FROM none'))).toMatchObject({
+    code: 'SLUICE_STORE',
+    sqliteCode: 'SQLITE_ERROR',
+  });
   expect(await codeFrom(() => db.aexecute('INSERT INTO t VALUES (?)', []))).toBe('SLUICE_STORE');
   expect(await codeFrom(() => db.aexecute('SELECT :a', { b: 1 }))).toBe('SLUICE_STORE');
   expect(await codeFrom(() => db.aexecute('SELECT ?', [2n ** 64n]))).toBe('SLUICE_INVALID_VALUE');
@@ -319,7 +348,9 @@ test('direct statements are refused with codes, and change nothing', async () =>
   for (const maxRows of [0, -1, 1.5, '2' as never]) {
     expect(await codeFrom(() => db.afetchAll('SELECT 1', [], { maxRows }))).toBe('SLUICE_INVALID_OPTION');
   }
-  expect(await codeFrom(() => db.afetchAll('SELECT 1', [], { stale: true, timeoutMs: 0 }))).toBe('SLUICE_INVALID_OPTION');
+  expect(await codeFrom(() => db.afetchAll('SELECT 1', [], { stale: true, timeoutMs: 0 }))).toBe(
+    'SLUICE_INVALID_OPTION',
+  );
   const endless = 'WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c) SELECT i FROM c';
   expect(await codeFrom(() => db.afetchAll(endless, [], { timeoutMs: 50 }))).toBe('SLUICE_TIMEOUT');
   expect(await db.afetchAll('SELECT a FROM t')).toEqual([{ a: 1 }]);

@@ -1,6 +1,6 @@
 import { join } from 'node:path';
-import { expect, test } from 'vitest';
 import { type Database, open, type ScanOptions } from 'sluicedb';
+import { expect, test } from 'vitest';
 import { openOn } from '../../dist/db/open.js';
 import { codeFrom } from '../support/eventually.ts';
 import { HeldClock } from '../support/held-clock.ts';
@@ -17,9 +17,28 @@ async function collect(db: Database, options: ScanOptions): Promise<[string, unk
 }
 
 /** Keys around the places where the order of UTF-16 and that of UTF-8 differ. */
-const KEYS = ['', '\0', 'a', 'a\0', 'aa', 'b', 'z', 'é', '\ud7ff', '\ue000', '\uffff', '\u{10000}', '😀', '😀a', '\u{10ffff}'];
+const KEYS = [
+  '',
+  '\0',
+  'a',
+  'a\0',
+  'aa',
+  'b',
+  'z',
+  'é',
+  '\ud7ff',
+  '\ue000',
+  '\uffff',
+  '\u{10000}',
+  '😀',
+  '😀a',
+  '\u{10ffff}',
+];
 
-function expected(model: Map<string, unknown>, { prefix, gt, gte, lt, lte, reverse, limit }: ScanOptions): [string, unknown][] {
+function expected(
+  model: Map<string, unknown>,
+  { prefix, gt, gte, lt, lte, reverse, limit }: ScanOptions,
+): [string, unknown][] {
   const kept = [...model]
     .filter(
       ([key]) =>
@@ -38,7 +57,14 @@ const RANGES: ScanOptions[] = [
   {},
   { limit: 0 },
   { limit: 3 },
-  ...KEYS.flatMap((key) => [{ prefix: key }, { gt: key }, { gte: key }, { lt: key }, { lte: key }, { gt: 'a', lte: key }]),
+  ...KEYS.flatMap((key) => [
+    { prefix: key },
+    { gt: key },
+    { gte: key },
+    { lt: key },
+    { lte: key },
+    { gt: 'a', lte: key },
+  ]),
 ];
 
 test.each(['staged over applied', 'staged over a cleared table', 'applied', 'staged'])(

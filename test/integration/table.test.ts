@@ -1,6 +1,6 @@
 import { join } from 'node:path';
-import { expect, test } from 'vitest';
 import { type Database, open } from 'sluicedb';
+import { expect, test } from 'vitest';
 import { codeFrom, refusal } from '../support/eventually.ts';
 import { tempDir } from '../support/temp-dir.ts';
 
@@ -179,10 +179,26 @@ test('what cannot be a key or a value is refused with its code, and changes noth
       () => db.agetMany([key]),
       () => db.deleteMany(['kept', key]),
       () => db.adeleteMany(['kept', key]),
-      () => db.setMany([['kept', 2], [key, 1]]),
-      () => db.asetMany([['kept', 2], [key, 1]]),
-      () => db.update([['kept', 2], [key, 1]]),
-      () => db.aupdate([['kept', 2], [key, 1]]),
+      () =>
+        db.setMany([
+          ['kept', 2],
+          [key, 1],
+        ]),
+      () =>
+        db.asetMany([
+          ['kept', 2],
+          [key, 1],
+        ]),
+      () =>
+        db.update([
+          ['kept', 2],
+          [key, 1],
+        ]),
+      () =>
+        db.aupdate([
+          ['kept', 2],
+          [key, 1],
+        ]),
     ]) {
       expect(await codeFrom(call)).toBe('SLUICE_INVALID_KEY');
     }
@@ -201,7 +217,8 @@ test('what cannot be a key or a value is refused with its code, and changes noth
       expect(await codeFrom(call)).toBe('SLUICE_INVALID_VALUE');
     }
   }
-  for (const entries of [null, 5, 'text'] as never[]) expect(await codeFrom(() => db.setMany(entries))).toMatch(/INVALID/);
+  for (const entries of [null, 5, 'text'] as never[])
+    expect(await codeFrom(() => db.setMany(entries))).toMatch(/INVALID/);
   expect(await codeFrom(() => db.scan({ limit: -1 }))).toBe('SLUICE_INVALID_OPTION');
   expect(await codeFrom(() => db.scan({ prefix: 'a', gt: 'b' }))).toBe('SLUICE_INVALID_OPTION');
   expect(await codeFrom(() => db.scan({ from: 'a' } as never))).toBe('SLUICE_INVALID_OPTION');
@@ -242,7 +259,12 @@ test('a table that SQL drops and makes again is read as it is', async () => {
   await db.aflush();
   expect([table.get('a'), await table.aget('a'), table.size, await table.asize()]).toEqual([1, 1, 1, 1]);
   await db.aexecute('DROP TABLE t');
-  expect([table.get('a'), await table.aget('a'), table.size, await table.asize()]).toEqual([undefined, undefined, 0, 0]);
+  expect([table.get('a'), await table.aget('a'), table.size, await table.asize()]).toEqual([
+    undefined,
+    undefined,
+    0,
+    0,
+  ]);
   expect([...table.keys()]).toEqual([]);
   table.set('b', 2);
   await db.aflush();

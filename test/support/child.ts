@@ -33,9 +33,7 @@ export class Child {
       this.errors += text.toString();
     });
     this.ended = new Promise((resolve) => {
-      this.process.on('close', (code, signal) =>
-        resolve({ code, signal, output: this.output, errors: this.errors }),
-      );
+      this.process.on('close', (code, signal) => resolve({ code, signal, output: this.output, errors: this.errors }));
     });
     onTestFinished(() => {
       this.process.kill('SIGKILL');

@@ -1,10 +1,14 @@
-import { expect } from 'vitest';
 import { SluiceError, type SluiceErrorCode } from 'sluicedb';
+import { expect } from 'vitest';
 
 const LIMIT_MS = 15_000;
 
 /** Waits until a condition holds, and fails if it never does. */
-export async function eventually(holds: () => boolean | Promise<boolean>, what: string, limitMs = LIMIT_MS): Promise<void> {
+export async function eventually(
+  holds: () => boolean | Promise<boolean>,
+  what: string,
+  limitMs = LIMIT_MS,
+): Promise<void> {
   const deadline = performance.now() + limitMs;
   while (!(await holds())) {
     if (performance.now() > deadline) throw new Error(`waited ${limitMs} ms in vain: ${what}`);

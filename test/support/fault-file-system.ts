@@ -54,7 +54,11 @@ export class FaultFileSystem implements FileSystem {
   fail(
     operation: Operation,
     code: string,
-    { skip = 0, times = Number.POSITIVE_INFINITY, file = /(?:)/ }: { skip?: number; times?: number; file?: RegExp } = {},
+    {
+      skip = 0,
+      times = Number.POSITIVE_INFINITY,
+      file = /(?:)/,
+    }: { skip?: number; times?: number; file?: RegExp } = {},
   ): void {
     this.#faults.push({ operation, code, skip, times, file });
   }

@@ -1,5 +1,5 @@
-import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { SluiceError } from 'sluicedb';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { backoffMs } from '../../dist/base/backoff.js';
 import { systemClock } from '../../dist/base/clock.js';
 import { OptionReader } from '../../dist/base/options.js';
@@ -22,7 +22,12 @@ function problemsOf(given: unknown): readonly string[] {
 describe('options', () => {
   test('nothing given is everything by default, and frozen', () => {
     const options = resolveOptions({}, false);
-    expect(options).toMatchObject({ table: 'data', durability: 'sync', flush: { mode: 'auto' }, closeTimeoutMs: 30_000 });
+    expect(options).toMatchObject({
+      table: 'data',
+      durability: 'sync',
+      flush: { mode: 'auto' },
+      closeTimeoutMs: 30_000,
+    });
     expect(Object.isFrozen(options)).toBe(true);
     expect(resolveOptions({}, true).durability).toBe('memory');
     expect(resolveOptions({ durability: 'os', flush: undefined }, true).durability).toBe('os');
@@ -55,7 +60,10 @@ describe('options', () => {
     [{ durabilty: 'os' }, "unknown option 'durabilty', did you mean 'durability'?"],
     [{ durability: 'Sync' }, "durability must be one of 'memory', 'os', 'interval', 'sync', 'applied', not 'Sync'"],
     [{ flush: { maxWrites: 10_000_001 } }, 'flush.maxWrites must be an integer from 1 to 10000000, not 10000001'],
-    [{ log: { segmentBytes: 8_192, maxBytes: 8_192 } }, 'log.maxBytes must be at least twice log.segmentBytes (8192), not 8192'],
+    [
+      { log: { segmentBytes: 8_192, maxBytes: 8_192 } },
+      'log.maxBytes must be at least twice log.segmentBytes (8192), not 8192',
+    ],
     [{ table: '' }, "table must be a non-empty string, not ''"],
     [{ constructor: 1 }, "unknown option 'constructor'"],
   ])('%j: %s', (given, problem) => {
@@ -73,7 +81,9 @@ describe('options', () => {
       false,
       'fallback',
     ]);
-    expect(() => reader.finish('here')).toThrow("here: yes must be true or false, not 'no'; text must be a string, not 1");
+    expect(() => reader.finish('here')).toThrow(
+      "here: yes must be true or false, not 'no'; text must be a string, not 1",
+    );
   });
 });
 
@@ -116,7 +126,10 @@ describe('waiting', () => {
     clock.advance(1);
     abort.abort();
     work.reject(new Error('late'));
-    await expect(waits).rejects.toMatchObject({ code: 'SLUICE_TIMEOUT', message: 'the work did not finish within 10 ms' });
+    await expect(waits).rejects.toMatchObject({
+      code: 'SLUICE_TIMEOUT',
+      message: 'the work did not finish within 10 ms',
+    });
     expect(calledOff).toBe(1);
   });
 

@@ -174,9 +174,12 @@ test.each([
   expect(checkStagedSql(sql)).toBe(table);
 });
 
-test.each(['SELECT 1', 'CREATE TEMP TRIGGER x AFTER INSERT ON t BEGIN SELECT 1; END', 'VACUUM', 'ANALYZE', ' explain select 1 ;'])(
-  '%s can be run directly',
-  (sql) => {
-    checkDirectSql(sql);
-  },
-);
+test.each([
+  'SELECT 1',
+  'CREATE TEMP TRIGGER x AFTER INSERT ON t BEGIN SELECT 1; END',
+  'VACUUM',
+  'ANALYZE',
+  ' explain select 1 ;',
+])('%s can be run directly', (sql) => {
+  checkDirectSql(sql);
+});
