@@ -2,7 +2,8 @@ import { join } from 'node:path';
 import { open } from 'sluicedb';
 import { expect, test } from 'vitest';
 import { openOn } from '../../dist/db/open.js';
-import { codeFrom, eventually } from '../support/eventually.ts';
+import { lockFromOutside } from '../support/child.ts';
+import { codeFrom, settle } from '../support/eventually.ts';
 import { machine, Threads } from '../support/machine.ts';
 import { tempDir } from '../support/temp-dir.ts';
 
@@ -178,10 +179,29 @@ test('a scan whose thread dies, or whose database is closed, ends with an error 
         for (const _ of sync);
       }),
     ).toBe('SLUICE_CLOSED');
-    await eventually(() => true, 'a turn has passed');
     await new Promise((resolve) => setTimeout(resolve, 20));
     expect(rejections).toEqual([]);
   } finally {
     process.off('unhandledRejection', note);
   }
+});
+
+test('a thread that is started again while the database is locked: waited for, by everybody', async () => {
+  const { db, threads, file, restarts } = await opened();
+  await db.aset('a', 1);
+  await db.aflush();
+  const unlock = await lockFromOutside(file);
+  await threads.writer.terminate();
+  const direct = codeFrom(() => db.aexecute('SELECT 1'));
+  await settle(3);
+  // Goes to the thread that is about to start, and cannot.
+  db.set('b', 2);
+  const flushed = db.aflush();
+  expect(await direct).toBe('SLUICE_STORE');
+  expect(db.state).not.toBe('failed');
+  await unlock();
+  await flushed;
+  expect(restarts.length).toBeGreaterThan(0);
+  expect(db.stats()).toMatchObject({ applied: 2, pending: 0, state: 'ok' });
+  await db.close();
 });

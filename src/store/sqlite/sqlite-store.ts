@@ -48,6 +48,7 @@ export class SqliteStore implements Store {
   readonly #readers: ReaderPool;
   #writer: WriterThread;
   #deaths = 0;
+  #starting: Promise<WriterThread> | undefined;
   #check = false;
 
   static async open(options: SqliteStoreOptions): Promise<SqliteStore> {
@@ -160,8 +161,16 @@ export class SqliteStore implements Store {
   }
 
   /** The writer thread, started again if it has died. What it had not committed, SQLite has rolled back. */
-  async #liveWriter(): Promise<WriterThread> {
-    if (!this.#writer.dead) return this.#writer;
+  #liveWriter(): Promise<WriterThread> {
+    if (this.#starting === undefined && this.#writer.dead) {
+      this.#starting = this.#restart().finally(() => {
+        this.#starting = undefined;
+      });
+    }
+    return this.#starting ?? Promise.resolve(this.#writer);
+  }
+
+  async #restart(): Promise<WriterThread> {
     if (++this.#deaths > DEATHS_MAX) {
       throw new StoreFailure('fatal', `the writer thread died ${DEATHS_MAX} times without applying anything`);
     }
@@ -170,9 +179,10 @@ export class SqliteStore implements Store {
     const writer = spawnWriter(this.#options);
     this.#writer = writer;
     try {
-      // Answered before any call that comes after it: the thread works through its calls in order.
       await writer.call('start', { path, owner, takeOver: false, check: this.#check });
     } catch (error) {
+      // It did not die by itself: a locked database, say, is no crash loop.
+      if (!(error instanceof ThreadDied)) this.#deaths--;
       await writer.terminate();
       throw error;
     }
