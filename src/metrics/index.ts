@@ -1,0 +1,14 @@
+/**
+ * Prometheus metrics of a database.
+ *
+ * @packageDocumentation
+ */
+export {
+  type MetricsHandler,
+  type MetricsServer,
+  metricsHandler,
+  type ServeMetricsOptions,
+  serveMetrics,
+} from './http.ts';
+export { createMetrics, type Metrics, type MetricsOptions } from './metrics.ts';
+export type { MetricsSource, MetricsStats } from './source.ts';

@@ -1,0 +1,253 @@
+import { basename } from 'node:path';
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
+import { SluiceError } from '../base/errors.ts';
+import { OptionReader, show } from '../base/options.ts';
+import type { EngineEvents } from '../engine/index.ts';
+import type { FlushEvents } from '../flush/index.ts';
+import {
+  BATCH_SIZE,
+  FAMILIES,
+  type Family,
+  FLUSH,
+  GROUP_SIZE,
+  type HistogramFamily,
+  LOG_SYNC,
+  LOG_WRITE,
+  PREFIX,
+} from './families.ts';
+import type { MetricsSource } from './source.ts';
+
+/** Options of {@link createMetrics}. */
+export interface MetricsOptions {
+  /**
+   * Where the metrics go. Several databases can share a registry, also with metrics of your own.
+   * @defaultValue a new registry
+   */
+  readonly registry?: Registry | undefined;
+  /**
+   * Value of the label `db`, which every series has. Not empty.
+   * @defaultValue the file name of the database, without folders
+   */
+  readonly db?: string | undefined;
+  /**
+   * Also put prom-client's metrics of the Node.js process into the registry, once, however many databases share it. They
+   * stay there.
+   * @defaultValue false
+   */
+  readonly processMetrics?: boolean | undefined;
+}
+
+/** The metrics of a database. */
+export interface Metrics {
+  readonly registry: Registry;
+  /** Takes the series of this database out of the registry. Does not close the database. */
+  close(): void;
+}
+
+/**
+ * Makes the metrics of a database. Writes pay nothing for them: counters are read when the registry is scraped, all in one
+ * go, so that what one scrape shows belongs together; durations are observed once per group commit and batch.
+ *
+ * A closed database keeps its last numbers here until {@link Metrics.close}. Opened again under the same label it takes
+ * the place of the closed one.
+ *
+ * Errors: `SLUICE_INVALID_OPTION`, also for a label that another open database has in this registry.
+ *
+ * @example
+ * ```ts
+ * import { open } from 'sluicedb';
+ * import { createMetrics } from 'sluicedb/metrics';
+ *
+ * const db = await open(':memory:');
+ * const metrics = createMetrics(db, { db: 'telemetry' });
+ * try {
+ *   await db.aset('a', 1);
+ *   console.log(await metrics.registry.metrics()); // … sluice_writes_accepted_total{db="telemetry"} 1 …
+ * } finally {
+ *   metrics.close();
+ *   await db.close();
+ * }
+ * ```
+ */
+export function createMetrics(db: MetricsSource, options: MetricsOptions = {}): Metrics {
+  const reader = new OptionReader(options);
+  const resolved = readMetricsOptions(reader, db);
+  reader.finish('createMetrics');
+  return attach(db, resolved);
+}
+
+/** @internal */
+export interface ResolvedMetricsOptions {
+  readonly registry: Registry;
+  readonly label: string;
+  readonly processMetrics: boolean;
+}
+
+/** @internal Reads the options that all doors to metrics share; the caller finishes. */
+export function readMetricsOptions(options: OptionReader, db: MetricsSource): ResolvedMetricsOptions {
+  const registry = options.any('registry');
+  const label = options.text('db', basename(db.path));
+  const processMetrics = options.boolean('processMetrics', false);
+  if (registry !== undefined && !isRegistry(registry)) {
+    options.refuse('registry', `must be a Registry of prom-client, not ${show(registry)}`);
+  }
+  if (label === '') options.refuse('db', 'must not be empty');
+  return { registry: (registry as Registry | undefined) ?? new Registry(), label, processMetrics };
+}
+
+/** @internal {@link createMetrics} with checked options. */
+export function attach(db: MetricsSource, { registry, label, processMetrics }: ResolvedMetricsOptions): Metrics {
+  const detach = boardOf(registry).add(label, db);
+  if (processMetrics && registry.getSingleMetric('process_cpu_seconds_total') === undefined) {
+    collectDefaultMetrics({ register: registry });
+  }
+  return { registry, close: detach };
+}
+
+/** Not `instanceof`: the application may have a prom-client of its own. */
+function isRegistry(value: unknown): boolean {
+  const registry = value as Partial<Registry> | null;
+  return typeof registry?.registerMetric === 'function' && typeof registry.getSingleMetric === 'function';
+}
+
+const boards = new WeakMap<Registry, Board>();
+
+/** The board of a registry; a new one for a registry that was cleared. */
+function boardOf(registry: Registry): Board {
+  let board = boards.get(registry);
+  if (board?.isRegistered !== true) {
+    board = new Board(registry);
+    boards.set(registry, board);
+  }
+  return board;
+}
+
+/** The families of one registry, and the databases that they are read from. */
+class Board {
+  readonly #registry: Registry;
+  readonly #sources = new Map<string, { readonly db: MetricsSource; readonly detach: () => void }>();
+  readonly #metrics = new Map<string, Counter | Gauge | Histogram>();
+  readonly #histograms: readonly Histogram[];
+
+  constructor(registry: Registry) {
+    this.#registry = registry;
+    for (const family of FAMILIES) this.#register(family.name, this.#metricOf(family));
+    this.#histograms = [LOG_WRITE, LOG_SYNC, GROUP_SIZE, FLUSH, BATCH_SIZE].map((family) =>
+      this.#register(family.name, histogramOf(family)),
+    );
+  }
+
+  /** Whether the registry still has what was put into it. */
+  get isRegistered(): boolean {
+    const name = `${PREFIX}build_info`;
+    return this.#registry.getSingleMetric(name) === this.#metrics.get(name);
+  }
+
+  /** Returns what takes the database out again. */
+  add(label: string, db: MetricsSource): () => void {
+    const before = this.#sources.get(label);
+    if (before !== undefined && before.db !== db && before.db.state !== 'closed') {
+      throw new SluiceError(
+        'SLUICE_INVALID_OPTION',
+        `createMetrics: another database has the label ${show(label)} in this registry; pass another one as the option db`,
+      );
+    }
+    before?.detach();
+
+    const labels = { db: label };
+    for (const histogram of this.#histograms) histogram.zero(labels);
+    const observe = ({ name }: HistogramFamily, value: number) => {
+      const histogram = this.#metrics.get(PREFIX + name) as Histogram;
+      if (Number.isFinite(value)) histogram.observe(labels, value);
+    };
+    const onCommit = (...[{ writes, writeMs, syncMs }]: EngineEvents['commit']) => {
+      if (writes > 0) {
+        observe(LOG_WRITE, writeMs / 1_000);
+        observe(GROUP_SIZE, writes);
+      }
+      if (syncMs !== undefined) observe(LOG_SYNC, syncMs / 1_000);
+    };
+    const onFlush = (...[{ writes, durationMs }]: FlushEvents['flush']) => {
+      observe(FLUSH, durationMs / 1_000);
+      observe(BATCH_SIZE, writes);
+    };
+    db.on('commit', onCommit);
+    db.on('flush', onFlush);
+
+    const detach = () => {
+      if (this.#sources.get(label)?.detach !== detach) return;
+      db.off('commit', onCommit);
+      db.off('flush', onFlush);
+      this.#sources.delete(label);
+      for (const histogram of this.#histograms) histogram.remove(labels);
+    };
+    this.#sources.set(label, { db, detach });
+    return detach;
+  }
+
+  #register<M extends Counter | Gauge | Histogram>(name: string, metric: M): M {
+    const full = PREFIX + name;
+    try {
+      this.#registry.registerMetric(metric);
+    } catch (cause) {
+      for (const done of this.#metrics.keys()) this.#registry.removeSingleMetric(done);
+      throw new SluiceError('SLUICE_INVALID_OPTION', `the registry has a metric ${full} that is not of Sluice`, {
+        cause,
+      });
+    }
+    this.#metrics.set(full, metric);
+    return metric;
+  }
+
+  /**
+   * A metric that is filled anew at every scrape, from totals. prom-client collects all metrics of a scrape without
+   * giving up the thread, so they agree with each other.
+   */
+  #metricOf(family: Family): Counter | Gauge {
+    const { type, name, help, label } = family;
+    const config = {
+      name: PREFIX + name,
+      help,
+      labelNames: label === undefined ? ['db'] : ['db', label],
+      registers: [],
+    };
+    if (type === 'counter') {
+      const counter: Counter = new Counter({
+        ...config,
+        collect: () => {
+          counter.reset();
+          this.#read(family, (labels, value) => {
+            if (value >= 0) counter.inc(labels, value);
+          });
+        },
+      });
+      return counter;
+    }
+    const gauge: Gauge = new Gauge({
+      ...config,
+      collect: () => {
+        gauge.reset();
+        this.#read(family, (labels, value) => gauge.set(labels, value));
+      },
+    });
+    return gauge;
+  }
+
+  /** Leaves out what is no number: prom-client would take it, and a 0 in its place would look like a restart. */
+  #read({ label, read }: Family, set: (labels: Record<string, string>, value: number) => void): void {
+    for (const [name, { db }] of this.#sources) {
+      const values = read(db.stats());
+      if (typeof values === 'number') {
+        if (Number.isFinite(values)) set({ db: name }, values);
+      } else if (label !== undefined) {
+        for (const [key, value] of Object.entries(values)) {
+          if (Number.isFinite(value)) set({ db: name, [label]: key }, value);
+        }
+      }
+    }
+  }
+}
+
+function histogramOf({ name, help, buckets }: HistogramFamily): Histogram {
+  return new Histogram({ name: PREFIX + name, help, buckets: [...buckets], labelNames: ['db'], registers: [] });
+}
