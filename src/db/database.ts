@@ -268,14 +268,19 @@ export class Database<T = unknown> extends Table<T> {
     if (!engine.admission.needsDrain) return;
     const drained = new Deferred<void>();
     const settle = () => drained.resolve();
-    const fail = () => void engine.acknowledgement().catch((error: unknown) => drained.reject(error));
+    const onState = ({ state }: { readonly state: State }) => {
+      if (state === 'failed') engine.acknowledgement().catch((error: unknown) => drained.reject(error));
+      else if (state === 'closed') drained.reject(new SluiceError('SLUICE_CLOSED', 'the database was closed'));
+    };
+    if (engine.health.state === 'failed') return engine.acknowledgement();
     this.#events.once('drain', settle);
-    engine.health.onFailed(fail);
+    this.#events.on('state', onState);
     flusher.request();
     try {
       await waitFor(drained.promise, 'adrain', wait, clock);
     } finally {
       this.#events.off('drain', settle);
+      this.#events.off('state', onState);
     }
   }
 
