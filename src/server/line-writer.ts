@@ -91,8 +91,13 @@ export class LineWriter {
     if (outcome !== 'taken') await this.#press(value, outcome);
   }
 
-  /** Counts a line that cannot be read. */
-  refuse(error: SluiceError): void {
+  /** Counts a line that could not even be read. */
+  skip(error: SluiceError): void {
+    this.#line++;
+    this.#refuse(error);
+  }
+
+  #refuse(error: SluiceError): void {
     this.rejected++;
     if (error.code === 'SLUICE_CONFLICT') this.#conflicts++;
     const { code, message } = error;
@@ -106,7 +111,7 @@ export class LineWriter {
     try {
       value = parseLine(line, this.#line === 1);
     } catch (error) {
-      this.refuse(ofTheLine(error));
+      this.#refuse(ofTheLine(error));
     }
     if (value === undefined) return undefined;
     const outcome = this.#offer(value);
@@ -122,7 +127,7 @@ export class LineWriter {
       return plenty ? 'taken' : 'high';
     } catch (error) {
       if (codeOf(error) === 'SLUICE_FULL') return 'full';
-      this.refuse(ofTheLine(error));
+      this.#refuse(ofTheLine(error));
       return 'taken';
     }
   }
