@@ -27,6 +27,15 @@ export class Deferred<T> {
 
 function ignore(): void {}
 
+/** Refuses a limit that cannot be one. Whoever accepts something and then waits checks it first. */
+export function checkWait({ timeoutMs }: WaitOptions = {}): void {
+  if (timeoutMs === undefined || (Number.isInteger(timeoutMs) && timeoutMs >= 1)) return;
+  throw new SluiceError(
+    'SLUICE_INVALID_OPTION',
+    `timeoutMs must be an integer of at least 1, not ${String(timeoutMs)}`,
+  );
+}
+
 /**
  * `promise`, given up on when the signal aborts or the time is over. The work behind it goes on: `onGiveUp` is where a
  * caller calls it off.
@@ -39,12 +48,7 @@ export function waitFor<T>(
   onGiveUp?: () => void,
 ): Promise<T> {
   if (signal === undefined && timeoutMs === undefined) return promise;
-  if (timeoutMs !== undefined && !(Number.isInteger(timeoutMs) && timeoutMs >= 1)) {
-    throw new SluiceError(
-      'SLUICE_INVALID_OPTION',
-      `timeoutMs must be an integer of at least 1, not ${String(timeoutMs)}`,
-    );
-  }
+  checkWait({ timeoutMs });
   return new Promise<T>((resolve, reject) => {
     const giveUp = (error: SluiceError) => {
       finish();
@@ -65,7 +69,10 @@ export function waitFor<T>(
       timer?.cancel();
       signal?.removeEventListener('abort', onAbort);
     };
-    if (signal?.aborted) return onAbort();
+    if (signal?.aborted) {
+      promise.catch(ignore);
+      return onAbort();
+    }
     signal?.addEventListener('abort', onAbort);
     promise.then(
       (value) => {

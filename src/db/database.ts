@@ -2,7 +2,7 @@ import type { EventEmitter } from 'eventemitter3';
 import { SluiceError } from '../base/errors.ts';
 import { type SqlValue, Target } from '../base/frame/index.ts';
 import { show } from '../base/options.ts';
-import { Deferred, type WaitOptions, waitFor } from '../base/waiting.ts';
+import { checkWait, type WaitOptions, waitFor } from '../base/waiting.ts';
 import type { DeadLetterCounters, DeadLetterQueue, RetryResult } from '../dlq/index.ts';
 import { bytesOfValues, type State } from '../engine/index.ts';
 import type { FlushResult } from '../flush/index.ts';
@@ -32,7 +32,10 @@ export interface QueryOptions extends WaitOptions {
 
 /** What `close` left behind. */
 export interface CloseResult {
-  /** Writes that were accepted and not applied. They are in the log (unless the level is `'memory'`), and are applied at the next open. */
+  /**
+   * Writes that were accepted and not applied. They are in the log, and are applied at the next open; those that are not,
+   * because the level is `'memory'` or the disk of the log did not take them, are lost.
+   */
   readonly pending: number;
 }
 
@@ -124,6 +127,7 @@ export class Database<T = unknown> extends Table<T> {
     this.#queue = queue;
     this.#events = events;
     this.#release = release;
+    this.#checkShape(options.table);
     this.#tables.set(options.table, this as unknown as Table<never>);
     events.on('flush', ({ superseded }) => {
       queue.counters.superseded += superseded;
@@ -190,6 +194,7 @@ export class Database<T = unknown> extends Table<T> {
 
   /** Stages a statement; resolves when it is as safe as the durability level says. */
   async astage(sql: string, parameters: readonly unknown[] = [], wait?: WaitOptions): Promise<void> {
+    checkWait(wait);
     const { engine, clock } = this.core;
     const target = this.#stagedTarget(sql);
     const values = listOf(parameters);
@@ -212,8 +217,8 @@ export class Database<T = unknown> extends Table<T> {
    * `sqliteCode`, where SQLite says no; `SLUICE_TIMEOUT` and `SLUICE_ABORTED` while it waits for its turn.
    */
   async aexecute(sql: string, parameters: SqlParameters = [], wait: WaitOptions = {}): Promise<ExecuteResult> {
-    this.core.assertOpen();
-    checkDirectSql(sql);
+    this.core.engine.assertAccepting();
+    checkDirectSql(sql, 'write');
     const values = parametersOf(parameters);
     await this.core.flusher.barrier('aexecute', wait);
     this.#directStatements++;
@@ -226,7 +231,7 @@ export class Database<T = unknown> extends Table<T> {
    */
   async afetchAll<R = SqlRow>(sql: string, parameters: SqlParameters = [], options: QueryOptions = {}): Promise<R[]> {
     this.core.assertOpen();
-    checkDirectSql(sql);
+    checkDirectSql(sql, 'read');
     const { stale = false, maxRows, signal, timeoutMs } = options;
     const values = parametersOf(parameters);
     if (!stale) await this.core.flusher.barrier('the query', { signal, timeoutMs });
@@ -247,6 +252,7 @@ export class Database<T = unknown> extends Table<T> {
 
   /** Resolves when everything accepted before the call is as safe as the durability level says. */
   async adurable(wait: WaitOptions = {}): Promise<void> {
+    this.core.assertOpen();
     return waitFor(this.core.engine.acknowledgement(false), 'adurable', wait, this.core.clock);
   }
 
@@ -265,23 +271,9 @@ export class Database<T = unknown> extends Table<T> {
   async adrain(wait: WaitOptions = {}): Promise<void> {
     const { engine, flusher, clock } = this.core;
     this.core.assertOpen();
-    if (!engine.admission.needsDrain) return;
-    const drained = new Deferred<void>();
-    const settle = () => drained.resolve();
-    const onState = ({ state }: { readonly state: State }) => {
-      if (state === 'failed') engine.acknowledgement().catch((error: unknown) => drained.reject(error));
-      else if (state === 'closed') drained.reject(new SluiceError('SLUICE_CLOSED', 'the database was closed'));
-    };
-    if (engine.health.state === 'failed') return engine.acknowledgement();
-    this.#events.once('drain', settle);
-    this.#events.on('state', onState);
-    flusher.request();
-    try {
-      await waitFor(drained.promise, 'adrain', wait, clock);
-    } finally {
-      this.#events.off('drain', settle);
-      this.#events.off('state', onState);
-    }
+    const drained = engine.admission.whenDrained();
+    if (engine.admission.needsDrain) flusher.request();
+    await waitFor(drained, 'adrain', wait, clock);
   }
 
   /** Whether it would be kind to wait for room: see {@link Database.adrain}. */
@@ -299,13 +291,13 @@ export class Database<T = unknown> extends Table<T> {
 
   /** Applies dead letters again, oldest first: those with the given ids, or all. A newer write of the same key is never overwritten. */
   async aretryDlq(ids: readonly number[] | 'all' = 'all'): Promise<RetryResult> {
-    this.core.assertOpen();
+    this.core.engine.assertAccepting();
     return this.#queue.retry(ids);
   }
 
   /** Deletes dead letters for good: those with the given ids, or all. Resolves to how many. */
   async aclearDlq(ids: readonly number[] | 'all' = 'all'): Promise<number> {
-    this.core.assertOpen();
+    this.core.engine.assertAccepting();
     return this.#queue.clear(ids);
   }
 

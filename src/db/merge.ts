@@ -1,5 +1,5 @@
 import type { SqlValue } from '../base/frame/index.ts';
-import type { Encoded, SealedGeneration } from '../engine/index.ts';
+import type { Encoded, ReadonlyGeneration } from '../engine/index.ts';
 import type { CountOverlay, Entry, KeyRange } from '../store/store.ts';
 import { compareKeys, inRange } from './keys.ts';
 
@@ -12,7 +12,7 @@ export interface Overlay {
 }
 
 export function overlayOf(
-  generations: readonly SealedGeneration[],
+  generations: readonly ReadonlyGeneration[],
   appliedSeq: number,
   table: string,
   range: KeyRange = {},

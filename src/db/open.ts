@@ -1,11 +1,11 @@
 import { randomUUID } from 'node:crypto';
 import { rmSync } from 'node:fs';
-import { mkdtemp, realpath } from 'node:fs/promises';
+import { mkdtemp, readlink, realpath } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, dirname, join, resolve } from 'node:path';
 import { EventEmitter } from 'eventemitter3';
 import { type Clock, systemClock } from '../base/clock.ts';
-import { codeOf, SluiceError } from '../base/errors.ts';
+import { codeOf, messageOf, SluiceError } from '../base/errors.ts';
 import type { FileSystem } from '../base/file-system.ts';
 import { nodeFileSystem } from '../base/node-file-system.ts';
 import { show } from '../base/options.ts';
@@ -73,13 +73,21 @@ export async function openOn<T = unknown>(machine: Machine, path: string, given:
   return openFile(machine, await realFile(path), options, async () => {});
 }
 
+/** Folders of the `:memory:` databases that are open. */
+const temporary = new Set<string>();
+
+function removeTemporary(): void {
+  for (const folder of temporary) rmSync(folder, { recursive: true, force: true });
+}
+
 async function openTemporary<T>(machine: Machine, options: ResolvedOptions): Promise<Database<T>> {
   const folder = await mkdtemp(join(tmpdir(), 'sluice-'));
-  const remove = () => rmSync(folder, { recursive: true, force: true });
-  process.once('exit', remove);
+  if (temporary.size === 0) process.on('exit', removeTemporary);
+  temporary.add(folder);
   const release = async () => {
-    process.off('exit', remove);
     await machine.fileSystem.removeDirectory(folder);
+    temporary.delete(folder);
+    if (temporary.size === 0) process.off('exit', removeTemporary);
   };
   try {
     return await openFile(machine, join(folder, 'memory.db'), options, release);
@@ -136,12 +144,13 @@ async function openFile<T>(
     }
     if (engine.pending > 0) flusher.request();
     else if (store.facts.durable) engine.releaseLog();
-    emit('recovered', recovery.report);
+    // Nobody can listen before they have the database.
+    setImmediate(() => emit('recovered', recovery.report));
     return db;
   } catch (error) {
     await store?.close();
     lock.release();
-    throw error;
+    throw codeOf(error)?.startsWith('E') ? logNotReady(directory, error) : error;
   }
 }
 
@@ -196,6 +205,15 @@ async function makeLogFolder(fileSystem: FileSystem, directory: string): Promise
   }
 }
 
+/** What the disk said during recovery. */
+function logNotReady(directory: string, cause: unknown): SluiceError {
+  return new SluiceError(
+    'SLUICE_LOG_IO',
+    `the log in ${directory} cannot be read or repaired: ${messageOf(cause)}. Nothing was replayed or deleted: repair the disk and open again`,
+    { cause },
+  );
+}
+
 /** The file with all links resolved, so that two names of one file are one database. */
 async function realFile(path: string): Promise<string> {
   const absolute = resolve(path);
@@ -204,6 +222,9 @@ async function realFile(path: string): Promise<string> {
   } catch (error) {
     if (codeOf(error) !== 'ENOENT') throw notOpened(absolute, error);
   }
+  // A link whose file is not there yet: SQLite will make the file it names, so the log belongs beside that one.
+  const target = await readlink(absolute).catch(() => undefined);
+  if (target !== undefined) return realFile(resolve(dirname(absolute), target));
   try {
     return join(await realpath(dirname(absolute)), basename(absolute));
   } catch (error) {

@@ -102,7 +102,7 @@ export interface FlushOptions {
   /**
    * - `'auto'` by age, count or bytes, whichever comes first
    * - `'immediate'` after each write (what gathers during one flush is the next)
-   * - `'count'` when `maxWrites` writes are staged
+   * - `'count'` when `maxWrites` writes are staged, or staging or the log is filling up
    * - `'time'` `intervalMs` after the first staged write
    * - `'manual'` only when asked: `aflush`, a query, close
    *

@@ -2,7 +2,7 @@ import { Writable } from 'node:stream';
 import { SluiceError } from '../base/errors.ts';
 import { type SqlValue, Target } from '../base/frame/index.ts';
 import { OptionReader, show } from '../base/options.ts';
-import { type WaitOptions, waitFor } from '../base/waiting.ts';
+import { checkWait, type WaitOptions, waitFor } from '../base/waiting.ts';
 import { bytesOfValues } from '../engine/index.ts';
 import { toSqlValue } from './codec.ts';
 import type { Core } from './core.ts';
@@ -98,6 +98,7 @@ export class Rows<T extends object = Record<string, unknown>> {
   /** Appends a row; resolves when it is as safe as the durability level says. */
   aappend(row: T, wait?: WaitOptions): Promise<void> {
     try {
+      checkWait(wait);
       const { target, values } = this.#prepare(row);
       const { engine } = this.#core;
       const append = () => {
@@ -122,6 +123,7 @@ export class Rows<T extends object = Record<string, unknown>> {
 
   /** Appends several rows, each a write of its own, waiting for room where needed; resolves when all are safe. */
   async aappendMany(rows: Iterable<T>, wait?: WaitOptions): Promise<void> {
+    checkWait(wait);
     const { engine, clock } = this.#core;
     for (const { target, values } of [...rows].map((row) => this.#prepare(row))) {
       const bytes = bytesOfValues(values);

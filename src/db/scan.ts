@@ -13,7 +13,7 @@ const PAGE_ROWS = 256;
  */
 export function* scanEntries(core: Core, table: string, range: KeyRange): Generator<Entry, void, undefined> {
   core.assertOpen();
-  const generations = core.engine.snapshot();
+  const generations = core.engine.generations();
   const scan = core.store.sync.scan(table, range);
   const age = limitAge(core, scan);
   try {
@@ -37,7 +37,7 @@ export async function* scanEntriesAsync(
   range: KeyRange,
 ): AsyncGenerator<Entry, void, undefined> {
   core.assertOpen();
-  const generations = core.engine.snapshot();
+  const generations = core.engine.generations();
   const scan = await core.store.scan(table, range);
   const age = limitAge(core, scan);
   try {

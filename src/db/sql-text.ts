@@ -16,6 +16,7 @@ const OUT_OF_REACH: readonly string[] = [...TRANSACTION, 'ATTACH', 'DETACH', 'PR
 /** Checks a statement that is to be written behind; returns the table it is about, where it says so plainly. */
 export function checkStagedSql(sql: unknown): string | null {
   const tokens = oneStatement(sql);
+  refuseOwnTables(tokens);
   const verb = tokens.findIndex(({ kind, text }) => kind === 'word' && DML.includes(text));
   const first = tokens[0]?.text;
   if (verb < 0 || (verb > 0 && first !== 'WITH')) {
@@ -26,9 +27,11 @@ export function checkStagedSql(sql: unknown): string | null {
   return tableOf(tokens.slice(verb));
 }
 
-/** Checks a statement that is to be run at once. */
-export function checkDirectSql(sql: unknown): asserts sql is string {
-  const first = oneStatement(sql)[0];
+/** Checks a statement that is to be run at once. Sluice's own tables may be read, with SQL as with anything else. */
+export function checkDirectSql(sql: unknown, purpose: 'read' | 'write'): asserts sql is string {
+  const tokens = oneStatement(sql);
+  if (purpose === 'write') refuseOwnTables(tokens);
+  const first = tokens[0];
   if (first === undefined) throw invalid('there is no statement in the text');
   if (first.kind === 'word' && OUT_OF_REACH.includes(first.text)) {
     throw invalid(`${first.text} would change the connection that all writes go through: it cannot be run here`);
@@ -37,12 +40,15 @@ export function checkDirectSql(sql: unknown): asserts sql is string {
 
 /** Checks a statement that is only to read, for somebody who may not be trusted. */
 export function checkQuerySql(sql: unknown): asserts sql is string {
-  const first = oneStatement(sql)[0];
+  const tokens = oneStatement(sql);
+  // Dead letters hold what was written, which is not for everybody.
+  refuseOwnTables(tokens);
+  const first = tokens[0];
   if (first?.kind === 'word' && QUERIES.includes(first.text)) return;
   throw invalid(`only SELECT, WITH, VALUES and EXPLAIN can be queried, not ${first?.text ?? 'an empty text'}`);
 }
 
-/** The tokens of a text with one statement that leaves Sluice's own tables alone. */
+/** The tokens of a text with one statement. */
 function oneStatement(sql: unknown): Token[] {
   if (typeof sql !== 'string') throw invalid(`the statement must be a string, not ${show(sql)}`);
   if (!sql.isWellFormed() || sql.includes('\0')) throw invalid('the statement must be well-formed Unicode without NUL');
@@ -51,9 +57,13 @@ function oneStatement(sql: unknown): Token[] {
   if (end >= 0 && tokens.slice(end).some(({ text }) => text !== ';')) {
     throw invalid('there is more than one statement in the text: make a call for each');
   }
-  const own = tokens.find(({ kind, text }) => kind !== 'other' && text.toUpperCase().startsWith('_SLUICE_'));
-  if (own !== undefined) throw invalid(`${own.text} belongs to Sluice`);
   return end < 0 ? tokens : tokens.slice(0, end);
+}
+
+function refuseOwnTables(tokens: readonly Token[]): void {
+  // A string too: SQLite takes 'a name' for a name where it needs one.
+  const own = tokens.find(({ kind, text }) => kind !== 'other' && text.toUpperCase().startsWith('_SLUICE_'));
+  if (own !== undefined) throw invalid(`${own.text} belongs to Sluice and can only be read`);
 }
 
 /** `INSERT [OR …] INTO t`, `REPLACE INTO t`, `UPDATE [OR …] t`, `DELETE FROM t`. */

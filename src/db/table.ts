@@ -1,7 +1,7 @@
 import { SluiceError } from '../base/errors.ts';
 import type { SqlValue } from '../base/frame/index.ts';
 import { show } from '../base/options.ts';
-import { type WaitOptions, waitFor } from '../base/waiting.ts';
+import { checkWait, type WaitOptions, waitFor } from '../base/waiting.ts';
 import { bytesOfGroup, bytesOfPut, type Encoded, type GroupMember, TableTarget } from '../engine/index.ts';
 import { decodeValue, encodeValue } from './codec.ts';
 import type { Core } from './core.ts';
@@ -131,6 +131,7 @@ export class Table<T = unknown> {
     return this.#admitted(
       bytesOfPut(key, ''),
       async () => {
+        this.core.engine.assertAccepting();
         const before = this.#lookup([key], true);
         this.core.engine.delete(this.#target, key);
         const [[value]] = await Promise.all([before, this.core.engine.acknowledgement()]);
@@ -172,6 +173,7 @@ export class Table<T = unknown> {
 
   /** Writes several entries, each a write of its own; resolves when all are safe. */
   async aupdate(entries: Entries<T>, wait?: WaitOptions): Promise<void> {
+    checkWait(wait);
     const { engine } = this.core;
     for (const { key, value } of this.#encodeAll(entries)) {
       const bytes = bytesOfPut(key, value as Encoded);
@@ -235,6 +237,7 @@ export class Table<T = unknown> {
     return this.#admitted(
       bytesOfGroup(members),
       async () => {
+        engine.assertAccepting();
         const before = this.#lookup(wanted, true);
         if (wanted.length === 1) engine.delete(this.#target, wanted[0] as string);
         else engine.group(members);
@@ -261,14 +264,14 @@ export class Table<T = unknown> {
   get size(): number {
     this.core.assertOpen();
     const { engine, store } = this.core;
-    return store.sync.count(this.name, countOverlay(overlayOf(engine.snapshot(), engine.appliedSeq, this.name)));
+    return store.sync.count(this.name, countOverlay(overlayOf(engine.generations(), engine.appliedSeq, this.name)));
   }
 
   /** How many keys there are, counted by a reader thread. */
   async asize(wait: WaitOptions = {}): Promise<number> {
     this.core.assertOpen();
     const { engine, store, flusher, clock } = this.core;
-    const overlay = countOverlay(overlayOf(engine.snapshot(), engine.appliedSeq, this.name));
+    const overlay = countOverlay(overlayOf(engine.generations(), engine.appliedSeq, this.name));
     // Both halves must be of the same moment: no batch goes down while SQLite counts.
     return waitFor(flusher.holdFor(store.count(this.name, overlay)), 'asize', wait, clock);
   }
@@ -356,6 +359,7 @@ export class Table<T = unknown> {
   }
 
   #acknowledged(bytes: number, write: () => boolean, wait: WaitOptions | undefined): Promise<void> {
+    checkWait(wait);
     const { engine } = this.core;
     if (engine.admission.hasRoom(bytes)) {
       write();
@@ -373,6 +377,7 @@ export class Table<T = unknown> {
 
   /** Runs a write as soon as there is room for it: now, if there is. */
   #admitted<R>(bytes: number, write: () => Promise<R>, wait: WaitOptions = {}): Promise<R> {
+    checkWait(wait);
     const { engine } = this.core;
     const done = engine.admission.hasRoom(bytes) ? write() : engine.whenRoom(bytes, write, wait);
     return this.#settle(done, wait);

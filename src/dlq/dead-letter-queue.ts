@@ -55,12 +55,13 @@ export class DeadLetterQueue {
       for await (const page of this.#pages(ids)) {
         for (const outcome of await this.#store.retry(page)) {
           this.counters.superseded += outcome.superseded;
-          if (outcome.result === 'applied') result.applied++;
-          else if (outcome.result === 'failed') result.failed++;
+          if (outcome.result === 'applied') {
+            result.applied++;
+            this.counters.retried++;
+          } else if (outcome.result === 'failed') result.failed++;
           else result.superseded++;
         }
       }
-      this.counters.retried += result.applied;
       return result;
     });
   }
@@ -69,8 +70,11 @@ export class DeadLetterQueue {
   clear(ids: readonly number[] | 'all'): Promise<number> {
     return this.#oneAtATime(async () => {
       let cleared = 0;
-      for await (const page of this.#pages(ids)) cleared += await this.#store.clear(page);
-      this.counters.cleared += cleared;
+      for await (const page of this.#pages(ids)) {
+        const gone = await this.#store.clear(page);
+        this.counters.cleared += gone;
+        cleared += gone;
+      }
       return cleared;
     });
   }

@@ -1,6 +1,6 @@
 import type { Clock } from '../base/clock.ts';
 import { SluiceError } from '../base/errors.ts';
-import { Deferred, type WaitOptions, waitFor } from '../base/waiting.ts';
+import { checkWait, Deferred, type WaitOptions, waitFor } from '../base/waiting.ts';
 
 export interface AdmissionOptions {
   readonly maxBytes: number;
@@ -11,6 +11,9 @@ export interface AdmissionOptions {
   readonly maxBlockMs: number;
   readonly maxWaiting: number;
 }
+
+/** Well below what SQLite takes for one row (https://sqlite.org/limits.html), whatever the characters are. */
+const WRITE_BYTES_MAX = 256 * 1024 * 1024;
 
 interface Waiter {
   readonly bytes: number;
@@ -26,9 +29,14 @@ export class Admission {
   readonly #clock: Clock;
   readonly #onDrain: () => void;
   readonly #waiting: Waiter[] = [];
+  readonly #writeBytesMax: number;
   readonly #highBytes: number;
   readonly #highEntries: number;
   #needsDrain = false;
+  #drained: Deferred<void> | undefined;
+  #ended: SluiceError | undefined;
+  /** Set while a write is made whose turn has come: room was kept for it, and who waits behind it does not count. */
+  #serving = false;
   /** Set while the log has no room, whatever staging has. */
   logFull = false;
   bytes = 0;
@@ -39,6 +47,7 @@ export class Admission {
     this.#options = options;
     this.#clock = clock;
     this.#onDrain = onDrain;
+    this.#writeBytesMax = Math.min(options.maxBytes, WRITE_BYTES_MAX);
     this.#highBytes = options.maxBytes * options.highWaterRatio;
     this.#highEntries = options.maxEntries * options.highWaterRatio;
   }
@@ -62,13 +71,13 @@ export class Admission {
 
   /** Refuses a write that there is no room for now, or never. */
   check(bytes: number): void {
-    if (bytes > this.#options.maxBytes) {
+    if (bytes > this.#writeBytesMax) {
       throw new SluiceError(
         'SLUICE_INVALID_VALUE',
-        `a write of ${bytes} bytes is larger than all of staging: split it, or raise staging.maxBytes (${this.#options.maxBytes})`,
+        `a write of ${bytes} bytes is more than the ${this.#writeBytesMax} that one write may have: split it, or raise staging.maxBytes (up to ${WRITE_BYTES_MAX} of it count)`,
       );
     }
-    if (this.hasRoom(bytes)) return;
+    if (this.#serving || this.hasRoom(bytes)) return;
     this.refused++;
     this.#needsDrain = true;
     throw fullError();
@@ -103,6 +112,8 @@ export class Admission {
     const low = this.bytes <= this.#highBytes / 2 && this.entries <= this.#highEntries / 2;
     if (this.#needsDrain && low && this.#waiting.length === 0) {
       this.#needsDrain = false;
+      this.#drained?.resolve();
+      this.#drained = undefined;
       this.#onDrain();
     }
   }
@@ -112,9 +123,9 @@ export class Admission {
    * the room is given.
    */
   async whenRoom<T>(bytes: number, use: () => T | Promise<T>, wait: WaitOptions): Promise<T> {
+    checkWait(wait);
     const { whenFull, maxWaiting, maxBlockMs } = this.#options;
-    if (whenFull === 'reject' || this.#waiting.length >= maxWaiting || bytes > this.#options.maxBytes)
-      this.check(bytes);
+    if (whenFull === 'reject' || this.#waiting.length >= maxWaiting || bytes > this.#writeBytesMax) this.check(bytes);
     this.#needsDrain = true;
     const waiter: Waiter = { bytes, admitted: new Deferred() };
     this.#waiting.push(waiter);
@@ -127,14 +138,29 @@ export class Admission {
     const used = waiter.admitted.promise.then(() => {
       this.bytes -= bytes;
       this.entries--;
-      return use();
+      this.#serving = true;
+      try {
+        return use();
+      } finally {
+        this.#serving = false;
+      }
     });
     const timeoutMs = wait.timeoutMs ?? maxBlockMs;
     return waitFor(used, 'waiting for room', { signal: wait.signal, timeoutMs }, this.#clock, leave);
   }
 
-  /** Turns away everybody who waits. */
-  reject(error: SluiceError): void {
+  /** Resolves when there is plenty of room, at once if there is. */
+  async whenDrained(): Promise<void> {
+    if (!this.#needsDrain) return;
+    if (this.#ended !== undefined) throw this.#ended;
+    this.#drained ??= new Deferred();
+    await this.#drained.promise;
+  }
+
+  /** There will be no more room: turns away everybody who waits. */
+  end(error: SluiceError): void {
+    this.#ended = error;
+    this.#drained?.reject(error);
     for (const waiter of this.#waiting.splice(0)) waiter.admitted.reject(error);
   }
 

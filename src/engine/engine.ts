@@ -5,7 +5,14 @@ import type { Random } from '../base/random.ts';
 import { Deferred, type WaitOptions } from '../base/waiting.ts';
 import { Admission, type AdmissionOptions } from './admission.ts';
 import type { Emit, EngineEvents } from './events.ts';
-import { type Encoded, Generation, type SealedGeneration, type Staged, TableTarget } from './generation.ts';
+import {
+  type Encoded,
+  Generation,
+  type ReadonlyGeneration,
+  type SealedGeneration,
+  type Staged,
+  TableTarget,
+} from './generation.ts';
 import { GroupCommit, type GroupCommitOptions, type LogDurability } from './group-commit.ts';
 import type { Health } from './health.ts';
 import type { AppendLog } from './log/index.ts';
@@ -65,8 +72,8 @@ const GENERATION_WRITES = 50_000;
  * happens below is the flush's business, which takes sealed generations away and reports what became of them.
  *
  * A write is in the open generation and in the open frame from the moment its call returns. The frame goes to the log
- * with the next group commit; the generation is sealed by the flush (or a scan) and dropped when its writes are applied
- * or dead, so a read that looks through the generations, newest first, and then into the store misses nothing.
+ * with the next group commit; the generation is sealed by the flush (or at its full size) and dropped when its writes are
+ * applied or dead, so a read that looks through the generations, newest first, and then into the store misses nothing.
  */
 export class Engine {
   readonly counters = { accepted: 0, recovered: 0, applied: 0, coalesced: 0, deadLettered: 0, bytesAccepted: 0 };
@@ -75,6 +82,8 @@ export class Engine {
   readonly health: Health;
   /** Called after each write, to see whether it is time to flush. */
   onAccepted: () => void = () => {};
+  /** Called when somebody waits until everything accepted so far is applied. */
+  onAwaited: () => void = () => {};
 
   readonly #options: EngineOptions;
   readonly #clock: Clock;
@@ -210,6 +219,7 @@ export class Engine {
       case 'memory':
         return RESOLVED;
       case 'applied':
+        if (this.pending > 0) this.onAwaited();
         return this.whenApplied(this.#lastSeq, mustLive);
       default:
         return (this.commit as GroupCommit).acknowledgement();
@@ -236,10 +246,13 @@ export class Engine {
     return undefined;
   }
 
-  /** The generations that are not applied, oldest first, with everything accepted so far: the open one is sealed. */
-  snapshot(): readonly SealedGeneration[] {
-    this.seal();
-    return [...this.#sealed];
+  /**
+   * The generations that are not applied, oldest first. The last one is open: who reads it later may find newer writes in
+   * it, never fewer. (Sealing it instead would make a generation of each write where somebody scans after each write, and
+   * every read looks through all of them.)
+   */
+  generations(): readonly ReadonlyGeneration[] {
+    return [...this.#sealed, this.#open];
   }
 
   // ── flush ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -252,23 +265,26 @@ export class Engine {
     this.#open = new Generation(this.#lastSeq + 1);
   }
 
-  /** Sealed generations, oldest first, as many as fit into one batch, at least one. */
-  nextBatch(maxWrites: number, maxBytes: number): readonly SealedGeneration[] {
+  /**
+   * The oldest sealed generations, as many as fit into one batch and are in the log, at least one; none where nothing is
+   * sealed. Waits for the first to be logged, but for no other: what is applied makes room in a log that is full.
+   */
+  async nextBatch(maxWrites: number, maxBytes: number): Promise<readonly SealedGeneration[]> {
+    const first = this.#sealed[0];
+    if (first === undefined) return [];
+    await this.commit?.reached(first.lastSeq);
+    const loggedSeq = this.commit?.acknowledgedSeq ?? this.#lastSeq;
     const batch: Generation[] = [];
     let writes = 0;
     let bytes = 0;
     for (const generation of this.#sealed) {
       writes += generation.writes;
       bytes += generation.bytes;
-      if (batch.length > 0 && (writes > maxWrites || bytes > maxBytes)) break;
+      const fits = batch.length === 0 || (writes <= maxWrites && bytes <= maxBytes);
+      if (!fits || generation.lastSeq > loggedSeq) break;
       batch.push(generation);
     }
     return batch;
-  }
-
-  /** Resolves when everything up to `seq` is in the log, so that it may be flushed. */
-  logged(seq: number): Promise<void> {
-    return this.commit?.reached(seq) ?? RESOLVED;
   }
 
   /** The store has applied everything up to `seq`. */
@@ -320,7 +336,7 @@ export class Engine {
   /** Accepts nothing any more. */
   stopIntake(): void {
     this.#accepting = false;
-    this.admission.reject(closedError());
+    this.admission.end(closedError());
   }
 
   /** To be called with an idle flush: syncs and closes the log. */
@@ -342,9 +358,14 @@ export class Engine {
     return new GroupCommit(this.#log, source, options, this.#lastSeq, env);
   }
 
-  #admit(bytes: number): void {
+  /** Throws where no write can be accepted, whatever room there is. */
+  assertAccepting(): void {
     if (!this.#accepting) throw closedError();
     if (this.health.state === 'failed') throw this.#failedError();
+  }
+
+  #admit(bytes: number): void {
+    this.assertAccepting();
     this.admission.check(bytes);
   }
 
@@ -424,6 +445,7 @@ export class Engine {
     this.admission.logFull = this.#log.bytes >= this.#options.logMaxBytes;
     if (!this.admission.logFull) this.admission.admitWaiting();
     else if (this.pending === 0) this.commit?.seal();
+    else this.onAccepted();
   }
 
   #settleAppliedWaiters(seq: number, dead: readonly number[]): void {
@@ -440,7 +462,7 @@ export class Engine {
   #fail(): void {
     const error = this.#failedError();
     this.commit?.stop(error);
-    this.admission.reject(error);
+    this.admission.end(error);
     for (const { done } of this.#appliedWaiters.splice(0)) done.reject(error);
   }
 

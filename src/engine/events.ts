@@ -7,7 +7,10 @@ export type State = 'ok' | 'degraded' | 'space' | 'failed' | 'closing' | 'closed
 export interface EngineEvents {
   /** Room again after `set` had returned `false`. */
   drain: [];
-  /** A group commit was handed to the system, and synced where `syncedMs` is given. */
+  /**
+   * A group commit was handed to the system, and synced where `syncMs` is given. At `'interval'` a sync mostly comes later
+   * and by itself, with no writes and no bytes.
+   */
   commit: [
     { readonly writes: number; readonly bytes: number; readonly writeMs: number; readonly syncMs: number | undefined },
   ];

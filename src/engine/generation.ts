@@ -28,14 +28,17 @@ export class TableTarget extends Target {
   }
 }
 
-/** A sealed generation: nothing can be added any more. */
-export interface SealedGeneration {
-  readonly firstSeq: number;
+/** A generation as reads see it. */
+export interface ReadonlyGeneration {
   readonly lastSeq: number;
+  stage(table: string): ReadonlyStage | undefined;
+}
+
+/** A sealed generation: nothing can be added any more. */
+export interface SealedGeneration extends ReadonlyGeneration {
   readonly writes: number;
   readonly bytes: number;
   readonly frames: readonly Frame[];
-  stage(table: string): ReadonlyStage | undefined;
 }
 
 export interface ReadonlyStage {

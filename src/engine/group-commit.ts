@@ -2,6 +2,7 @@ import { backoffMs } from '../base/backoff.ts';
 import type { Clock } from '../base/clock.ts';
 import { SluiceError } from '../base/errors.ts';
 import type { Frame } from '../base/frame/index.ts';
+import { Pause } from '../base/pause.ts';
 import type { Random } from '../base/random.ts';
 import { Deferred } from '../base/waiting.ts';
 import type { Emit, EngineEvents } from './events.ts';
@@ -62,6 +63,7 @@ export class GroupCommit {
   readonly #options: GroupCommitOptions;
   readonly #health: Health;
   readonly #clock: Clock;
+  readonly #pause: Pause;
   readonly #random: Random;
   readonly #emit: Emit<EngineEvents>;
 
@@ -76,7 +78,7 @@ export class GroupCommit {
   #releaseSeq = 0;
   #syncTimer = false;
   #stopped = false;
-  #wakeUp: (() => void) | undefined;
+  #closing = false;
   syncs = 0;
   syncFailures = 0;
 
@@ -93,8 +95,14 @@ export class GroupCommit {
     this.#acknowledgedSeq = startSeq;
     this.#health = env.health;
     this.#clock = env.clock;
+    this.#pause = new Pause(env.clock);
     this.#random = env.random;
     this.#emit = env.emit;
+  }
+
+  /** Everything up to here is as safe as the level says. */
+  get acknowledgedSeq(): number {
+    return this.#acknowledgedSeq;
   }
 
   /** Recovery has found everything up to `seq` in the log, and synced it. */
@@ -144,9 +152,11 @@ export class GroupCommit {
     this.#start();
   }
 
-  /** Writes and syncs what is left, and ends. */
+  /** Writes and syncs what is left, and ends. What the disk does not take now, it is not asked to take again. */
   async close(): Promise<void> {
+    this.#closing = true;
     this.#syncDue = true;
+    this.#pause.cutShort();
     this.#start();
     await this.#running;
     this.#stopped = true;
@@ -156,7 +166,7 @@ export class GroupCommit {
   /** Ends without another attempt: everybody who waits is told why. */
   stop(error: SluiceError): void {
     this.#stopped = true;
-    this.#wakeUp?.();
+    this.#pause.cutShort();
     for (const group of this.#groups) group.acknowledged?.reject(error);
     for (const { reached } of this.#awaited.splice(0)) reached.reject(error);
   }
@@ -191,8 +201,13 @@ export class GroupCommit {
           return;
         }
         this.#health.trouble('log', error.failure === 'space' ? 'space' : 'degraded', error);
-        if (error.failure !== 'io')
-          await this.#pause(backoffMs(++attempt, BACKOFF_FIRST_MS, BACKOFF_MAX_MS, this.#random));
+        if (this.#closing) {
+          this.stop(
+            new SluiceError('SLUICE_CLOSED', `the database was closed before the log was safe: ${error.message}`),
+          );
+        } else if (error.failure !== 'io') {
+          await this.#pause.wait(backoffMs(++attempt, BACKOFF_FIRST_MS, BACKOFF_MAX_MS, this.#random));
+        }
       }
       this.#source.onLogChange();
     } while (this.#hasWork() || (this.#log.hasWaiting && !this.#stopped));
@@ -216,12 +231,11 @@ export class GroupCommit {
     const bytes = await this.#log.write();
     const written = this.#clock.elapsed();
     const sync = this.#options.durability === 'sync' || this.#syncDue;
-    if (sync && this.#log.hasUnsynced) {
-      await this.#sync();
-    }
+    const synced = sync && this.#log.hasUnsynced;
+    if (synced) await this.#sync();
     this.#syncDue = false;
-    if (bytes > 0) {
-      const syncMs = sync ? this.#clock.elapsed() - written : undefined;
+    if (bytes > 0 || synced) {
+      const syncMs = synced ? this.#clock.elapsed() - written : undefined;
       this.#emit('commit', { writes: lastSeq - this.#acknowledgedSeq, bytes, writeMs: written - start, syncMs });
     }
     this.#acknowledge(lastSeq);
@@ -290,17 +304,6 @@ export class GroupCommit {
       },
       { hold: true },
     );
-  }
-
-  async #pause(delayMs: number): Promise<void> {
-    await new Promise<void>((resolve) => {
-      const timer = this.#clock.after(delayMs, resolve, { hold: true });
-      this.#wakeUp = () => {
-        timer.cancel();
-        resolve();
-      };
-    });
-    this.#wakeUp = undefined;
   }
 }
 

@@ -11,5 +11,12 @@ export {
   type Outcome,
 } from './engine.ts';
 export type { Emit, EngineEvents, State } from './events.ts';
-export { type Encoded, type ReadonlyStage, type SealedGeneration, type Staged, TableTarget } from './generation.ts';
+export {
+  type Encoded,
+  type ReadonlyGeneration,
+  type ReadonlyStage,
+  type SealedGeneration,
+  type Staged,
+  TableTarget,
+} from './generation.ts';
 export { Health } from './health.ts';

@@ -1,7 +1,8 @@
 import { backoffMs } from '../base/backoff.ts';
 import type { Clock, Timer } from '../base/clock.ts';
+import { Pause } from '../base/pause.ts';
 import type { Random } from '../base/random.ts';
-import { type WaitOptions, waitFor } from '../base/waiting.ts';
+import { Deferred, type WaitOptions, waitFor } from '../base/waiting.ts';
 import type { Emit, Engine, SealedGeneration } from '../engine/index.ts';
 import { type BatchResult, type FailureClass, type Store, StoreFailure } from '../store/store.ts';
 import type { FlushEvents } from './events.ts';
@@ -56,14 +57,15 @@ export class Flusher {
   readonly #store: Store;
   readonly #options: FlusherOptions;
   readonly #clock: Clock;
+  readonly #pause: Pause;
   readonly #random: Random;
   readonly #emit: Emit<FlushEvents>;
   readonly #holds = new Set<Promise<unknown>>();
   #target = 0;
   #running: Promise<void> | undefined;
   #timer: Timer | undefined;
-  #wakeUp: (() => void) | undefined;
   #stopped = false;
+  readonly #stopping = new Deferred<void>();
 
   flushes = 0;
   retries = 0;
@@ -82,9 +84,11 @@ export class Flusher {
     this.#store = store;
     this.#options = options;
     this.#clock = env.clock;
+    this.#pause = new Pause(env.clock);
     this.#random = env.random;
     this.#emit = env.emit;
     engine.onAccepted = () => this.#onAccepted();
+    engine.onAwaited = () => this.request();
     engine.health.onFailed(() => this.#stop());
   }
 
@@ -107,12 +111,18 @@ export class Flusher {
   /** Starts a flush of everything accepted so far, now or right after the one that runs. */
   request(): void {
     this.#target = this.#engine.lastSeq;
+    this.#start();
+  }
+
+  #start(): void {
     if (this.#stopped) return;
     this.#timer?.cancel();
     this.#timer = undefined;
     this.#running ??= this.#run().finally(() => {
       this.#running = undefined;
-      this.#onAccepted();
+      // Somebody may have asked between the last look at the target and here.
+      if (this.#engine.appliedSeq < this.#target) this.#start();
+      else this.#onAccepted();
     });
   }
 
@@ -132,19 +142,21 @@ export class Flusher {
 
   #stop(): void {
     this.#stopped = true;
+    this.#stopping.resolve();
     this.#timer?.cancel();
-    this.#wakeUp?.();
+    this.#pause.cutShort();
   }
 
-  /** On the hot path: after every write. */
+  /** On the hot path: after every write. What holds writes back starts a flush, or a count might never be reached. */
   #onAccepted(): void {
     if (this.#running !== undefined || this.#stopped || this.#engine.pending === 0) return;
     const { mode, intervalMs, maxWrites, maxBytes } = this.#options;
     if (mode === 'manual') return;
+    const { pending, admission } = this.#engine;
     const full =
       mode === 'immediate' ||
-      (mode !== 'time' && this.#engine.pending >= maxWrites) ||
-      (mode === 'auto' && this.#engine.admission.bytes >= maxBytes);
+      (mode !== 'time' && (pending >= maxWrites || admission.isHigh || admission.logFull)) ||
+      (mode === 'auto' && admission.bytes >= maxBytes);
     if (full) {
       this.request();
     } else if (mode !== 'count' && this.#timer === undefined) {
@@ -157,17 +169,22 @@ export class Flusher {
     await Promise.resolve();
     while (!this.#stopped && this.#engine.appliedSeq < this.#target) {
       this.#engine.seal();
-      const batch = this.#engine.nextBatch(BATCH_WRITES, BATCH_BYTES);
+      const batch = await this.#nextBatch();
       const last = batch.at(-1);
       if (last === undefined) return;
-      try {
-        await this.#engine.logged(last.lastSeq);
-      } catch {
-        // The log has failed, and the engine with it: everybody who waits has been told.
-        return;
-      }
       if (this.#holds.size > 0) await Promise.allSettled(this.#holds);
       await this.#applyUntilDone(batch, last.lastSeq);
+    }
+  }
+
+  async #nextBatch(): Promise<readonly SealedGeneration[]> {
+    const stopped = this.#stopping.promise.then(() => []);
+    try {
+      // A log that waits for room must not keep the flush from ending.
+      return await Promise.race([this.#engine.nextBatch(BATCH_WRITES, BATCH_BYTES), stopped]);
+    } catch {
+      // The log has failed, and the engine with it: everybody who waits has been told.
+      return [];
     }
   }
 
@@ -210,13 +227,6 @@ export class Flusher {
     this.retries++;
     this.#engine.health.trouble('flush', failure === 'space' ? 'space' : 'degraded', error);
     this.#emit('retry', { failure, attempt, delayMs, error });
-    await new Promise<void>((resolve) => {
-      const timer = this.#clock.after(delayMs, resolve, { hold: true });
-      this.#wakeUp = () => {
-        timer.cancel();
-        resolve();
-      };
-    });
-    this.#wakeUp = undefined;
+    await this.#pause.wait(delayMs);
   }
 }

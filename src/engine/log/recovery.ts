@@ -124,9 +124,11 @@ export class Recovery {
     const stamp = now.toISOString().replaceAll(/[:.]/g, '-');
     const path = (name: string) => join(directory, name);
     for (const name of foreign) await fileSystem.rename(path(name), path(`${name}.set-aside-${stamp}`));
-    for (const { name } of damage?.lost ?? []) await fileSystem.rename(path(name), path(`${name}.corrupt-${stamp}`));
+    // The copy first, and the newest first: the segments that tell what is damaged are there until all of it is safe.
     if (damage?.cut !== undefined)
       await fileSystem.copy(path(damage.cut.name), path(`${damage.cut.name}.corrupt-${stamp}`));
+    for (const { name } of [...(damage?.lost ?? [])].reverse())
+      await fileSystem.rename(path(name), path(`${name}.corrupt-${stamp}`));
     for (const name of remove) await fileSystem.unlink(path(name));
     for (const { name, length, end } of keep) {
       const file = await fileSystem.openExisting(path(name));
@@ -188,9 +190,11 @@ async function makePlan(options: RecoveryOptions): Promise<Plan> {
     else own.push(segment);
   }
   const highestNumber = names.reduce((highest, name) => Math.max(highest, segmentNumber(name) as number), 0);
-  // A header that never reached the disk: only the newest segment can have one, and then nothing was in it.
-  const empty = own.filter(({ header, damaged }, i) => header === undefined && !damaged && i === own.length - 1);
-  const candidates = own.filter((segment) => !empty.includes(segment));
+  // Headers that never reached the disk: only the newest segments can have one, each a try to make the next, and then
+  // nothing was in them.
+  const newest = own.findLastIndex(({ header, damaged }) => header !== undefined || damaged);
+  const candidates = own.slice(0, newest + 1);
+  const empty = own.slice(newest + 1);
   const { keep, damage, end } = longestPrefix(candidates, options.appliedSeq);
   const last = keep.at(-1);
   const tornBytes = last === undefined || damage !== undefined ? 0 : last.length - last.end;
@@ -242,14 +246,14 @@ async function scanSegment(options: RecoveryOptions, name: string): Promise<Segm
     );
   }
   if (header === undefined) {
-    // The first frame already promises that the header was synced.
+    // The header is synced before the first frame is written: whatever lies behind a bad one says that it was good.
     return {
       name,
       number,
       header,
       length: bytes.length,
       end: bytes.length,
-      damaged: isPromised(bytes, 0, salt),
+      damaged: bytes.subarray(SEGMENT_HEADER_BYTES).some((byte) => byte !== 0),
       first: 1,
       last: 0,
     };

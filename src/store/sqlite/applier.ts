@@ -1,5 +1,5 @@
 import { FrameReader, Kind } from '../../base/frame/index.ts';
-import { type Batch, type BatchResult, type RetryOutcome, StoreFailure } from '../store.ts';
+import { type Batch, type BatchResult, type DeadLetterSummary, type RetryOutcome, StoreFailure } from '../store.ts';
 import { Catalog, type KeyTable } from './catalog.ts';
 import { type Connection, quote, type Statement } from './connection.ts';
 import { copyGroup, copyOf, DeadLetters, type WriteCopy } from './dead-letters.ts';
@@ -12,6 +12,8 @@ interface Counts {
   coalesced: number;
   superseded: number;
   dead: number;
+  /** Of the dead ones, those that a later write of the same batch has superseded: they have no entry any more. */
+  outlived: readonly DeadLetterSummary[];
 }
 
 /** A statement took the whole transaction with it (`RAISE(ROLLBACK)`, `OR ROLLBACK`). */
@@ -51,7 +53,8 @@ const ENDED_TRANSACTION: Classified = {
  * 2. A run of puts and deletes on plain tables is coalesced: the newest write of each key is applied. If SQLite refuses
  *    it, the write it stood for is tried next. Everything else ends the run first.
  * 3. SQLite's ABORT undoes the failing statement alone, so a poison row costs a catch, not a savepoint. Savepoints are
- *    for what may leave a part of itself behind: the user's own SQL, tables with triggers (`RAISE(FAIL)`), groups.
+ *    for what may leave a part of itself behind: the user's own SQL, tables whose writes may run a trigger (`RAISE(FAIL)`),
+ *    groups.
  * 4. A write that takes the transaction with it is condemned and the batch run again without it; if COMMIT is refused,
  *    the batch is halved, each half with its own watermark, until the guilty write stands alone.
  *
@@ -68,6 +71,8 @@ export class Applier {
   readonly #advance: Statement;
   readonly #run = new Run();
   #counts: Counts = noCounts();
+  /** Where the batch began. */
+  #afterSeq = 0;
 
   constructor(db: Connection, owner: string) {
     this.#db = db;
@@ -91,15 +96,12 @@ export class Applier {
         `the database stands at write ${state.appliedSeq}, the batch begins after ${batch.afterSeq}: something else has written to it`,
       );
     }
+    this.#afterSeq = batch.afterSeq;
     this.#counts = begun ? (JSON.parse(state.batchResult) as Counts) : noCounts();
     if (state.appliedSeq < batch.lastSeq) this.#applyRange(batch, state.appliedSeq, batch.lastSeq, new Map());
-    const { applied, coalesced, superseded, dead } = this.#counts;
-    return {
-      applied,
-      coalesced,
-      superseded,
-      dead: dead === 0 ? [] : this.#dead.summaries(batch.afterSeq, batch.lastSeq),
-    };
+    const { applied, coalesced, superseded, dead, outlived } = this.#counts;
+    const left = dead === outlived.length ? [] : this.#dead.summaries(batch.afterSeq, batch.lastSeq);
+    return { applied, coalesced, superseded, dead: [...outlived, ...left].sort((a, b) => a.seq - b.seq) };
   }
 
   /** Applies dead letters again, each in a transaction of its own. */
@@ -224,14 +226,18 @@ export class Applier {
     } catch (error) {
       return this.#verdict(error, seq, true);
     }
-    this.#counts.superseded += this.#dead.supersede(table, key, seq);
+    this.#supersede(this.#dead.supersede(table, key, seq));
     return undefined;
   }
 
   /** Applies one write; returns why SQLite will never take it, if so. Nothing of a refused write is left behind. */
   #attempt(write: WriteCopy): Classified | undefined {
     const guarded = this.#mayLeaveParts(write);
-    if (guarded) this.#db.exec('SAVEPOINT one_write');
+    const before = this.#counts;
+    if (guarded) {
+      this.#counts = { ...before };
+      this.#db.exec('SAVEPOINT one_write');
+    }
     try {
       this.#perform(write);
       if (!this.#db.inTransaction) throw new TransactionLost(write.seq, ENDED_TRANSACTION);
@@ -241,6 +247,9 @@ export class Applier {
       if (error instanceof TransactionLost) throw error;
       const verdict = this.#verdict(error, write.seq, isOwnStatement(write));
       if (guarded) this.#db.exec('ROLLBACK TO one_write; RELEASE one_write');
+      // Undone with it: the entries that its first members had superseded, and the tables that they had made.
+      this.#counts = before;
+      if (write.kind === Kind.group) this.#catalog.forget();
       return verdict;
     }
   }
@@ -260,15 +269,15 @@ export class Applier {
       case Kind.putText:
       case Kind.putBlob:
         this.#catalog.keyTable(table).put.run(write.key, write.value);
-        this.#counts.superseded += this.#dead.supersede(table, write.key, write.seq);
+        this.#supersede(this.#dead.supersede(table, write.key, write.seq));
         return;
       case Kind.delete:
         this.#catalog.keyTable(table).delete.run(write.key);
-        this.#counts.superseded += this.#dead.supersede(table, write.key, write.seq);
+        this.#supersede(this.#dead.supersede(table, write.key, write.seq));
         return;
       case Kind.clear:
         this.#catalog.keyTable(table).clear.run();
-        this.#counts.superseded += this.#dead.supersedeTable(table, write.seq);
+        this.#supersede(this.#dead.supersedeTable(table, write.seq));
         return;
       case Kind.ensure:
         return this.#ensure(table, JSON.parse(write.statement as string) as Record<string, string>);
@@ -303,7 +312,14 @@ export class Applier {
 
   #mayLeaveParts(write: WriteCopy): boolean {
     if (write.kind === Kind.group || write.kind === Kind.stage || write.kind === Kind.ensure) return true;
-    return write.table !== null && this.#catalog.hasTriggers(write.table);
+    return write.table !== null && this.#catalog.mayTrigger(write.table);
+  }
+
+  #supersede(letters: readonly DeadLetterSummary[]): void {
+    if (letters.length === 0) return;
+    this.#counts.superseded += letters.length;
+    const own = letters.filter(({ seq }) => seq > this.#afterSeq);
+    this.#counts.outlived = [...this.#counts.outlived, ...own];
   }
 
   #die(write: WriteCopy, error: Classified): void {
@@ -389,5 +405,5 @@ function isOwnStatement(write: WriteCopy): boolean {
 }
 
 function noCounts(): Counts {
-  return { applied: 0, coalesced: 0, superseded: 0, dead: 0 };
+  return { applied: 0, coalesced: 0, superseded: 0, dead: 0, outlived: [] };
 }

@@ -8,7 +8,6 @@ export interface KeyTable {
    * user's. Only here can nobody tell a coalesced write from one that was overwritten.
    */
   readonly plain: boolean;
-  readonly triggers: boolean;
   readonly put: Statement;
   readonly delete: Statement;
   readonly clear: Statement;
@@ -69,10 +68,8 @@ export class Catalog {
       this.#db.exec(`CREATE TABLE ${table} (key TEXT PRIMARY KEY, value TEXT)`);
       this.forget();
     }
-    const triggers = this.hasTriggers(name);
     const made: KeyTable = {
-      triggers,
-      plain: !triggers && this.#isPlain(name),
+      plain: !this.mayTrigger(name) && this.#isPlain(name),
       put: this.#db.prepare(
         `INSERT INTO ${table} (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value`,
       ),
@@ -83,10 +80,11 @@ export class Catalog {
     return made;
   }
 
-  hasTriggers(name: string): boolean {
+  /** Whether a write to the table may run a trigger: one of its own, or one that a foreign key's action leads to. */
+  mayTrigger(name: string): boolean {
     let found = this.#triggers.get(name);
     if (found === undefined) {
-      found = (this.#triggersOn.get(name) as number) > 0;
+      found = (this.#triggersOn.get(name) as number) > 0 || (this.#referencesTo.get(name) as number) > 0;
       this.#triggers.set(name, found);
     }
     return found;
@@ -108,6 +106,6 @@ export class Catalog {
       indexes: number;
     };
     const body = /\(\s*"?key"?\s+TEXT\s+PRIMARY\s+KEY\s*,\s*"?value"?\s+TEXT\s*\)\s*$/i;
-    return indexes === 0 && body.test(sql) && (this.#referencesTo.get(name) as number) === 0;
+    return indexes === 0 && body.test(sql);
   }
 }

@@ -56,6 +56,8 @@ const SUMMARY_COLUMNS = `id, seq, table_name AS "table", operation, key, accepte
   first_failed_at AS firstFailedAt, last_failed_at AS lastFailedAt, attempts, error_class AS errorClass,
   error_code AS errorCode, error_message AS errorMessage`;
 
+const NONE: DeadLetterSummary[] = [];
+
 /**
  * The dead-letter table as the writer works on it: always inside the caller's transaction. A write is kept as a frame
  * of its own, so that a retry applies exactly what was accepted.
@@ -76,9 +78,11 @@ export class DeadLetters {
          attempts, error_class, error_code, error_message, write)
        VALUES (?, ?, ?, ?, ?, ?, ?, 1, ?, ?, ?, ?)`,
     );
-    this.#deleteOlder = db.prepare('DELETE FROM _sluice_dead_letters WHERE table_name = ? AND key = ? AND seq < ?');
+    this.#deleteOlder = db.prepare(
+      `DELETE FROM _sluice_dead_letters WHERE table_name = ? AND key = ? AND seq < ? RETURNING ${SUMMARY_COLUMNS}`,
+    );
     this.#deleteOlderOfTable = db.prepare(
-      'DELETE FROM _sluice_dead_letters WHERE table_name = ? AND key IS NOT NULL AND seq < ?',
+      `DELETE FROM _sluice_dead_letters WHERE table_name = ? AND key IS NOT NULL AND seq < ? RETURNING ${SUMMARY_COLUMNS}`,
     );
   }
 
@@ -101,15 +105,15 @@ export class DeadLetters {
     if (key !== null) this.#keysOf(write.table ?? '').add(key);
   }
 
-  /** Drops the entries that a write applied under `seq` has made pointless; returns how many. */
-  supersede(table: string, key: string, seq: number): number {
-    if (!this.#loaded().get(table)?.has(key)) return 0;
-    return this.#deleteOlder.run(table, key, BigInt(seq)).changes;
+  /** Drops the entries that a write applied under `seq` has made pointless, and returns them. */
+  supersede(table: string, key: string, seq: number): DeadLetterSummary[] {
+    if (!this.#loaded().get(table)?.has(key)) return NONE;
+    return this.#deleteOlder.all(table, key, BigInt(seq)) as DeadLetterSummary[];
   }
 
-  supersedeTable(table: string, seq: number): number {
-    if (!this.#loaded().has(table)) return 0;
-    return this.#deleteOlderOfTable.run(table, BigInt(seq)).changes;
+  supersedeTable(table: string, seq: number): DeadLetterSummary[] {
+    if (!this.#loaded().has(table)) return NONE;
+    return this.#deleteOlderOfTable.all(table, BigInt(seq)) as DeadLetterSummary[];
   }
 
   /** To be called when a transaction was rolled back, or entries have gone. */

@@ -1,7 +1,7 @@
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import type { Clock } from '../../base/clock.ts';
-import { codeOf, SluiceError } from '../../base/errors.ts';
+import { codeOf, messageOf, SluiceError } from '../../base/errors.ts';
 import type { FileSystem } from '../../base/file-system.ts';
 import { type Connection, openConnection } from './connection.ts';
 
@@ -44,7 +44,7 @@ export async function acquireLock(
     if (connection !== undefined) {
       held.set(folder, connection);
       const owner: Owner = { pid: process.pid, host: hostname(), startedAt: new Date(clock.now()).toISOString() };
-      await fileSystem.writeNote(join(folder, OWNER_FILE), `${JSON.stringify(owner)}\n`);
+      await writeOwner(join(folder, OWNER_FILE), owner, fileSystem);
       return { release: () => release(folder, connection) };
     }
     if (clock.elapsed() >= deadline) throw await lockedError(folder, database, fileSystem);
@@ -52,15 +52,30 @@ export async function acquireLock(
   }
 }
 
-function tryLock(path: string): Connection | undefined {
-  const connection = openConnection(path, { readonly: false, busyTimeoutMs: 0 });
+/** Only a message depends on the note: a full disk must not keep anybody from opening, and perhaps making room. */
+async function writeOwner(path: string, owner: Owner, fileSystem: FileSystem): Promise<void> {
   try {
+    await fileSystem.writeNote(path, `${JSON.stringify(owner)}\n`);
+  } catch {
+    // Better no name than the one of whoever was here before.
+    await fileSystem.unlink(path).catch(() => undefined);
+  }
+}
+
+function tryLock(path: string): Connection | undefined {
+  let connection: Connection | undefined;
+  try {
+    connection = openConnection(path, { readonly: false, busyTimeoutMs: 0 });
     connection.exec('BEGIN EXCLUSIVE');
     return connection;
   } catch (error) {
-    connection.close();
+    connection?.close();
     if (codeOf(error) === 'SQLITE_BUSY') return undefined;
-    throw error;
+    if (error instanceof SluiceError) throw error;
+    throw new SluiceError('SLUICE_STORE', `the lock ${path} cannot be taken: ${messageOf(error)}`, {
+      cause: error,
+      sqliteCode: codeOf(error),
+    });
   }
 }
 

@@ -1,4 +1,4 @@
-import { codeOf, messageOf, SluiceError } from '../../base/errors.ts';
+import { messageOf, SluiceError } from '../../base/errors.ts';
 import type { SqlValue } from '../../base/frame/index.ts';
 import type { CountOverlay, DeadLetter, KeyRange, Parameters, QueryLimits, SqlRow, StoreScan } from '../store.ts';
 import type { ReaderProtocol } from './reader-protocol.ts';
@@ -102,15 +102,12 @@ export class ReaderPool {
   }
 }
 
-/** What SQLite said to a reader, as the error a caller gets. */
+/** A reader that died has done no harm: its caller may ask again. */
 async function readerErrors<T>(answer: Promise<T>): Promise<T> {
   try {
     return await answer;
   } catch (error) {
     if (error instanceof SluiceError) throw error;
-    throw new SluiceError('SLUICE_STORE', `a read failed: ${messageOf(error)}`, {
-      cause: error,
-      sqliteCode: codeOf(error),
-    });
+    throw new SluiceError('SLUICE_STORE', `a read failed, ask again: ${messageOf(error)}`, { cause: error });
   }
 }

@@ -1,4 +1,4 @@
-import { SluiceError } from '../../base/errors.ts';
+import { codeOf, messageOf, SluiceError } from '../../base/errors.ts';
 import type { SqlValue } from '../../base/frame/index.ts';
 import type {
   Column,
@@ -42,6 +42,14 @@ export class SqliteReader implements SyncReads {
   }
 
   get(table: string, key: string): SqlValue | undefined {
+    try {
+      return this.#get(table, key);
+    } catch (error) {
+      throw readError(error);
+    }
+  }
+
+  #get(table: string, key: string): SqlValue | undefined {
     const select = this.#onTable(table, `SELECT ${VALUE} FROM ${quote(table)} WHERE key = ?`);
     return select?.raw().get(key)?.[0];
   }
@@ -53,49 +61,57 @@ export class SqliteReader implements SyncReads {
   count(table: string, overlay: CountOverlay): number {
     if (overlay.cleared) return overlay.present.length;
     // One transaction: the writer may commit between two statements.
-    const db = this.#connection();
-    db.exec('BEGIN');
-    try {
-      return this.#countNow(table, overlay);
-    } finally {
-      db.exec('COMMIT');
-    }
+    return reading(() => {
+      const db = this.#connection();
+      db.exec('BEGIN');
+      try {
+        return this.#countNow(table, overlay);
+      } finally {
+        db.exec('COMMIT');
+      }
+    });
   }
 
   scan(table: string, range: KeyRange): SqliteScan {
-    const db = this.#idle.pop() ?? this.#open();
-    const scan = new SqliteScan(db, table, range, () => {
-      this.#scans.delete(scan);
-      this.#idle.push(db);
+    return reading(() => {
+      const db = this.#idle.pop() ?? this.#open();
+      const scan = new SqliteScan(db, table, range, () => {
+        this.#scans.delete(scan);
+        this.#idle.push(db);
+      });
+      this.#scans.add(scan);
+      return scan;
     });
-    this.#scans.add(scan);
-    return scan;
   }
 
   columns(table: string): Column[] | undefined {
-    return columnsOf(this.#connection(), table);
+    return reading(() => columnsOf(this.#connection(), table));
   }
 
   query(sql: string, parameters: Parameters, { maxRows, timeoutMs }: QueryLimits): SqlRow[] {
-    const statement = this.#connection().prepare(sql);
-    if (!statement.reader) {
-      throw new SluiceError('SLUICE_INVALID_SQL', 'the statement returns no rows: run it with aexecute');
-    }
-    const deadline = timeoutMs === undefined ? Number.POSITIVE_INFINITY : performance.now() + timeoutMs;
-    return readRows(statement, parameters, (rows) => {
-      if (rows % ROWS_BETWEEN_CHECKS === 0 && performance.now() > deadline) {
-        throw new SluiceError('SLUICE_TIMEOUT', `the query was stopped after ${timeoutMs} ms and ${rows} rows`);
+    return reading(() => {
+      const statement = this.#connection().prepare(sql);
+      if (!statement.reader) {
+        throw new SluiceError('SLUICE_INVALID_SQL', 'the statement returns no rows: run it with aexecute');
       }
-      return maxRows === undefined || rows < maxRows;
+      const deadline = timeoutMs === undefined ? Number.POSITIVE_INFINITY : performance.now() + timeoutMs;
+      return readRows(statement, parameters, (rows) => {
+        if (rows % ROWS_BETWEEN_CHECKS === 0 && performance.now() > deadline) {
+          throw new SluiceError('SLUICE_TIMEOUT', `the query was stopped after ${timeoutMs} ms and ${rows} rows`);
+        }
+        return maxRows === undefined || rows < maxRows;
+      });
     });
   }
 
   deadLetterCount(): number {
-    return this.#connection().prepare('SELECT count(*) FROM _sluice_dead_letters').pluck().get() as number;
+    return reading(
+      () => this.#connection().prepare('SELECT count(*) FROM _sluice_dead_letters').pluck().get() as number,
+    );
   }
 
   deadLetters(afterId: number, limit: number): DeadLetter[] {
-    return listDeadLetters(this.#connection(), afterId, limit);
+    return reading(() => listDeadLetters(this.#connection(), afterId, limit));
   }
 
   close(): void {
@@ -110,8 +126,8 @@ export class SqliteReader implements SyncReads {
   #countNow(table: string, { present, absent }: CountOverlay): number {
     const count = this.#onTable(table, `SELECT count(key) FROM ${quote(table)}`);
     if (count === undefined) return present.length;
-    const added = present.reduce((total, key) => total + (this.get(table, key) === undefined ? 1 : 0), 0);
-    const removed = absent.reduce((total, key) => total + (this.get(table, key) === undefined ? 0 : 1), 0);
+    const added = present.reduce((total, key) => total + (this.#get(table, key) === undefined ? 1 : 0), 0);
+    const removed = absent.reduce((total, key) => total + (this.#get(table, key) === undefined ? 0 : 1), 0);
     return (count.raw().get()?.[0] as number) + added - removed;
   }
 
@@ -137,6 +153,23 @@ export class SqliteReader implements SyncReads {
   }
 }
 
+/** What SQLite said to a read, as the error a caller gets. */
+function readError(error: unknown): SluiceError {
+  if (error instanceof SluiceError) return error;
+  return new SluiceError('SLUICE_STORE', `a read failed: ${messageOf(error)}`, {
+    cause: error,
+    sqliteCode: codeOf(error),
+  });
+}
+
+function reading<T>(read: () => T): T {
+  try {
+    return read();
+  } catch (error) {
+    throw readError(error);
+  }
+}
+
 /** One table at one moment, page by page. */
 class SqliteScan implements SyncScan {
   readonly appliedSeq: number;
@@ -148,13 +181,22 @@ class SqliteScan implements SyncScan {
   constructor(db: Connection, table: string, range: KeyRange, release: () => void) {
     this.#db = db;
     this.#release = release;
-    db.exec('BEGIN');
-    // The first read pins the snapshot that everything after it comes from.
-    this.appliedSeq = db.prepare('SELECT applied_seq FROM _sluice_state').pluck().get() as number;
-    if (columnsOf(db, table) !== undefined) this.#rows = selectRange(db, table, range);
+    try {
+      db.exec('BEGIN');
+      // The first read pins the snapshot that everything after it comes from.
+      this.appliedSeq = db.prepare('SELECT applied_seq FROM _sluice_state').pluck().get() as number;
+      if (columnsOf(db, table) !== undefined) this.#rows = selectRange(db, table, range);
+    } catch (error) {
+      db.close();
+      throw error;
+    }
   }
 
   next(count: number): Entry[] {
+    return reading(() => this.#next(count));
+  }
+
+  #next(count: number): Entry[] {
     const page: Entry[] = [];
     while (page.length < count) {
       const row = this.#rows?.next();

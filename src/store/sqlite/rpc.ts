@@ -67,9 +67,12 @@ export class ThreadClient<P extends Protocol> {
   }
 
   call<C extends keyof P & string>(call: C, request: P[C]['request']): Promise<P[C]['response']> {
-    if (this.#dead !== undefined) return Promise.reject(this.#dead);
     const id = ++this.#calls;
     const answer = new Deferred<unknown>();
+    if (this.#dead !== undefined) {
+      answer.reject(this.#dead);
+      return answer.promise as Promise<P[C]['response']>;
+    }
     if (this.#pending.size === 0) this.#port.ref();
     this.#pending.set(id, answer);
     this.#port.postMessage({ id, call, request } satisfies RequestMessage);

@@ -79,8 +79,8 @@ export class SqliteStore implements Store {
     this.deadLetters = {
       size: () => this.#readers.deadLetterCount(),
       list: (afterId, limit) => this.#readers.deadLetters(afterId, limit),
-      retry: (ids) => this.#call('retryDeadLetters', ids),
-      clear: (ids) => this.#call('clearDeadLetters', ids),
+      retry: (ids) => this.#direct('retryDeadLetters', ids),
+      clear: (ids) => this.#direct('clearDeadLetters', ids),
     };
   }
 
@@ -95,19 +95,27 @@ export class SqliteStore implements Store {
     this.#check = true;
   }
 
-  async execute(sql: string, parameters: Parameters): Promise<ExecuteResult> {
+  execute(sql: string, parameters: Parameters): Promise<ExecuteResult> {
+    return this.#direct('execute', { sql, parameters });
+  }
+
+  /** A call of the user's own, which is made once: what goes wrong is for the caller to know. */
+  async #direct<C extends keyof WriterProtocol & string>(
+    call: C,
+    request: WriterProtocol[C]['request'],
+  ): Promise<WriterProtocol[C]['response']> {
     try {
-      return await (await this.#liveWriter()).call('execute', { sql, parameters });
+      return await (await this.#liveWriter()).call(call, request);
     } catch (error) {
       if (error instanceof ThreadDied) {
         throw new SluiceError(
           'SLUICE_OUTCOME_UNKNOWN',
-          'the writer thread died before it answered: the statement may or may not have been committed, look before you run it again',
+          'the writer thread died before it answered: what was asked for may or may not have been committed, look before you ask again',
           { cause: error },
         );
       }
       if (error instanceof StoreFailure) {
-        throw new SluiceError('SLUICE_STORE', `SQLite refused the statement: ${error.message}`, {
+        throw new SluiceError('SLUICE_STORE', `SQLite refused: ${error.message}`, {
           cause: error,
           sqliteCode: error.sqliteCode,
         });

@@ -1,0 +1,166 @@
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { BroadcastChannel, Worker } from 'node:worker_threads';
+import { open, type State } from 'sluicedb';
+import { expect, test } from 'vitest';
+import { openOn } from '../../dist/db/open.js';
+import { lockFromOutside } from '../support/child.ts';
+import { codeFrom, eventually } from '../support/eventually.ts';
+import { machine } from '../support/machine.ts';
+import { tempDir } from '../support/temp-dir.ts';
+
+/** The longest time for which the main thread did nothing else. */
+function watchMainThread(): () => number {
+  let longest = 0;
+  let last = performance.now();
+  const timer = setInterval(() => {
+    const now = performance.now();
+    longest = Math.max(longest, now - last);
+    last = now;
+  }, 5);
+  return () => {
+    clearInterval(timer);
+    return longest;
+  };
+}
+
+test('another connection holds the database: degraded, nothing lost, nobody blocked, and it goes on by itself', async () => {
+  const file = join(tempDir(), 'a.db');
+  const db = await open(file, { flush: { intervalMs: 10 } });
+  db.on('failure', () => {});
+  const failures: string[] = [];
+  db.on('retry', ({ failure }) => failures.push(failure));
+  const states: State[] = [];
+  db.on('state', ({ state }) => states.push(state));
+  await db.aset('before', 1);
+  await db.aflush();
+  const unlock = await lockFromOutside(file);
+  const blocked = watchMainThread();
+  for (let i = 0; i < 500; i++) await db.aset(`k${i}`, i);
+  const flushed = db.aflush();
+  await eventually(() => failures.length >= 4, 'several attempts have failed');
+  expect(db.state).toBe('degraded');
+  expect(db.get('k499')).toBe(499);
+  expect(await db.aget('before')).toBe(1);
+  expect(db.size).toBe(501);
+  expect(await codeFrom(() => db.aflush({ timeoutMs: 50 }))).toBe('SLUICE_TIMEOUT');
+  expect(blocked()).toBeLessThan(200);
+  await unlock();
+  await flushed;
+  expect(new Set(failures)).toEqual(new Set(['transient']));
+  expect(states).toEqual(['degraded', 'ok']);
+  expect(db.stats()).toMatchObject({ applied: 501, deadLettered: 0, pending: 0, writerRestarts: 0 });
+  expect(db.stats().flushRetries).toBe(failures.length);
+  expect(await db.agetDlq()).toEqual([]);
+  await db.close();
+});
+
+test('close with a locked database returns at its limit, and the next open has what was left', async () => {
+  const file = join(tempDir(), 'a.db');
+  const db = await open(file, { flush: { mode: 'manual' }, closeTimeoutMs: 300 });
+  db.on('failure', () => {});
+  await db.aset('a', 1);
+  const unlock = await lockFromOutside(file);
+  db.set('b', 2);
+  const start = performance.now();
+  expect(await db.close()).toEqual({ pending: 2 });
+  expect(performance.now() - start).toBeGreaterThanOrEqual(250);
+  await unlock();
+  const again = await open(file);
+  expect(again.stats().recovered).toBe(2);
+  expect(Object.fromEntries(again.entries())).toEqual({ a: 1, b: 2 });
+  await again.close();
+});
+
+test('direct statements and the queue say that the database is locked, with a code', async () => {
+  const file = join(tempDir(), 'a.db');
+  const db = await open(file, { flush: { mode: 'manual' } });
+  db.on('dead-letter', () => {});
+  await db.aexecute('CREATE TABLE t (n INTEGER CHECK (n > 0))');
+  db.rows('t').append({ n: -1 });
+  await db.aflush();
+  const unlock = await lockFromOutside(file);
+  const refusal = { code: 'SLUICE_STORE', sqliteCode: 'SQLITE_BUSY' };
+  await expect(db.aexecute('INSERT INTO t VALUES (1)')).rejects.toMatchObject(refusal);
+  await expect(db.aretryDlq()).rejects.toMatchObject(refusal);
+  await expect(db.aclearDlq()).rejects.toMatchObject(refusal);
+  expect(await db.agetDlq()).toHaveLength(1);
+  await unlock();
+  expect(await db.aretryDlq()).toEqual({ applied: 0, failed: 1, superseded: 0 });
+  expect(await db.aclearDlq()).toBe(1);
+  await db.close();
+});
+
+/** The writer thread, with a limit on the size of its database that a message can change. */
+function limitedWriter(channel: string): string {
+  const file = join(tempDir(), 'limited-writer.mjs');
+  const sqlite = new URL('../../node_modules/better-sqlite3/lib/index.js', import.meta.url).href;
+  const entry = new URL('../../dist/store/sqlite/writer-thread.js', import.meta.url).href;
+  writeFileSync(
+    file,
+    `import { BroadcastChannel } from 'node:worker_threads';
+     import Sqlite from ${JSON.stringify(sqlite)};
+     const pragma = Sqlite.prototype.pragma;
+     const connections = [];
+     Sqlite.prototype.pragma = function (...given) {
+       if (!connections.includes(this)) connections.push(this);
+       return pragma.apply(this, given);
+     };
+     const channel = new BroadcastChannel(${JSON.stringify(channel)});
+     channel.onmessage = ({ data }) => {
+       for (const connection of connections) {
+         const used = pragma.call(connection, 'page_count', { simple: true });
+         pragma.call(connection, 'max_page_count = ' + (data === 'full' ? used : 1_000_000));
+       }
+       channel.postMessage('done');
+     };
+     channel.unref();
+     await import(${JSON.stringify(entry)});`,
+  );
+  return pathToFileURL(file).href;
+}
+
+test('SQLITE_FULL: state space, no dead letters, and it goes on when there is room', async () => {
+  const name = `space-${process.pid}`;
+  const entry = limitedWriter(name);
+  const channel = new BroadcastChannel(name);
+  let answers = 0;
+  channel.onmessage = () => {
+    answers++;
+  };
+  channel.unref();
+  const file = join(tempDir(), 'a.db');
+  const db = await openOn(
+    machine({
+      spawn: (asked, port) =>
+        new Worker(asked.pathname.endsWith('writer-thread.js') ? new URL(entry) : asked, {
+          workerData: port,
+          transferList: [port],
+          execArgv: [],
+        }),
+    }),
+    file,
+    { flush: { mode: 'manual' } },
+  );
+  db.on('failure', () => {});
+  const failures: string[] = [];
+  db.on('retry', ({ failure }) => failures.push(failure));
+  await db.aset('before', 1);
+  await db.aflush();
+  channel.postMessage('full');
+  await eventually(() => answers === 1, 'the database may not grow');
+  for (let i = 0; i < 200; i++) db.set(`k${i}`, 'x'.repeat(1_000));
+  const flushed = db.aflush();
+  await eventually(() => failures.length >= 2, 'two attempts have failed');
+  expect(db.state).toBe('space');
+  expect(db.get('k199')).toBe('x'.repeat(1_000));
+  channel.postMessage('room');
+  await eventually(() => answers === 2, 'the database may grow');
+  await flushed;
+  expect(new Set(failures)).toEqual(new Set(['space']));
+  expect(db.stats()).toMatchObject({ state: 'ok', applied: 201, deadLettered: 0, pending: 0, writerRestarts: 0 });
+  expect(db.size).toBe(201);
+  await db.close();
+  channel.close();
+});

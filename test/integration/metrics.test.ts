@@ -1,0 +1,532 @@
+import { readFileSync } from 'node:fs';
+import { createServer, request } from 'node:http';
+import { connect } from 'node:net';
+import { join } from 'node:path';
+import { Counter, Gauge, Registry } from 'prom-client';
+import { type Database, type DatabaseStats, open, SluiceError } from 'sluicedb';
+import { createMetrics, type MetricsSource, type MetricsStats, metricsHandler, serveMetrics } from 'sluicedb/metrics';
+import { describe, expect, onTestFinished, test, vi } from 'vitest';
+import { seededRandom } from '../support/seed.ts';
+import { tempDir } from '../support/temp-dir.ts';
+
+// The type test: metrics take the database structurally, and the real one must fit.
+const asSource = (db: Database): MetricsSource => db;
+const asStats = (stats: DatabaseStats): MetricsStats => stats;
+
+interface Scrape {
+  /** Samples as `name{label="value",…}`, labels in alphabetical order. */
+  readonly samples: ReadonlyMap<string, number>;
+  readonly types: ReadonlyMap<string, string>;
+}
+
+const NAME = /^[a-zA-Z_:][a-zA-Z0-9_:]*$/;
+const SAMPLE = /^([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})? (\S+)$/;
+const LABEL = /([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\\n]|\\["\\n])*)"(?:,|$)/y;
+
+/** A strict reader of the text format 0.0.4: whatever it does not expect is an error. */
+function parse(text: string): Scrape {
+  const samples = new Map<string, number>();
+  const types = new Map<string, string>();
+  const helps = new Set<string>();
+  let family = '';
+  expect(text.endsWith('\n')).toBe(true);
+  for (const line of text.split('\n')) {
+    if (line === '') continue;
+    const [, word, name = '', rest = ''] = /^# (HELP|TYPE) (\S+) (.+)$/.exec(line) ?? [];
+    if (word !== undefined) {
+      expect(name).toMatch(NAME);
+      if (word === 'HELP') {
+        expect(helps.has(name), `two HELP lines of ${name}`).toBe(false);
+        helps.add(name);
+      } else {
+        expect(types.has(name), `two TYPE lines of ${name}`).toBe(false);
+        expect(['counter', 'gauge', 'histogram']).toContain(rest);
+        types.set(name, rest);
+        family = name;
+      }
+      continue;
+    }
+    const [, metric, labels = '', number] = SAMPLE.exec(line) ?? [];
+    if (metric === undefined) throw new Error(`no sample: ${line}`);
+    const base = types.get(family) === 'histogram' ? metric.replace(/_(bucket|sum|count)$/, '') : metric;
+    expect(base, `${line} stands under ${family}`).toBe(family);
+    const pairs: string[] = [];
+    LABEL.lastIndex = 0;
+    while (LABEL.lastIndex < labels.length) {
+      const pair = LABEL.exec(labels);
+      if (pair === null) throw new Error(`bad labels: ${line}`);
+      pairs.push(`${pair[1]}="${pair[2]}"`);
+    }
+    const id = `${metric}{${pairs.sort().join(',')}}`;
+    expect(samples.has(id), `two samples ${id}`).toBe(false);
+    const value = Number(number);
+    expect(Number.isFinite(value), line).toBe(true);
+    samples.set(id, value);
+  }
+  return { samples, types };
+}
+
+const scrape = async (registry: Registry): Promise<Scrape> => parse(await registry.metrics());
+
+/** Reads samples of one database. */
+function of({ samples }: Scrape, db: string) {
+  return (name: string, labels = ''): number => {
+    const all = [`db="${db}"`, ...(labels === '' ? [] : [labels])].sort().join(',');
+    const value = samples.get(`sluice_${name}{${all}}`);
+    if (value === undefined) throw new Error(`no sample ${name}{${all}}`);
+    return value;
+  };
+}
+
+const seriesOf = ({ samples }: Scrape, db: string) => [...samples.keys()].filter((id) => id.includes(`db="${db}"`));
+
+async function openTemp(name = 'data.db', options: Parameters<typeof open>[1] = {}): Promise<Database> {
+  const db = await open(join(tempDir(), name), options);
+  db.on('dead-letter', () => {});
+  onTestFinished(async () => void (await db.close()));
+  return db;
+}
+
+function ask(url: string, method = 'GET'): Promise<{ status: number; headers: Record<string, unknown>; body: string }> {
+  return new Promise((resolve, reject) => {
+    const outgoing = request(url, { method, agent: false }, (response) => {
+      let body = '';
+      response.setEncoding('utf8');
+      response.on('data', (chunk: string) => {
+        body += chunk;
+      });
+      response.on('end', () => resolve({ status: response.statusCode ?? 0, headers: response.headers, body }));
+    });
+    outgoing.on('error', reject).end();
+  });
+}
+
+const COUNTERS: Readonly<Record<string, (stats: DatabaseStats) => number>> = {
+  writes_accepted_total: (s) => s.accepted,
+  writes_recovered_total: (s) => s.recovered,
+  writes_applied_total: (s) => s.applied,
+  writes_coalesced_total: (s) => s.coalesced,
+  writes_dead_lettered_total: (s) => s.deadLettered,
+  log_fsyncs_total: (s) => s.syncs,
+  log_fsync_failures_total: (s) => s.syncFailures,
+  flushes_total: (s) => s.flushes,
+  flush_retries_total: (s) => s.flushRetries,
+  flush_busy_seconds_total: (s) => s.flushBusyMs / 1_000,
+  worker_restarts_total: (s) => s.writerRestarts,
+  dlq_retried_total: (s) => s.deadLetters.retried,
+  dlq_superseded_total: (s) => s.deadLetters.superseded,
+  dlq_cleared_total: (s) => s.deadLetters.cleared,
+};
+
+const GAUGES: Readonly<Record<string, (stats: DatabaseStats) => number>> = {
+  pending_writes: (s) => s.pending,
+  staging_bytes: (s) => s.stagedBytes,
+  waiting_producers: (s) => s.waiting,
+  last_accepted_seq: (s) => s.lastSeq,
+  last_applied_seq: (s) => s.appliedSeq,
+  log_size_bytes: (s) => s.logBytes,
+  log_segments: (s) => s.logSegments,
+  flush_last_success_timestamp_seconds: (s) => (s.lastFlushAt ?? 0) / 1_000,
+  dlq_entries: (s) => s.deadLetters.entries,
+};
+
+const HISTOGRAMS = [
+  'log_write_duration_seconds',
+  'log_fsync_duration_seconds',
+  'log_group_size_writes',
+  'flush_duration_seconds',
+  'flush_batch_writes',
+];
+
+/** Every number of a scrape is the one that `db.stats()` has at the same moment. */
+async function expectSameAsStats(registry: Registry, label: string, db: Database): Promise<Scrape> {
+  const stats = db.stats();
+  const text = registry.metrics(); // collects before it returns
+  const found = parse(await text);
+  const value = of(found, label);
+  for (const [name, read] of Object.entries({ ...COUNTERS, ...GAUGES })) {
+    expect(value(name), name).toBe(read(stats));
+    expect(found.types.get(`sluice_${name}`)).toBe(name in COUNTERS ? 'counter' : 'gauge');
+  }
+  expect(value('writes_rejected_total', 'reason="full"')).toBe(stats.refused);
+  const states = ['ok', 'degraded', 'space', 'failed', 'closing', 'closed'];
+  for (const state of states) expect(value('state', `state="${state}"`)).toBe(state === stats.state ? 1 : 0);
+  return found;
+}
+
+const conserved = (value: (name: string) => number) =>
+  value('writes_accepted_total') + value('writes_recovered_total') ===
+  value('writes_applied_total') +
+    value('writes_coalesced_total') +
+    value('writes_dead_lettered_total') +
+    value('pending_writes');
+
+describe('what a scrape shows', () => {
+  test('every series is there before the first write, with counters at 0', async () => {
+    const db = await openTemp('fresh.db');
+    const { registry, close } = createMetrics(asSource(db));
+    onTestFinished(close);
+    const found = await expectSameAsStats(registry, 'fresh.db', db);
+    const value = of(found, 'fresh.db');
+    asStats(db.stats());
+    for (const name of Object.keys(COUNTERS)) expect(value(name), name).toBe(0);
+    for (const name of HISTOGRAMS) {
+      expect(found.types.get(`sluice_${name}`)).toBe('histogram');
+      expect(value(`${name}_count`)).toBe(0);
+      expect(value(`${name}_bucket`, 'le="+Inf"')).toBe(0);
+    }
+    const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
+      version: string;
+    };
+    expect(value('build_info', `version="${version}"`)).toBe(1);
+    expect(value('state', 'state="ok"')).toBe(1);
+    // All of it is of this one database, and by the rules of names.
+    expect(seriesOf(found, 'fresh.db')).toHaveLength(found.samples.size);
+    for (const [name, type] of found.types) {
+      expect(name).toMatch(/^sluice_[a-z_]+$/);
+      expect(name.endsWith('_total'), name).toBe(type === 'counter');
+    }
+  });
+
+  test('numbers follow the database through writes, coalescing, dead letters, a refusal and a retry', async () => {
+    const db = await openTemp('data.db', {
+      flush: { mode: 'manual' },
+      staging: { maxEntries: 500 },
+      whenFull: 'reject',
+    });
+    const { registry, close } = createMetrics(db, { db: 'main' });
+    onTestFinished(close);
+    await db.aexecute('CREATE TABLE picky (id INTEGER PRIMARY KEY, n INTEGER CHECK (n > 0))');
+
+    for (let i = 0; i < 300; i++) db.set(`key ${i % 100}`, i);
+    db.stage('INSERT INTO picky (n) VALUES (?)', [-1]);
+    db.stage('INSERT INTO picky (n) VALUES (?)', [-2]);
+    const staged = of(await expectSameAsStats(registry, 'main', db), 'main');
+    expect(staged('pending_writes')).toBe(302);
+    expect(staged('staging_bytes')).toBeGreaterThan(0);
+
+    expect(() => {
+      for (let i = 0; i < 500; i++) db.set(`more ${i}`, i);
+    }).toThrow(SluiceError);
+    await db.aflush();
+    const flushed = await expectSameAsStats(registry, 'main', db);
+    const value = of(flushed, 'main');
+    expect(value('writes_rejected_total', 'reason="full"')).toBe(1);
+    expect(value('writes_coalesced_total')).toBe(200);
+    expect(value('writes_dead_lettered_total')).toBe(2);
+    expect(value('dlq_entries')).toBe(2);
+    expect(value('pending_writes')).toBe(0);
+    expect(Math.abs(value('flush_last_success_timestamp_seconds') - Date.now() / 1_000)).toBeLessThan(60);
+    expect(value('flush_duration_seconds_count')).toBe(value('flushes_total'));
+    expect(value('flush_batch_writes_sum')).toBe(value('writes_accepted_total'));
+    expect(value('flush_duration_seconds_sum')).toBeCloseTo(value('flush_busy_seconds_total'), 9);
+    expect(value('log_group_size_writes_sum')).toBe(value('writes_accepted_total'));
+    expect(value('log_write_duration_seconds_count')).toBe(value('log_group_size_writes_count'));
+    expect(value('log_fsync_duration_seconds_count')).toBe(value('log_fsyncs_total'));
+    expect(value('log_fsyncs_total')).toBeGreaterThan(0);
+    expect(value('log_write_duration_seconds_sum')).toBeLessThan(60);
+
+    await db.aexecute('DROP TABLE picky');
+    await db.aexecute('CREATE TABLE picky (id INTEGER PRIMARY KEY, n INTEGER)');
+    const [first] = await db.agetDlq();
+    await db.aretryDlq([first?.id ?? -1]);
+    await db.aclearDlq();
+    const later = of(await expectSameAsStats(registry, 'main', db), 'main');
+    expect([later('dlq_entries'), later('dlq_retried_total'), later('dlq_cleared_total')]).toEqual([0, 1, 1]);
+  });
+
+  test('a database that reopens with a backlog shows what it recovered', async () => {
+    const path = join(tempDir(), 'data.db');
+    const first = await open(path, { flush: { mode: 'manual' }, closeTimeoutMs: 0 });
+    for (let i = 0; i < 50; i++) first.set(`key ${i}`, i);
+    expect(await first.close()).toEqual({ pending: 50 });
+    const db = await open(path, { flush: { mode: 'manual' } });
+    onTestFinished(async () => void (await db.close()));
+    const { registry, close } = createMetrics(db);
+    onTestFinished(close);
+    await db.aflush();
+    const value = of(await expectSameAsStats(registry, 'data.db', db), 'data.db');
+    expect(value('writes_recovered_total')).toBe(50);
+    expect(value('writes_accepted_total')).toBe(0);
+    expect(conserved(value)).toBe(true);
+  });
+
+  test("at 'interval', the syncs of the timer are timed like any other", async () => {
+    const db = await openTemp('data.db', { durability: 'interval', syncIntervalMs: 1 });
+    const { registry, close } = createMetrics(db);
+    onTestFinished(close);
+    for (let i = 0; i < 5; i++) {
+      const { syncs } = db.stats();
+      await db.aset('key', i);
+      await vi.waitFor(() => expect(db.stats().syncs).toBeGreaterThan(syncs), 5_000);
+    }
+    await db.aflush();
+    const value = of(await scrape(registry), 'data.db');
+    expect(value('log_fsyncs_total')).toBeGreaterThanOrEqual(5);
+    expect(value('log_fsync_duration_seconds_count')).toBe(value('log_fsyncs_total'));
+    expect(value('log_group_size_writes_sum')).toBe(5);
+    expect(value('log_write_duration_seconds_count')).toBe(value('log_group_size_writes_count'));
+  });
+
+  test('under load, every scrape obeys the conservation law and no counter goes back', async () => {
+    const db = await openTemp('data.db', { flush: { intervalMs: 1, maxWrites: 500 } });
+    await db.aexecute('CREATE TABLE picky (id INTEGER PRIMARY KEY, n INTEGER CHECK (n > 0))');
+    const { registry, close } = createMetrics(db);
+    onTestFinished(close);
+    const random = seededRandom(7);
+    const scrapes: Promise<string>[] = [];
+    for (let round = 0; round < 150; round++) {
+      for (let i = 0; i < 200; i++) db.set(`key ${Math.floor(random() * 3_000)}`, i);
+      if (round % 10 === 0) db.stage('INSERT INTO picky (n) VALUES (?)', [-1]);
+      scrapes.push(registry.metrics());
+      await new Promise<void>((resolve) => setImmediate(resolve));
+    }
+    await db.aflush();
+    scrapes.push(registry.metrics());
+
+    let earlier: ((name: string) => number) | undefined;
+    let midway = 0;
+    for (const text of await Promise.all(scrapes)) {
+      const value = of(parse(text), 'data.db');
+      expect(conserved(value)).toBe(true);
+      expect(value('last_accepted_seq') - value('last_applied_seq')).toBe(value('pending_writes'));
+      for (const name of Object.keys(COUNTERS)) expect(value(name)).toBeGreaterThanOrEqual(earlier?.(name) ?? 0);
+      if (value('pending_writes') > 0 && value('writes_applied_total') > 0) midway++;
+      earlier = value;
+    }
+    expect(midway, 'scrapes while some writes were applied and some were not').toBeGreaterThan(0);
+    expect(earlier?.('writes_coalesced_total')).toBeGreaterThan(0);
+    expect(earlier?.('writes_dead_lettered_total')).toBe(15);
+    expect(earlier?.('pending_writes')).toBe(0);
+  });
+
+  test('a number that is none is left out, and breaks nothing', async () => {
+    const db = await openTemp();
+    const odd: MetricsSource = {
+      path: 'odd.db',
+      state: 'ok',
+      stats: () => ({ ...db.stats(), accepted: Number.NaN, applied: -1, pending: Number.NaN, flushBusyMs: Infinity }),
+      on: () => {},
+      off: () => {},
+    };
+    const { registry, close } = createMetrics(odd);
+    onTestFinished(close);
+    const found = await scrape(registry);
+    const missing = ['writes_accepted_total', 'writes_applied_total', 'pending_writes', 'flush_busy_seconds_total'];
+    for (const name of missing) {
+      expect(found.types.has(`sluice_${name}`)).toBe(true);
+      expect(found.samples.has(`sluice_${name}{db="odd.db"}`), name).toBe(false);
+    }
+    expect(of(found, 'odd.db')('flushes_total')).toBe(0);
+  });
+});
+
+describe('several databases and registries', () => {
+  test('two databases share a registry, and each leaves alone', async () => {
+    const registry = new Registry();
+    const a = await openTemp('a.db');
+    const b = await openTemp('b.db');
+    const metricsOfA = createMetrics(a, { registry });
+    const metricsOfB = createMetrics(b, { registry });
+    expect(metricsOfA.registry).toBe(registry);
+    await a.aset('x', 1);
+    await b.aset('x', 1);
+    await b.aset('y', 2);
+    await Promise.all([a.aflush(), b.aflush()]);
+    await expectSameAsStats(registry, 'a.db', a);
+    const both = await expectSameAsStats(registry, 'b.db', b);
+    expect(of(both, 'a.db')('writes_accepted_total')).toBe(1);
+    expect(of(both, 'b.db')('writes_accepted_total')).toBe(2);
+    expect(of(both, 'a.db')('flush_batch_writes_sum')).toBe(1);
+    expect(of(both, 'b.db')('flush_batch_writes_sum')).toBe(2);
+
+    metricsOfA.close();
+    metricsOfA.close();
+    await a.aset('z', 3);
+    const rest = await expectSameAsStats(registry, 'b.db', b);
+    expect(seriesOf(rest, 'a.db')).toEqual([]);
+    metricsOfB.close();
+    expect((await scrape(registry)).samples.size).toBe(0);
+  });
+
+  test('an open database keeps its label; a closed one gives it to its successor', async () => {
+    const registry = new Registry();
+    const path = join(tempDir(), 'data.db');
+    const first = await open(path);
+    await first.aset('x', 1);
+    const old = createMetrics(first, { registry });
+    const other = await openTemp('data.db');
+    expect(() => createMetrics(other, { registry })).toThrow(
+      expect.objectContaining({ code: 'SLUICE_INVALID_OPTION', message: expect.stringContaining("'data.db'") }),
+    );
+    await first.close();
+    expect(of(await scrape(registry), 'data.db')('state', 'state="closed"')).toBe(1);
+
+    const second = await open(path);
+    onTestFinished(async () => void (await second.close()));
+    const metrics = createMetrics(second, { registry });
+    await expectSameAsStats(registry, 'data.db', second);
+    // What the old one lets go of is not the new one's.
+    old.close();
+    await second.aset('y', 2);
+    const value = of(await expectSameAsStats(registry, 'data.db', second), 'data.db');
+    expect(value('writes_accepted_total')).toBe(1);
+    expect(value('log_group_size_writes_count')).toBe(1);
+    metrics.close();
+    createMetrics(second, { registry }).close();
+    expect((await scrape(registry)).samples.size).toBe(0);
+  });
+
+  test('the same database twice counts once, and a cleared registry can be used again', async () => {
+    const db = await openTemp();
+    const registry = new Registry();
+    createMetrics(db, { registry });
+    const again = createMetrics(db, { registry });
+    await db.aset('x', 1);
+    expect(of(await scrape(registry), 'data.db')('log_group_size_writes_sum')).toBe(1);
+    registry.clear();
+    const fresh = createMetrics(db, { registry });
+    again.close();
+    await expectSameAsStats(registry, 'data.db', db);
+    fresh.close();
+  });
+
+  test('a database that closes while scrapes run breaks none of them', async () => {
+    const db = await open(join(tempDir(), 'data.db'), { flush: { mode: 'manual' } });
+    const { registry, close } = createMetrics(db);
+    for (let i = 0; i < 20_000; i++) db.set(`key ${i}`, i);
+    const closing = db.close();
+    const states = new Set<string>();
+    for (let round = 0; round < 10_000 && !states.has('closed'); round++) {
+      const text = registry.metrics();
+      if (round % 3 === 0) createMetrics(db, { registry, db: 'second' }).close();
+      const value = of(parse(await text), 'data.db');
+      expect(conserved(value)).toBe(true);
+      for (const state of ['closing', 'closed']) if (value('state', `state="${state}"`) === 1) states.add(state);
+      await new Promise<void>((resolve) => setImmediate(resolve));
+    }
+    await closing;
+    expect([...states]).toEqual(['closing', 'closed']);
+    expect(of(await scrape(registry), 'data.db')('writes_applied_total')).toBe(20_000);
+    const text = registry.metrics();
+    close();
+    expect(seriesOf(parse(await text), 'data.db').length).toBeGreaterThan(0);
+    expect((await scrape(registry)).samples.size).toBe(0);
+  });
+
+  test('metrics of the process come once, and only when asked for', async () => {
+    const registry = new Registry();
+    const [a, b] = [await openTemp('a.db'), await openTemp('b.db')];
+    createMetrics(a, { registry });
+    expect(await registry.metrics()).not.toContain('process_cpu');
+    createMetrics(a, { registry, processMetrics: true });
+    createMetrics(b, { registry, processMetrics: true });
+    expect(await registry.metrics()).toContain('process_cpu_seconds_total');
+  });
+
+  test('options are checked, and a name that is taken is said to be', async () => {
+    const db = await openTemp();
+    const wrong = { regsitry: new Registry(), db: '', registry: {} };
+    expect(() => createMetrics(db, wrong as never)).toThrow(
+      expect.objectContaining({ code: 'SLUICE_INVALID_OPTION', problems: expect.objectContaining({ length: 3 }) }),
+    );
+    const registry = new Registry();
+    new Counter({ name: 'sluice_flushes_total', help: 'of somebody else', registers: [registry] });
+    expect(() => createMetrics(db, { registry })).toThrow(
+      expect.objectContaining({ code: 'SLUICE_INVALID_OPTION', message: expect.stringContaining('sluice_flushes') }),
+    );
+    expect(registry.getMetricsAsArray()).toHaveLength(1);
+  });
+});
+
+describe('over HTTP', () => {
+  test('the server answers GET and HEAD at /metrics, 404 elsewhere and 405 to other methods', async () => {
+    const db = await openTemp();
+    const server = await serveMetrics(db, { port: 0, db: 'a "quoted\\" name' });
+    onTestFinished(() => server.close());
+    expect(server.url).toMatch(/^http:\/\/127\.0\.0\.1:\d+\/metrics$/);
+    await db.aset('x', 1);
+
+    const got = await ask(server.url);
+    expect(got.status).toBe(200);
+    expect(got.headers['content-type']).toBe('text/plain; version=0.0.4; charset=utf-8');
+    expect(Number(got.headers['content-length'])).toBe(Buffer.byteLength(got.body));
+    expect(of(parse(got.body), 'a \\"quoted\\\\\\" name')('writes_accepted_total')).toBe(1);
+    expect((await ask(`${server.url}?name=x`)).status).toBe(200);
+
+    const head = await ask(server.url, 'HEAD');
+    expect([head.status, head.body]).toEqual([200, '']);
+    expect(head.headers['content-type']).toBe(got.headers['content-type']);
+    expect(Number(head.headers['content-length'])).toBeGreaterThan(0);
+
+    for (const method of ['POST', 'PUT', 'DELETE', 'OPTIONS']) {
+      const refused = await ask(server.url, method);
+      expect([refused.status, refused.headers['allow']]).toEqual([405, 'GET, HEAD']);
+    }
+    for (const path of ['', '/', '/metrics/', '//', '/other?x=/metrics']) {
+      expect((await ask(server.url.replace('/metrics', path))).status, path).toBe(404);
+    }
+  });
+
+  test('a closed server is gone, with its series, and can be started again', async () => {
+    const db = await openTemp();
+    const registry = new Registry();
+    const server = await serveMetrics(db, { port: 0, registry });
+    const port = Number(new URL(server.url).port);
+    await expect(serveMetrics(db, { port, db: 'other', registry })).rejects.toMatchObject({
+      code: 'SLUICE_INVALID_OPTION',
+      message: expect.stringContaining('EADDRINUSE'),
+      cause: { code: 'EADDRINUSE' },
+    });
+    expect(seriesOf(await scrape(registry), 'other')).toEqual([]);
+    expect(seriesOf(await scrape(registry), 'data.db').length).toBeGreaterThan(0);
+    await server.close();
+    await server.close();
+    expect((await scrape(registry)).samples.size).toBe(0);
+    await expect(ask(server.url)).rejects.toMatchObject({ code: 'ECONNREFUSED' });
+    const again = await serveMetrics(db, { port, registry });
+    expect((await ask(again.url)).status).toBe(200);
+    await again.close();
+    expect(db.state).toBe('ok');
+  });
+
+  test('a client that never finishes its request does not hold up close', async () => {
+    const db = await openTemp();
+    const server = await serveMetrics(db, { port: 0 });
+    const client = connect(Number(new URL(server.url).port), '127.0.0.1');
+    const gone = new Promise<void>((resolve) => client.on('error', () => {}).on('close', () => resolve()));
+    await new Promise<void>((resolve) => client.write('GET /metrics HTTP/1.1\r\n', () => resolve()));
+    expect((await ask(server.url)).status).toBe(200);
+    await server.close();
+    await gone;
+    await expect(ask(server.url)).rejects.toMatchObject({ code: 'ECONNREFUSED' });
+  }, 20_000);
+
+  test('options of the server are checked together', async () => {
+    const db = await openTemp();
+    const wrong = { port: 70_000, host: '', prot: 1 };
+    await expect(serveMetrics(db, wrong as never)).rejects.toMatchObject({
+      code: 'SLUICE_INVALID_OPTION',
+      problems: { length: 3 },
+    });
+  });
+
+  test('a metric of the application that throws is a 500 without details, and a warning with them', async () => {
+    const db = await openTemp();
+    const { registry } = createMetrics(db);
+    const fail = () => {
+      throw new Error('secret of the application');
+    };
+    new Gauge({ name: 'mine', help: 'throws', registers: [registry], collect: fail });
+    const warned = vi.fn();
+    process.on('warning', warned);
+    onTestFinished(() => void process.off('warning', warned));
+    const server = createServer(metricsHandler(registry));
+    onTestFinished(() => void server.close());
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    const { port } = server.address() as { port: number };
+    const { status, body } = await ask(`http://127.0.0.1:${port}/anywhere`);
+    expect([status, body]).toEqual([500, 'metrics could not be collected\n']);
+    await vi.waitFor(() => expect(String(warned.mock.calls)).toContain('secret of the application'), 5_000);
+  });
+});
