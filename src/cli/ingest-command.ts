@@ -146,7 +146,7 @@ async function load(input: Input, target: Target, progress: Progress, totals: To
   totals.rows += sink.accepted;
   totals.bad += sink.rejected;
   for (const { line, code, message } of sink.errors.slice(0, ERRORS_SHOWN)) {
-    console.error(`${input.name}: ${input.format === 'csv' ? 'row' : 'line'} ${line}: ${message} (${code})`);
+    console.error(`${input.name}: line ${line}: ${message} (${code})`);
   }
   const more = sink.rejected - ERRORS_SHOWN;
   if (more > 0) console.error(`${input.name}: and ${more} more`);

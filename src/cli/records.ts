@@ -3,7 +3,7 @@ import { stat } from 'node:fs/promises';
 import { basename, extname } from 'node:path';
 import { Transform } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
-import { type Options as CsvOptions, parse } from 'csv-parse';
+import { type CsvError, type Options as CsvOptions, parse } from 'csv-parse';
 import { messageOf, SluiceError } from '../base/errors.ts';
 
 /** A file to load. */
@@ -20,10 +20,10 @@ export interface Input {
 export interface Sink {
   /** Lines of NDJSON, cut anywhere. */
   feed(chunk: Buffer): Promise<void>;
-  /** A record of CSV. */
-  write(record: Record<string, unknown>): Promise<void>;
+  /** A record of CSV, and the line that it ends on. */
+  write(record: Record<string, unknown>, line: number): Promise<void>;
   /** A line that cannot be read. */
-  skip(error: SluiceError): void;
+  skip(error: SluiceError, line: number): void;
   /** All of the file was read. */
   end(): Promise<void>;
 }
@@ -58,12 +58,24 @@ export async function readInto(input: Input, sink: Sink, onBytes: (bytes: number
       done(null, chunk);
     },
   });
+  // When the sink fails, pipeline may tell that it was aborted, and not why.
+  let failure: unknown;
+  const remember = (error: unknown) => {
+    failure = error;
+    throw error;
+  };
   try {
-    if (input.format === 'csv') await pipeline(file, counted, csvParser(sink), (rows) => writeRows(rows, sink));
-    else await pipeline(file, counted, (chunks: AsyncIterable<Buffer>) => feedAll(chunks, sink));
+    if (input.format === 'csv') {
+      await pipeline(file, counted, csvParser(sink), (rows: AsyncIterable<CsvRow>) =>
+        writeAll(rows, sink).catch(remember),
+      );
+    } else {
+      await pipeline(file, counted, (chunks: AsyncIterable<Buffer>) => feedAll(chunks, sink).catch(remember));
+    }
     await sink.end();
   } catch (error) {
-    throw error instanceof SluiceError ? error : unreadable(input.name, messageOf(error));
+    const reason = failure ?? error;
+    throw reason instanceof SluiceError ? reason : unreadable(input.name, messageOf(reason));
   }
 }
 
@@ -71,19 +83,26 @@ async function feedAll(chunks: AsyncIterable<Buffer>, sink: Sink): Promise<void>
   for await (const chunk of chunks) await sink.feed(chunk);
 }
 
-async function writeRows(rows: AsyncIterable<Record<string, unknown>>, sink: Sink): Promise<void> {
-  for await (const row of rows) await sink.write(row);
+async function writeAll(rows: AsyncIterable<CsvRow>, sink: Sink): Promise<void> {
+  for await (const { info, record } of rows) await sink.write(record, info.lines);
+}
+
+interface CsvRow {
+  readonly info: { readonly lines: number };
+  readonly record: Record<string, unknown>;
 }
 
 /** The first row names the columns. A row that does not fit them costs no other row. */
 function csvParser(sink: Sink): Transform {
-  const skip = (error: Error | undefined) => {
-    if (error !== undefined) sink.skip(new SluiceError('SLUICE_INVALID_VALUE', error.message, { cause: error }));
+  const skip = (error: CsvError | undefined) => {
+    if (error === undefined) return undefined;
+    sink.skip(new SluiceError('SLUICE_INVALID_VALUE', error.message, { cause: error }), Number(error['lines']));
     return undefined;
   };
   let isPairs = false;
   const options: CsvOptions = {
     bom: true,
+    info: true,
     columns: (names: string[]) => {
       if (new Set(names.map((name) => name.toLowerCase())).size < names.length || names.includes('')) {
         throw new SluiceError('SLUICE_INVALID_VALUE', 'the first line must name each column once');

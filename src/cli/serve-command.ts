@@ -14,6 +14,7 @@ interface ServeFlags {
   readonly bodyMaxBytes?: number;
   readonly stagingMaxBytes?: number;
   readonly requestTimeout?: number;
+  readonly fullWait?: number;
   readonly queryTimeout?: number;
   readonly lockTimeout?: number;
 }
@@ -39,6 +40,7 @@ export function serveCommand(version: string): Command {
     .option('--body-max-bytes <size>', 'largest body of a write (default: 1g)', bytes)
     .option('--staging-max-bytes <size>', 'how much may be accepted and not yet applied (default: 128m)', bytes)
     .option('--request-timeout <ms>', 'how long the sender of a body may be silent (default: 30000)', integer)
+    .option('--full-wait <ms>', 'how long a write waits for room before 503 (default: 5000)', integer)
     .option('--query-timeout <ms>', 'how long a query may run (default: 5000)', integer)
     .option('--lock-timeout <ms>', 'how long to wait for another process to let go of the file (default: 0)', integer)
     .addHelpText(
@@ -64,6 +66,7 @@ async function serve(version: string, file: string, flags: ServeFlags): Promise<
     source,
     bodyMaxBytes: flags.bodyMaxBytes,
     requestTimeoutMs: flags.requestTimeout,
+    fullWaitMs: flags.fullWait,
     queryTimeoutMs: flags.queryTimeout,
   });
   const { db } = collector;

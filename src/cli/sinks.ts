@@ -2,7 +2,7 @@ import { systemClock } from '../base/clock.ts';
 import { messageOf, SluiceError } from '../base/errors.ts';
 import type { WriteAnswer } from '../server/index.ts';
 import { type Destination, type LineError, LineWriter } from '../server/line-writer.ts';
-import { LineSplitter } from '../server/lines.ts';
+import { LINE_BYTES_MAX, LineSplitter } from '../server/lines.ts';
 import type { Sink } from './records.ts';
 
 /** Where a file goes to, and what became of its lines. */
@@ -41,12 +41,12 @@ export class DatabaseSink implements CountingSink {
     return this.#writer.feed(chunk);
   }
 
-  write(record: Record<string, unknown>): Promise<void> {
-    return this.#writer.write(record);
+  write(record: Record<string, unknown>, line: number): Promise<void> {
+    return this.#writer.write(record, line);
   }
 
-  skip(error: SluiceError): void {
-    this.#writer.skip(error);
+  skip(error: SluiceError, line: number): void {
+    this.#writer.skip(error, line);
   }
 
   end(): Promise<void> {
@@ -89,33 +89,37 @@ export class HttpSink implements CountingSink {
   }
 
   async feed(chunk: Buffer): Promise<void> {
-    for (const line of this.#splitter.split(chunk)) await this.#add(line);
+    for (const line of this.#splitter.split(chunk)) {
+      const sent = this.#add(line, ++this.#line);
+      if (sent !== undefined) await sent;
+    }
   }
 
-  async write(record: Record<string, unknown>): Promise<void> {
-    await this.#add(Buffer.from(JSON.stringify(record)));
+  async write(record: Record<string, unknown>, line: number): Promise<void> {
+    await this.#add(Buffer.from(JSON.stringify(record)), line);
   }
 
-  skip(error: SluiceError): void {
-    this.#line++;
-    this.#refuse(this.#line, error);
+  skip({ code, message }: SluiceError, line: number): void {
+    this.rejected++;
+    if (this.errors.length < ERRORS_MAX) this.errors.push({ line, code, message });
   }
 
   async end(): Promise<void> {
-    for (const line of this.#splitter.end()) await this.#add(line);
+    for (const line of this.#splitter.end()) await this.#add(line, ++this.#line);
     await this.#sendPart();
   }
 
-  async #add(bytes: Buffer | undefined): Promise<void> {
-    this.#line++;
+  /** Returns a promise only where a part is full. */
+  #add(bytes: Buffer | undefined, line: number): Promise<void> | undefined {
     if (bytes === undefined) {
-      return this.#refuse(this.#line, new SluiceError('SLUICE_INVALID_VALUE', 'the line is too long'));
+      this.skip(new SluiceError('SLUICE_INVALID_VALUE', `the line is longer than ${LINE_BYTES_MAX} bytes`), line);
+      return undefined;
     }
     // The collector does not count empty lines, so they must not be in what it counts.
-    if (isBlank(bytes)) return;
-    this.#part.push({ line: this.#line, bytes });
+    if (isBlank(bytes)) return undefined;
+    this.#part.push({ line, bytes });
     this.#partBytes += bytes.length + 1;
-    if (this.#partBytes >= PART_BYTES) await this.#sendPart();
+    return this.#partBytes >= PART_BYTES ? this.#sendPart() : undefined;
   }
 
   async #sendPart(): Promise<void> {
@@ -184,11 +188,6 @@ export class HttpSink implements CountingSink {
     }
     const retryAfterMs = 1_000 * Math.min(60, Number(response.headers.get('retry-after') ?? 1) || 1);
     return { status: response.status, answer: parseAnswer(text), retryAfterMs };
-  }
-
-  #refuse(line: number, { code, message }: SluiceError): void {
-    this.rejected++;
-    if (this.errors.length < ERRORS_MAX) this.errors.push({ line, code, message });
   }
 }
 

@@ -92,14 +92,21 @@ const DISCARD_MS = 5_000;
  * before the answer.
  */
 export function discardBody(request: IncomingMessage): void {
-  if (request.complete || request.destroyed) return;
-  let bytes = 0;
+  if (request.readableEnded || request.destroyed) return;
+  // A sender that goes away meanwhile is just as fine.
+  discard(request).catch(() => undefined);
+}
+
+async function discard(request: IncomingMessage): Promise<void> {
   const timer = setTimeout(() => request.destroy(), DISCARD_MS);
-  request.on('data', (chunk: Buffer) => {
-    bytes += chunk.length;
-    if (bytes > DISCARD_BYTES_MAX) request.destroy();
-  });
-  request.on('error', () => clearTimeout(timer));
-  request.on('close', () => clearTimeout(timer));
-  request.resume();
+  try {
+    let bytes = 0;
+    // Leaving the loop early ends the connection.
+    for await (const chunk of request as AsyncIterable<Buffer>) {
+      bytes += chunk.length;
+      if (bytes > DISCARD_BYTES_MAX) return;
+    }
+  } finally {
+    clearTimeout(timer);
+  }
 }

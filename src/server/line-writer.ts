@@ -66,11 +66,6 @@ export class LineWriter {
     return this.accepted === 0 && this.#conflicts > 0 && this.#conflicts === this.rejected;
   }
 
-  /** Lines that were looked at, empty ones included. */
-  get lines(): number {
-    return this.#line;
-  }
-
   /** Writes the lines that end in `chunk`. */
   async feed(chunk: Buffer): Promise<void> {
     for (const line of this.#splitter.split(chunk)) {
@@ -84,16 +79,16 @@ export class LineWriter {
     for (const line of this.#splitter.end()) await this.#writeLine(line);
   }
 
-  /** Writes what stands for a line. */
-  async write(value: Record<string, unknown>): Promise<void> {
-    this.#line++;
+  /** Writes what stood on line number `line`. */
+  async write(value: Record<string, unknown>, line: number): Promise<void> {
+    this.#line = line;
     const outcome = this.#offer(value);
     if (outcome !== 'taken') await this.#press(value, outcome);
   }
 
   /** Counts a line that could not even be read. */
-  skip(error: SluiceError): void {
-    this.#line++;
+  skip(error: SluiceError, line: number): void {
+    this.#line = line;
     this.#refuse(error);
   }
 

@@ -1,4 +1,4 @@
-import { request } from 'node:http';
+import { Agent, request } from 'node:http';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import Sqlite from 'better-sqlite3';
@@ -161,6 +161,29 @@ describe('POST /write/:table', () => {
     const chunked = await post(`${url}/write/t`, '{"a":1}\n'.repeat(200), { 'transfer-encoding': 'chunked' });
     expect([chunked.status, chunked.json.accepted, chunked.json.error.code]).toEqual([413, 125, 'HTTP_BODY_TOO_LARGE']);
     expect(await rowsOf(db, 't')).toHaveLength(125);
+  });
+
+  it('a connection can be used again after an answer that came before the end of the body', async () => {
+    const { url } = await started({ bodyMaxBytes: 1_000 });
+    const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+    onTestFinished(() => agent.destroy());
+    const large = Buffer.from('{"a":1}\n'.repeat(400_000));
+    const chunked = { ...NDJSON, 'transfer-encoding': 'chunked' };
+    const statuses: number[] = [];
+    const ports = new Set<number | undefined>();
+    for (let i = 0; i < 3; i++) {
+      await new Promise<void>((resolve, reject) => {
+        const sent = request(`${url}/write/t`, { method: 'POST', agent, headers: chunked }, (response) => {
+          statuses.push(response.statusCode ?? 0);
+          ports.add(response.socket.localPort);
+          response.resume().on('end', resolve);
+        });
+        sent.on('error', reject);
+        sent.end(large);
+      });
+    }
+    expect(statuses).toEqual([413, 413, 413]);
+    expect(ports.size).toBe(1);
   });
 
   it('a body that stalls is 408; the lines that were complete stay', async () => {
