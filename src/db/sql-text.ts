@@ -11,6 +11,7 @@ interface Token {
 const DML: readonly string[] = ['INSERT', 'UPDATE', 'DELETE', 'REPLACE'];
 const VERBS: readonly string[] = [...DML, 'SELECT', 'VALUES'];
 const TRANSACTION: readonly string[] = ['BEGIN', 'COMMIT', 'END', 'ROLLBACK', 'SAVEPOINT', 'RELEASE'];
+const QUERIES: readonly string[] = ['SELECT', 'WITH', 'VALUES', 'EXPLAIN'];
 const OUT_OF_REACH: readonly string[] = [...TRANSACTION, 'ATTACH', 'DETACH', 'PRAGMA'];
 
 /** Checks a statement that is to be written behind; returns the table it is about, where it says so plainly. */
@@ -47,6 +48,16 @@ export function checkDirectSql(sql: unknown, purpose: 'read' | 'write'): asserts
   if (first.kind === 'word' && OUT_OF_REACH.includes(first.text)) {
     throw invalid(`${first.text} would change the connection that all writes go through: it cannot be run here`);
   }
+}
+
+/** Checks a statement that is only to read, for somebody who may not be trusted. */
+export function checkQuerySql(sql: unknown): asserts sql is string {
+  const tokens = oneStatement(sql);
+  // Dead letters hold what was written, which is not for everybody.
+  refuseOwnTables(tokens);
+  const first = tokens[0];
+  if (first?.kind === 'word' && QUERIES.includes(first.text)) return;
+  throw invalid(`only SELECT, WITH, VALUES and EXPLAIN can be queried, not ${first?.text ?? 'an empty text'}`);
 }
 
 /** The tokens of a text with one statement. */

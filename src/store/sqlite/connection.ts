@@ -21,6 +21,7 @@ export interface Statement {
   get(...parameters: unknown[]): unknown;
   all(...parameters: unknown[]): unknown[];
   iterate(...parameters: unknown[]): IterableIterator<unknown>;
+  columns(): readonly { readonly name: string }[];
   pluck(on?: boolean): this;
   raw(on?: boolean): this;
   safeIntegers(on?: boolean): this;

@@ -1,3 +1,4 @@
 export { acquireLock, type ProcessLock } from './lock.ts';
+export { QueryConnection, type QueryResult, type ResultLimits } from './query.ts';
 export type { Spawn } from './rpc.ts';
 export { SqliteStore, type SqliteStoreOptions } from './sqlite-store.ts';

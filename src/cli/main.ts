@@ -1,0 +1,26 @@
+#!/usr/bin/env node
+import { readFileSync } from 'node:fs';
+import { Command } from 'commander';
+import { SluiceError } from '../base/errors.ts';
+import { ingestCommand } from './ingest-command.ts';
+import { serveCommand } from './serve-command.ts';
+
+const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
+  version: string;
+};
+
+const program = new Command('sluice')
+  .description('A write-behind store on SQLite: a collector over HTTP, and a loader of CSV and NDJSON files.')
+  .version(version)
+  .showHelpAfterError('(sluice --help, or sluice COMMAND --help, says what there is)')
+  .addCommand(serveCommand(version))
+  .addCommand(ingestCommand());
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  if (!(error instanceof SluiceError)) throw error;
+  // What the user can do is in the message; where it was thrown helps nobody.
+  console.error(`sluice: ${error.message} (${error.code})`);
+  process.exitCode = 1;
+}

@@ -1,0 +1,50 @@
+import { SingleBar } from 'cli-progress';
+
+const LINE_MS = 5_000;
+const MIB = 1024 * 1024;
+
+/** Shows how far it is, on standard error: a bar on a terminal, now and then a line elsewhere. */
+export interface Progress {
+  add(bytes: number): void;
+  stop(): void;
+}
+
+/** `total` is `undefined` where nobody knows. */
+export function startProgress(total: number | undefined): Progress {
+  return process.stderr.isTTY && total !== undefined ? startBar(total) : startLines(total);
+}
+
+function startBar(total: number): Progress {
+  const bar = new SingleBar({
+    format: ' {bar} {percentage}% | {done} of {size} MiB | {eta_formatted} left',
+    stream: process.stderr,
+    hideCursor: true,
+  });
+  let bytes = 0;
+  bar.start(total, 0, { done: '0.0', size: inMiB(total) });
+  return {
+    add(count) {
+      bytes += count;
+      bar.update(bytes, { done: inMiB(bytes) });
+    },
+    stop: () => bar.stop(),
+  };
+}
+
+function startLines(total: number | undefined): Progress {
+  let bytes = 0;
+  const timer = setInterval(() => {
+    const of = total === undefined ? '' : ` of ${inMiB(total)}`;
+    console.error(`${inMiB(bytes)}${of} MiB read`);
+  }, LINE_MS).unref();
+  return {
+    add(count) {
+      bytes += count;
+    },
+    stop: () => clearInterval(timer),
+  };
+}
+
+export function inMiB(bytes: number): string {
+  return (bytes / MIB).toFixed(1);
+}

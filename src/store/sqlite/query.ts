@@ -1,0 +1,68 @@
+import { SluiceError } from '../../base/errors.ts';
+import type { SqlValue } from '../../base/frame/index.ts';
+import { type Connection, narrow, openConnection } from './connection.ts';
+
+/** How long a query may wait for a lock, which in WAL mode it hardly ever has to. */
+const BUSY_TIMEOUT_MS = 1_000;
+
+/** All the memory that SQLite may take in the process: one huge value must not take the machine's. */
+const HEAP_BYTES = 256 * 1024 * 1024;
+
+/** What a query may return. */
+export interface ResultLimits {
+  readonly maxRows: number;
+  readonly maxBytes: number;
+}
+
+/** A result as JSON text, ready to be sent. */
+export interface QueryResult {
+  readonly columns: string;
+  readonly rows: string;
+  readonly rowCount: number;
+  /** Which limit cut the result off, if one did. */
+  readonly truncated: 'rows' | 'bytes' | undefined;
+}
+
+/**
+ * A connection for statements of people who need not be trusted: it reads only, and its memory is limited. It has no time
+ * limit: SQLite cannot be stopped from within its thread, so let it run in a process that can be killed.
+ */
+export class QueryConnection {
+  readonly #db: Connection;
+
+  constructor(path: string) {
+    this.#db = openConnection(path, { readonly: true, busyTimeoutMs: BUSY_TIMEOUT_MS });
+    this.#db.pragma('query_only = ON');
+    this.#db.pragma('trusted_schema = OFF');
+    // Large sorts stay within the memory limit instead of filling the disk.
+    this.#db.pragma('temp_store = MEMORY');
+    this.#db.pragma(`hard_heap_limit = ${HEAP_BYTES}`);
+  }
+
+  run(sql: string, { maxRows, maxBytes }: ResultLimits): QueryResult {
+    const statement = this.#db.prepare(sql);
+    if (!statement.reader || !statement.readonly) {
+      throw new SluiceError('SLUICE_INVALID_SQL', 'only a statement that reads, and returns rows, can be queried');
+    }
+    const columns = statement.columns().map(({ name }) => name);
+    const rows: string[] = [];
+    let bytes = 0;
+    let truncated: QueryResult['truncated'];
+    for (const row of statement.raw().safeIntegers().iterate() as IterableIterator<SqlValue[]>) {
+      if (rows.length === maxRows) truncated = 'rows';
+      const text = truncated ?? JSON.stringify(Object.fromEntries(row.map((value, i) => [columns[i], toJson(value)])));
+      bytes += text.length;
+      if (truncated === undefined && bytes > maxBytes) truncated = 'bytes';
+      if (truncated !== undefined) break;
+      rows.push(text);
+    }
+    return { columns: JSON.stringify(columns), rows: `[${rows.join(',\n')}]`, rowCount: rows.length, truncated };
+  }
+}
+
+/** What JSON has no form for: an integer beyond 2^53 is its digits, a BLOB is base64. */
+function toJson(value: SqlValue): unknown {
+  const narrowed = narrow(value);
+  if (typeof narrowed === 'bigint') return String(narrowed);
+  return narrowed instanceof Uint8Array ? { $blob: Buffer.from(narrowed).toString('base64') } : narrowed;
+}
