@@ -15,6 +15,13 @@ export interface AdmissionOptions {
 /** Well below what SQLite takes for one row (https://sqlite.org/limits.html), whatever the characters are. */
 const WRITE_BYTES_MAX = 256 * 1024 * 1024;
 
+/** What admission needs to know of the rest, and has to tell it. */
+export interface AdmissionEnvironment {
+  /** Whether the log takes no more, whatever room staging has. Whoever changes that calls `admitWaiting`. */
+  isLogFull(): boolean;
+  onDrain(): void;
+}
+
 interface Waiter {
   readonly bytes: number;
   readonly admitted: Deferred<void>;
@@ -27,7 +34,7 @@ interface Waiter {
 export class Admission {
   readonly #options: AdmissionOptions;
   readonly #clock: Clock;
-  readonly #onDrain: () => void;
+  readonly #env: AdmissionEnvironment;
   readonly #waiting: Waiter[] = [];
   readonly #writeBytesMax: number;
   readonly #highBytes: number;
@@ -37,16 +44,14 @@ export class Admission {
   #ended: SluiceError | undefined;
   /** Set while a write is made whose turn has come: room was kept for it, and who waits behind it does not count. */
   #serving = false;
-  /** Set while the log has no room, whatever staging has. */
-  logFull = false;
   bytes = 0;
   entries = 0;
   refused = 0;
 
-  constructor(options: AdmissionOptions, clock: Clock, onDrain: () => void) {
+  constructor(options: AdmissionOptions, clock: Clock, env: AdmissionEnvironment) {
     this.#options = options;
     this.#clock = clock;
-    this.#onDrain = onDrain;
+    this.#env = env;
     this.#writeBytesMax = Math.min(options.maxBytes, WRITE_BYTES_MAX);
     this.#highBytes = options.maxBytes * options.highWaterRatio;
     this.#highEntries = options.maxEntries * options.highWaterRatio;
@@ -114,7 +119,7 @@ export class Admission {
       this.#needsDrain = false;
       this.#drained?.resolve();
       this.#drained = undefined;
-      this.#onDrain();
+      this.#env.onDrain();
     }
   }
 
@@ -166,7 +171,7 @@ export class Admission {
 
   #fits(bytes: number): boolean {
     const { maxBytes, maxEntries } = this.#options;
-    return !this.logFull && this.bytes + bytes <= maxBytes && this.entries < maxEntries;
+    return !this.#env.isLogFull() && this.bytes + bytes <= maxBytes && this.entries < maxEntries;
   }
 }
 

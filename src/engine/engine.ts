@@ -100,7 +100,10 @@ export class Engine {
     this.health = env.health;
     this.#lastSeq = this.#appliedSeq = this.#framedSeq = appliedSeq;
     this.#staging = new Staging(appliedSeq + 1);
-    this.admission = new Admission(options.admission, env.clock, () => env.emit('drain'));
+    this.admission = new Admission(options.admission, env.clock, {
+      isLogFull: () => this.isLogFull,
+      onDrain: () => env.emit('drain'),
+    });
     this.commit = options.durability === 'memory' ? undefined : this.#makeCommit(options.durability, env);
     env.health.onFailed(() => this.#fail());
   }
@@ -122,6 +125,10 @@ export class Engine {
 
   get logBytes(): number {
     return this.#log.bytes;
+  }
+
+  get isLogFull(): boolean {
+    return this.#log.bytes >= this.#options.logMaxBytes;
   }
 
   get logSegments(): number {
@@ -382,9 +389,9 @@ export class Engine {
     this.#checkLogSize();
   }
 
+  /** The log has got smaller, or larger. */
   #checkLogSize(): void {
-    this.admission.logFull = this.#log.bytes >= this.#options.logMaxBytes;
-    if (!this.admission.logFull) this.admission.admitWaiting();
+    if (!this.isLogFull) this.admission.admitWaiting();
     else if (this.pending === 0) this.commit?.seal();
     else this.onAccepted();
   }

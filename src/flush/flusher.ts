@@ -155,7 +155,7 @@ export class Flusher {
     const { pending, admission } = this.#engine;
     const full =
       mode === 'immediate' ||
-      (mode !== 'time' && (pending >= maxWrites || admission.isHigh || admission.logFull)) ||
+      (mode !== 'time' && (pending >= maxWrites || admission.isHigh || this.#engine.isLogFull)) ||
       (mode === 'auto' && admission.bytes >= maxBytes);
     if (full) {
       this.request();

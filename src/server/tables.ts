@@ -2,6 +2,7 @@ import { SluiceError } from '../base/errors.ts';
 import { show } from '../base/options.ts';
 import { toSqlValue } from '../db/codec.ts';
 import type { Database } from '../db/database.ts';
+import { checkKey } from '../db/keys.ts';
 import { checkName } from '../db/names.ts';
 import type { Rows } from '../db/rows.ts';
 import type { Table } from '../db/table.ts';
@@ -19,20 +20,26 @@ export interface KnownTable {
 export class PairTable implements KnownTable {
   readonly kind = 'pairs';
   readonly name: string;
-  readonly #table: Table;
+  readonly #db: Database;
 
   constructor(db: Database, name: string) {
+    this.#db = db;
     this.name = name;
-    this.#table = db.table(name);
   }
 
   /** Returns `false` when staging is filling up. */
   write({ key, value }: Record<string, unknown>): boolean {
-    return this.#table.set(key as string, value);
+    // First, since a name that was asked for as a table of pairs is no table of rows any more.
+    checkKey(key);
+    return this.#table.set(key, value);
   }
 
   get(key: string, timeoutMs: number): Promise<unknown> {
     return this.#table.aget(key, { timeoutMs });
+  }
+
+  get #table(): Table {
+    return this.#db.table(this.name);
   }
 }
 

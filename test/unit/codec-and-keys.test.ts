@@ -181,5 +181,5 @@ test.each([
   'ANALYZE',
   ' explain select 1 ;',
 ])('%s can be run directly', (sql) => {
-  checkDirectSql(sql);
+  checkDirectSql(sql, 'write');
 });
