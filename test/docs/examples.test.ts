@@ -75,6 +75,31 @@ test('every example in a doc comment type checks, runs, and prints what it says'
       },
     );
     expect(stderr, name).toBe('');
-    if (output.length > 0) expect(stdout.trimEnd().split('\n'), name).toEqual(output);
+    expectOutput(stdout, output, name);
   }
 });
+
+test('every program in the README runs as it stands', async () => {
+  const readme = readFileSync(join(root, 'README.md'), 'utf8');
+  const programs = [...readme.matchAll(/^```js\n([\s\S]*?)^```$/gm)].map(([, code = '']) => code);
+  expect(programs.length).toBeGreaterThanOrEqual(2);
+  const folder = project([]);
+  for (const [i, code] of programs.entries()) {
+    const file = join(folder, `readme-${i}.mjs`);
+    writeFileSync(file, code);
+    const { stderr } = await run(process.execPath, ['--unhandled-rejections=strict', file], {
+      cwd: folder,
+      timeout: 20_000,
+    });
+    expect(stderr, code).toBe('');
+  }
+});
+
+/** `// … text …` stands for an output that has the text in it; anything else, line by line, for itself. */
+function expectOutput(stdout: string, output: readonly string[], name: string): void {
+  const [first] = output;
+  if (first === undefined) return;
+  const part = /^… (.*) …$/.exec(first)?.[1];
+  if (part !== undefined) expect(stdout, name).toContain(part);
+  else expect(stdout.trimEnd().split('\n'), name).toEqual(output);
+}
