@@ -150,8 +150,11 @@ export class Admission {
         this.#serving = false;
       }
     });
-    const timeoutMs = wait.timeoutMs ?? maxBlockMs;
-    return waitFor(used, 'waiting for room', { signal: wait.signal, timeoutMs }, this.#clock, leave);
+    used.catch(() => undefined);
+    // The limit is about the room alone: what `use` waits for then has the caller's own.
+    const limits = { signal: wait.signal, timeoutMs: wait.timeoutMs ?? maxBlockMs };
+    await waitFor(waiter.admitted.promise, 'waiting for room', limits, this.#clock, leave);
+    return used;
   }
 
   /** Resolves when there is plenty of room, at once if there is. */

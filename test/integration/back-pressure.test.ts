@@ -48,13 +48,40 @@ test('who waits for room is served first come first served, and nobody overtakes
   const order: number[] = [];
   const waiting = Array.from({ length: 25 }, (_, i) => db.aset('shared', i).then(() => order.push(i)));
   await eventually(() => db.stats().waiting === 25, 'all wait');
-  // There is no room for anybody who does not wait, not even when some has been given back.
   expect(await codeFrom(() => db.set('overtake', 1))).toBe('SLUICE_FULL');
   for (let round = 0; round < 20 && order.length < 25; round++) await db.aflush();
   await Promise.all(waiting);
   expect(order).toEqual(Array.from({ length: 25 }, (_, i) => i));
   expect(db.get('shared')).toBe(24);
   expect(db.stats()).toMatchObject({ accepted: 35, waiting: 0 });
+  await db.close();
+});
+
+test('a small write does not slip past a large one that waits', async () => {
+  const db = await open(file(), { flush: { mode: 'manual' }, staging: { maxBytes: 10_000 } });
+  db.set('a', 'x'.repeat(6_000));
+  const order: string[] = [];
+  const large = db.aset('large', 'x'.repeat(5_000)).then(() => order.push('large'));
+  expect(await codeFrom(() => db.set('small', 1))).toBe('SLUICE_FULL');
+  const small = db.aset('small', 1).then(() => order.push('small'));
+  expect(db.stats().waiting).toBe(2);
+  await db.aflush();
+  await Promise.all([large, small]);
+  expect(order).toEqual(['large', 'small']);
+  await db.close();
+});
+
+test('one that gives up makes way for those behind it', async () => {
+  const db = await open(file(), { flush: { mode: 'manual' }, staging: { maxBytes: 10_000 } });
+  db.set('a', 'x'.repeat(6_000));
+  const abort = new AbortController();
+  const large = codeFrom(() => db.aset('large', 'x'.repeat(5_000), { signal: abort.signal }));
+  const small = db.aset('small', 1);
+  expect(await isPending(small)).toBe(true);
+  abort.abort();
+  await small;
+  expect(await large).toBe('SLUICE_ABORTED');
+  expect(db.has('large')).toBe(false);
   await db.close();
 });
 

@@ -140,6 +140,26 @@ test("at 'applied' a write that SQLite refuses rejects its own acknowledgement",
   await db.close();
 });
 
+test('maxBlockMs is about room: a write that has got it waits for its sync as long as any other', async () => {
+  const disk = new FaultFileSystem();
+  const db = await openOn(machine({ fileSystem: disk }), join(tempDir(), 'a.db'), {
+    ...MANUAL,
+    staging: { maxEntries: 2 },
+    maxBlockMs: 200,
+  });
+  await db.aset('a', 1);
+  await db.aset('b', 1);
+  const waiting = db.aset('c', 1);
+  const held = gate(disk, 'datasync');
+  await db.aflush();
+  await eventually(() => held.waits() > 0, 'a sync was asked for');
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  expect(await isPending(waiting)).toBe(true);
+  held.open();
+  await waiting;
+  await db.close();
+});
+
 test('one fdatasync serves the acknowledgements of many producers', async () => {
   const disk = new FaultFileSystem();
   const db = await openOn(machine({ fileSystem: disk }), join(tempDir(), 'a.db'), MANUAL);
