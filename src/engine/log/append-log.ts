@@ -135,7 +135,7 @@ export class AppendLog {
     const segment = this.#open;
     if (segment === undefined) return;
     this.#retire(segment, segment.offset, segment.lastSeq);
-    await segment.file.close();
+    await segment.file.close().catch(ignore);
   }
 
   /** Frames up to `seq` are safe in the store: they need not be kept in memory any longer. */
@@ -164,7 +164,7 @@ export class AppendLog {
   async close(): Promise<void> {
     const segment = this.#open;
     this.#open = undefined;
-    await segment?.file.close();
+    await segment?.file.close().catch(ignore);
   }
 
   async #create(): Promise<OpenSegment> {
@@ -256,5 +256,5 @@ async function succeeds(operation: Promise<void>): Promise<boolean> {
   }
 }
 
-/** For operations on a file that is already given up: whatever they say changes nothing. */
+/** For operations on a file that is synced, or already given up: whatever they say changes nothing. */
 function ignore(): void {}
