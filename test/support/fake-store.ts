@@ -6,10 +6,11 @@ export class FakeStore {
   readonly keys: Map<string, string> = new Map();
   appliedSeq = 0;
   /** Runs ahead of the commit, and again between the commit and the answer. */
-  before: (step: 'commit' | 'answer') => Promise<void> = async () => {};
+  before: (step: 'commit' | 'answer', batch: Batch) => Promise<void> = async () => {};
 
-  async apply({ frames, afterSeq, lastSeq }: Batch): Promise<BatchResult> {
-    await this.before('commit');
+  async apply(batch: Batch): Promise<BatchResult> {
+    const { frames, afterSeq, lastSeq } = batch;
+    await this.before('commit', batch);
     const before = this.appliedSeq;
     // As the real one: a batch that was committed, and whose answer got lost, is applied once.
     if (before !== afterSeq && before !== lastSeq) throw new StoreFailure('fatal', `at ${before}, not ${afterSeq}`);
@@ -19,7 +20,7 @@ export class FakeStore {
       if (seq !== lastSeq) throw new StoreFailure('fatal', `the frames end with ${seq}, the batch with ${lastSeq}`);
       this.appliedSeq = lastSeq;
     }
-    await this.before('answer');
+    await this.before('answer', batch);
     const applied = lastSeq - afterSeq;
     return { applied, coalesced: 0, superseded: 0, dead: [], durable: true, durationMs: 0 };
   }
