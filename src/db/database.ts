@@ -4,7 +4,7 @@ import { type SqlValue, Target } from '../base/frame/index.ts';
 import { show } from '../base/options.ts';
 import { checkWait, type WaitOptions, waitFor } from '../base/waiting.ts';
 import type { DeadLetterQueue, RetryResult } from '../dlq/index.ts';
-import { bytesOfValues, type State } from '../engine/index.ts';
+import { bytesOfValues, foldName, type State } from '../engine/index.ts';
 import type { FlushResult } from '../flush/index.ts';
 import type { DeadLetter, ExecuteResult, Parameters, SqlRow } from '../store/store.ts';
 import { toSqlValue } from './codec.ts';
@@ -105,7 +105,7 @@ export class Database<T = unknown> extends Table<T> {
     this.#events = events;
     this.#release = release;
     this.#checkShape(options.table);
-    this.#tables.set(options.table, this as unknown as Table<never>);
+    this.#tables.set(foldName(options.table), this as unknown as Table<never>);
     events.on('flush', ({ superseded }) => {
       queue.counters.superseded += superseded;
     });
@@ -116,18 +116,18 @@ export class Database<T = unknown> extends Table<T> {
   // ── tables and rows ───────────────────────────────────────────────────────────────────────────────────────────────
 
   /**
-   * A key-value table, made when first written to. The same object for the same name.
+   * A key-value table, made when first written to. The same object for the same name, whatever the case of its letters.
    *
    * Errors: `SLUICE_INVALID_OPTION` for a name that is taken or cannot be one, and for a table of another shape.
    */
   table<U = unknown>(name: string): Table<U> {
     this.core.assertOpen();
     checkName(name, 'table name');
-    let table = this.#tables.get(name);
+    let table = this.#tables.get(foldName(name));
     if (table === undefined) {
       this.#checkShape(name);
       table = new Table<never>(this.core, name);
-      this.#tables.set(name, table);
+      this.#tables.set(foldName(name), table);
     }
     return table as unknown as Table<U>;
   }
@@ -143,8 +143,8 @@ export class Database<T = unknown> extends Table<T> {
     checkName(name, 'table name');
     const resolved = readRowsOptions(options);
     const addColumns = resolved.onNewColumn === 'add';
-    const shape = this.#shapes.get(name) ?? new RowShape(this.core, name);
-    if (!shape.exists && this.#tables.has(name)) {
+    const shape = this.#shapes.get(foldName(name)) ?? new RowShape(this.core, name);
+    if (!shape.exists && this.#tables.has(foldName(name))) {
       throw new SluiceError(
         'SLUICE_INVALID_OPTION',
         `${show(name)} is a key-value table, which is made when it is first written to: choose another name for the rows`,
@@ -157,7 +157,7 @@ export class Database<T = unknown> extends Table<T> {
         `there is no table ${show(name)}: pass its columns, or onNewColumn: 'add', to make it`,
       );
     }
-    this.#shapes.set(name, shape);
+    this.#shapes.set(foldName(name), shape);
     return new Rows<R>(this.core, shape, resolved);
   }
 
@@ -396,7 +396,7 @@ export class Database<T = unknown> extends Table<T> {
   #checkShape(name: string): void {
     const columns = this.core.store.sync.columns(name);
     // A table of rows may still be staged. A write of the wrong shape would hold up all that come after it.
-    if (columns === undefined && this.#shapes.get(name)?.exists !== true) return;
+    if (columns === undefined && this.#shapes.get(foldName(name))?.exists !== true) return;
     const key = columns?.find((column) => column.name.toLowerCase() === 'key');
     const value = columns?.find((column) => column.name.toLowerCase() === 'value');
     if (key?.primaryKey !== true || value === undefined) {

@@ -67,6 +67,7 @@ const SCAN_OPTIONS: readonly string[] = ['prefix', 'gt', 'gte', 'lt', 'lte', 're
 
 /** Checks the options of a scan; a prefix becomes a range. */
 export function toRange(options: ScanOptions): KeyRange & { readonly limit: number } {
+  if (typeof options !== 'object' || options === null) refuse(`options must be an object, not ${show(options)}`);
   for (const name of Object.keys(options)) {
     if (!SCAN_OPTIONS.includes(name)) refuse(`unknown option '${name}', known are ${SCAN_OPTIONS.join(', ')}`);
   }

@@ -1,5 +1,5 @@
 import type { SqlValue } from '../base/frame/index.ts';
-import type { Encoded, ReadonlyGeneration } from '../engine/index.ts';
+import { type Encoded, foldName, type ReadonlyGeneration } from '../engine/index.ts';
 import type { CountOverlay, Entry, KeyRange } from '../store/store.ts';
 import { compareKeys, inRange } from './keys.ts';
 
@@ -21,7 +21,7 @@ export function overlayOf(
   let cleared = false;
   for (const generation of generations) {
     if (generation.lastSeq <= appliedSeq) continue;
-    const stage = generation.stage(table);
+    const stage = generation.stage(foldName(table));
     if (stage === undefined) continue;
     if (stage.cleared) {
       keys.clear();

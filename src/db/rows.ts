@@ -113,9 +113,11 @@ export class Rows<T extends object = Record<string, unknown>> {
     }
   }
 
-  /** Appends several rows, each a write of its own. All are checked before the first is accepted. */
+  /** Appends several rows, each a write of its own. All are accepted, or none: `SLUICE_FULL` where not all have room. */
   appendMany(rows: Iterable<T>): boolean {
     const prepared = [...rows].map((row) => this.#prepare(row));
+    const bytes = prepared.reduce((total, { values }) => total + bytesOfValues(values), 0);
+    this.#core.engine.assertRoom(bytes, prepared.length);
     let plenty = !this.#core.engine.admission.needsDrain;
     for (const { target, values } of prepared) plenty = this.#core.engine.append(target, values);
     return plenty;

@@ -163,9 +163,10 @@ export class Table<T = unknown> {
 
   // ── many keys ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** Writes several entries, each a write of its own. All are checked before the first is written. */
+  /** Writes several entries, each a write of its own. All are accepted, or none: `SLUICE_FULL` where not all have room. */
   update(entries: Entries<T>): boolean {
     const encoded = this.#encodeAll(entries);
+    this.core.engine.assertRoom(bytesOfGroup(encoded), encoded.length);
     let plenty = !this.core.engine.admission.needsDrain;
     for (const { key, value } of encoded) plenty = this.core.engine.put(this.#target, key, value as Encoded);
     return plenty;

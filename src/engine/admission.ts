@@ -83,6 +83,22 @@ export class Admission {
       );
     }
     if (this.#serving || this.hasRoom(bytes)) return;
+    this.#refuse();
+  }
+
+  /** Refuses several writes of the caller's, so that they are accepted together or not at all. */
+  checkMany(bytes: number, writes: number): void {
+    const { maxBytes, maxEntries } = this.#options;
+    if (bytes > maxBytes || writes > maxEntries) {
+      throw new SluiceError(
+        'SLUICE_INVALID_VALUE',
+        `${writes} writes of ${bytes} bytes are more than staging holds at once: use the awaitable form, which goes on as there is room, or smaller parts`,
+      );
+    }
+    if (this.#waiting.length > 0 || !this.#fits(bytes, writes)) this.#refuse();
+  }
+
+  #refuse(): never {
     this.refused++;
     this.#needsDrain = true;
     throw fullError();
@@ -172,9 +188,9 @@ export class Admission {
     for (const waiter of this.#waiting.splice(0)) waiter.admitted.reject(error);
   }
 
-  #fits(bytes: number): boolean {
+  #fits(bytes: number, entries = 1): boolean {
     const { maxBytes, maxEntries } = this.#options;
-    return !this.#env.isLogFull() && this.bytes + bytes <= maxBytes && this.entries < maxEntries;
+    return !this.#env.isLogFull() && this.bytes + bytes <= maxBytes && this.entries + entries <= maxEntries;
   }
 }
 

@@ -91,6 +91,7 @@ export class Engine {
   #appliedSeq: number;
   #framedSeq: number;
   #accepting = true;
+  #releasing: Promise<void> = RESOLVED;
 
   constructor(options: EngineOptions, log: AppendLog, appliedSeq: number, env: EngineEnvironment) {
     this.#options = options;
@@ -334,6 +335,12 @@ export class Engine {
     if (this.health.state === 'failed') throw this.#failedError();
   }
 
+  /** Throws unless there is room for several writes at once. */
+  assertRoom(bytes: number, writes: number): void {
+    this.assertAccepting();
+    this.admission.checkMany(bytes, writes);
+  }
+
   #admit(bytes: number): void {
     this.assertAccepting();
     this.admission.check(bytes);
@@ -381,7 +388,9 @@ export class Engine {
     const seq = this.#appliedSeq;
     if (this.commit === undefined) {
       // Without a log of its own, this run may still have found one. Nobody else uses it.
-      this.#log.release(seq).catch((error: Error) => this.#emit('failure', { during: 'log', error }));
+      this.#releasing = this.#releasing
+        .then(() => this.#log.release(seq))
+        .then(ignore, (error: Error) => this.#emit('failure', { during: 'log', error }));
       return;
     }
     this.commit.release(seq);
@@ -463,3 +472,5 @@ function rejected(error: SluiceError): Promise<never> {
   promise.catch(() => undefined);
   return promise;
 }
+
+function ignore(): void {}

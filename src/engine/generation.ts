@@ -17,6 +17,8 @@ export class Stage {
 /** A key-value table as the engine writes to it. One object per table: it remembers where its stage is. */
 export class TableTarget extends Target {
   override readonly table: string;
+  /** The name as it is compared: SQL does not tell the upper from the lower case of ASCII letters. */
+  readonly folded: string;
   /** @internal The open generation's stage of this table, while `generation` is the open one. */
   stage: Stage | undefined;
   /** @internal */
@@ -25,13 +27,14 @@ export class TableTarget extends Target {
   constructor(table: string) {
     super(table);
     this.table = table;
+    this.folded = foldName(table);
   }
 }
 
 /** A generation as reads see it. */
 export interface ReadonlyGeneration {
   readonly lastSeq: number;
-  stage(table: string): ReadonlyStage | undefined;
+  stage(foldedTable: string): ReadonlyStage | undefined;
 }
 
 /** A sealed generation: nothing can be added any more. */
@@ -60,19 +63,24 @@ export class Generation implements SealedGeneration {
     this.lastSeq = firstSeq - 1;
   }
 
-  stage(table: string): Stage | undefined {
-    return this.#stages.get(table);
+  stage(foldedTable: string): Stage | undefined {
+    return this.#stages.get(foldedTable);
   }
 
   stageFor(target: TableTarget): Stage {
     if (target.generation === this) return target.stage as Stage;
-    let stage = this.#stages.get(target.table);
+    let stage = this.#stages.get(target.folded);
     if (stage === undefined) {
       stage = new Stage();
-      this.#stages.set(target.table, stage);
+      this.#stages.set(target.folded, stage);
     }
     target.generation = this;
     target.stage = stage;
     return stage;
   }
+}
+
+/** A table name as SQL compares it. */
+export function foldName(name: string): string {
+  return name.replace(/[A-Z]+/g, (letters) => letters.toLowerCase());
 }

@@ -13,15 +13,15 @@ export class Staging {
 
   /** The newest staged value of a key; `undefined` if staging does not know it. */
   lookup(target: TableTarget, key: string): Staged {
-    const { table } = target;
-    const open = target.generation === this.open ? target.stage : this.open.stage(table);
+    const { folded } = target;
+    const open = target.generation === this.open ? target.stage : this.open.stage(folded);
     if (open !== undefined) {
       const found = open.keys.get(key);
       if (found !== undefined) return found;
       if (open.cleared) return null;
     }
     for (let i = this.#sealed.length - 1; i >= 0; i--) {
-      const stage = (this.#sealed[i] as Generation).stage(table);
+      const stage = (this.#sealed[i] as Generation).stage(folded);
       const found = stage?.keys.get(key);
       if (found !== undefined) return found;
       if (stage?.cleared) return null;

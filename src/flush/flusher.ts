@@ -65,7 +65,7 @@ export class Flusher {
   #running: Promise<void> | undefined;
   #timer: Timer | undefined;
   #stopped = false;
-  readonly #stopping = new Deferred<void>();
+  #cutShort: (() => void) | undefined;
 
   flushes = 0;
   retries = 0;
@@ -142,7 +142,7 @@ export class Flusher {
 
   #stop(): void {
     this.#stopped = true;
-    this.#stopping.resolve();
+    this.#cutShort?.();
     this.#timer?.cancel();
     this.#pause.cutShort();
   }
@@ -177,15 +177,15 @@ export class Flusher {
     }
   }
 
+  /** Waits for the log too, which may be for ever where it has no room: stopping must cut that short. */
   async #nextBatch(): Promise<readonly SealedGeneration[]> {
-    const stopped = this.#stopping.promise.then(() => []);
-    try {
-      // A log that waits for room must not keep the flush from ending.
-      return await Promise.race([this.#engine.nextBatch(BATCH_WRITES, BATCH_BYTES), stopped]);
-    } catch {
+    const next = new Deferred<readonly SealedGeneration[]>();
+    this.#cutShort = () => next.resolve([]);
+    this.#engine.nextBatch(BATCH_WRITES, BATCH_BYTES).then(next.resolve, () => {
       // The log has failed, and the engine with it: everybody who waits has been told.
-      return [];
-    }
+      next.resolve([]);
+    });
+    return next.promise;
   }
 
   async #applyUntilDone(batch: readonly SealedGeneration[], lastSeq: number): Promise<void> {

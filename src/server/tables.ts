@@ -6,6 +6,7 @@ import { checkKey } from '../db/keys.ts';
 import { checkName } from '../db/names.ts';
 import type { Rows } from '../db/rows.ts';
 import type { Table } from '../db/table.ts';
+import { foldName } from '../engine/index.ts';
 
 /** What a table is for: `{"key":…, "value":…}` pairs, rows, or nothing that can be written here, as a view. */
 export type TableKind = 'pairs' | 'rows' | 'other';
@@ -60,7 +61,7 @@ export class RowTable implements KnownTable {
     this.#db = db;
     this.name = name;
     this.#spelt = new Set(columns);
-    this.#known = new Set(columns.map(fold));
+    this.#known = new Set(columns.map(foldName));
     this.#rows = db.rows(name, { onNewColumn: 'add' });
   }
 
@@ -76,7 +77,7 @@ export class RowTable implements KnownTable {
 
   #learn(row: Record<string, unknown>): void {
     const names = Object.keys(row);
-    if (new Set(names.map(fold)).size < names.length) {
+    if (new Set(names.map(foldName)).size < names.length) {
       throw new SluiceError(
         'SLUICE_INVALID_VALUE',
         'a column is there twice: SQLite does not tell upper from lower case',
@@ -84,13 +85,13 @@ export class RowTable implements KnownTable {
     }
     // A row that is refused must not leave columns behind.
     for (const name of names) toSqlValue(row[name], name);
-    const fresh = names.filter((name) => !this.#known.has(fold(name)));
+    const fresh = names.filter((name) => !this.#known.has(foldName(name)));
     if (fresh.length === 0) return;
     const columns = Object.fromEntries(fresh.map((name) => [name, 'any' as const]));
     this.#rows = this.#db.rows(this.name, { columns, onNewColumn: 'add' });
     for (const name of fresh) {
       this.#spelt.add(name);
-      this.#known.add(fold(name));
+      this.#known.add(foldName(name));
     }
   }
 }
@@ -122,14 +123,14 @@ export class Tables {
   /** The table of a name, `undefined` if there is none. A refused name is `SLUICE_INVALID_OPTION`. */
   async find(name: string, timeoutMs: number): Promise<PairTable | RowTable | KnownTable | undefined> {
     checkName(name, 'table name');
-    const known = this.#known.get(fold(name));
+    const known = this.#known.get(foldName(name));
     if (known !== undefined) return known;
     let columns = await this.#db.afetchAll<ColumnRow>(SELECT_COLUMNS, [name], { stale: true, timeoutMs });
     // What was written past the collector, or recovered from the log, may still be staged.
     if (columns.length === 0 && this.#db.stats().pending > 0) {
       columns = await this.#db.afetchAll<ColumnRow>(SELECT_COLUMNS, [name], { timeoutMs });
     }
-    return this.#known.get(fold(name)) ?? this.#adopt(columns);
+    return this.#known.get(foldName(name)) ?? this.#adopt(columns);
   }
 
   /**
@@ -137,13 +138,13 @@ export class Tables {
    * `SLUICE_CONFLICT` where it is there for something else.
    */
   claim(name: string, kind: 'pairs' | 'rows'): PairTable | RowTable {
-    const table = this.#known.get(fold(name)) ?? this.#make(name, kind, []);
+    const table = this.#known.get(foldName(name)) ?? this.#make(name, kind, []);
     if (table.kind !== kind) throw conflict(table);
     return table;
   }
 
   keep(table: PairTable | RowTable): void {
-    this.#known.set(fold(table.name), table);
+    this.#known.set(foldName(table.name), table);
   }
 
   #adopt(columns: readonly ColumnRow[]): PairTable | RowTable | KnownTable | undefined {
@@ -173,11 +174,6 @@ export function conflict({ name, kind }: KnownTable): SluiceError {
 }
 
 function isPairs(columns: readonly ColumnRow[]): boolean {
-  const keys = columns.filter(({ primaryKey }) => primaryKey > 0).map(({ column }) => fold(column));
-  return keys.length === 1 && keys[0] === 'key' && columns.some(({ column }) => fold(column) === 'value');
-}
-
-/** A name as SQLite compares it: only ASCII letters have two cases. */
-function fold(name: string): string {
-  return name.replace(/[A-Z]+/g, (letters) => letters.toLowerCase());
+  const keys = columns.filter(({ primaryKey }) => primaryKey > 0).map(({ column }) => foldName(column));
+  return keys.length === 1 && keys[0] === 'key' && columns.some(({ column }) => foldName(column) === 'value');
 }

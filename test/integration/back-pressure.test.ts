@@ -246,3 +246,35 @@ test('the log limit alone holds writes back, and a flush lets them go on', async
   expect(db.get('more')).toBe(1);
   await db.close();
 }, 60_000);
+
+test('several writes at once are accepted together or not at all', async () => {
+  const db = await open(join(tempDir(), 'many.db'), { staging: { maxEntries: 10 }, flush: { mode: 'manual' } });
+  const rows = db.rows('log', { columns: { n: 'integer' } });
+  await db.aflush();
+  db.update({ a: 1, b: 2, c: 3, d: 4 });
+  const seven = Array.from({ length: 7 }, (_, n) => ({ n }));
+  expect(await codeFrom(() => rows.appendMany(seven))).toBe('SLUICE_FULL');
+  expect(await codeFrom(() => db.update(seven.map(({ n }) => [`k${n}`, n] as const)))).toBe('SLUICE_FULL');
+  expect(db.stats()).toMatchObject({ pending: 4, accepted: 5 });
+  rows.appendMany(seven.slice(0, 6));
+  expect(db.stats().pending).toBe(10);
+  await db.aflush();
+  const eleven = Array.from({ length: 11 }, (_, n) => ({ n }));
+  expect(await codeFrom(() => rows.appendMany(eleven))).toBe('SLUICE_INVALID_VALUE');
+  const appended = rows.aappendMany(eleven);
+  await eventually(() => db.stats().waiting === 1, 'the eleventh waits');
+  await db.aflush();
+  await appended;
+  expect(await db.afetchOne('SELECT count(*) AS n FROM log')).toEqual({ n: 17 });
+  await db.close();
+});
+
+test('a table is one, whatever the case of the letters in its name', async () => {
+  const db = await open(join(tempDir(), 'case.db'), { flush: { mode: 'manual' } });
+  db.table('Rooms').set('a', 1);
+  expect(db.table('rooms')).toBe(db.table('Rooms'));
+  expect(db.table('ROOMS').get('a')).toBe(1);
+  await db.aflush();
+  expect([...db.table('rooms').keys()]).toEqual(['a']);
+  await db.close();
+});

@@ -49,22 +49,15 @@ export class SqliteReader implements SyncReads {
     return this.#onTable(table, `SELECT ${VALUE} FROM ${quote(table)} WHERE key = ?`, key);
   }
 
+  /** All at one moment, so that an atomic write is there whole or not at all. */
   getMany(table: string, keys: readonly string[]): (SqlValue | undefined)[] {
-    return keys.map((key) => this.get(table, key));
+    if (keys.length === 1) return [this.get(table, keys[0] as string)];
+    return this.#atOneMoment(() => keys.map((key) => this.#get(table, key)));
   }
 
   count(table: string, overlay: CountOverlay): number {
     if (overlay.cleared) return overlay.present.length;
-    // One transaction: the writer may commit between two statements.
-    return reading(() => {
-      const db = this.#connection();
-      db.exec('BEGIN');
-      try {
-        return this.#countNow(table, overlay);
-      } finally {
-        db.exec('COMMIT');
-      }
-    });
+    return this.#atOneMoment(() => this.#countNow(table, overlay));
   }
 
   scan(table: string, range: KeyRange): SqliteScan {
@@ -116,6 +109,19 @@ export class SqliteReader implements SyncReads {
     this.#db?.close();
     this.#db = undefined;
     this.#statements.clear();
+  }
+
+  /** Several statements in one transaction: the writer may commit between two of them. */
+  #atOneMoment<T>(read: () => T): T {
+    return reading(() => {
+      const db = this.#connection();
+      db.exec('BEGIN');
+      try {
+        return read();
+      } finally {
+        db.exec('COMMIT');
+      }
+    });
   }
 
   #countNow(table: string, { present, absent }: CountOverlay): number {
