@@ -209,7 +209,7 @@ describe('sluice ingest', () => {
     writeFileSync(join(folder, 'x.csv'), 'a\n1\n');
     const nobody = await sluice(['ingest', 'x.csv', '--url', 'http://127.0.0.1:1'], { cwd: folder });
     expect(nobody.code).toBe(1);
-    expect(nobody.stderr).toContain('SLUICE_OUTCOME_UNKNOWN');
+    expect(nobody.stderr).toContain('ECONNREFUSED');
   });
 });
 
