@@ -1,4 +1,5 @@
 import { copyFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { type AddressInfo, createServer } from 'node:net';
 import { join } from 'node:path';
 import Sqlite from 'better-sqlite3';
 import { describe, expect, it } from 'vitest';
@@ -32,6 +33,15 @@ function nabFiles(folder: string): string[] {
     }
     return copy;
   });
+}
+
+/** An address that nobody listens on. */
+async function freeUrl(): Promise<string> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const { port } = server.address() as AddressInfo;
+  await new Promise((resolve) => server.close(resolve));
+  return `http://127.0.0.1:${port}`;
 }
 
 /** What a file holds, read by other means than ours. */
@@ -207,7 +217,7 @@ describe('sluice ingest', () => {
     }
     const folder = tempDir();
     writeFileSync(join(folder, 'x.csv'), 'a\n1\n');
-    const nobody = await sluice(['ingest', 'x.csv', '--url', 'http://127.0.0.1:1'], { cwd: folder });
+    const nobody = await sluice(['ingest', 'x.csv', '--url', await freeUrl()], { cwd: folder });
     expect(nobody.code).toBe(1);
     expect(nobody.stderr).toContain('ECONNREFUSED');
   });
