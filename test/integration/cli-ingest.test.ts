@@ -5,10 +5,10 @@ import Sqlite from 'better-sqlite3';
 import { describe, expect, it } from 'vitest';
 import { cellValue } from '../../dist/cli/records.js';
 import { serve, sluice } from '../support/cli.ts';
+import { eventually } from '../support/eventually.ts';
 import { ask, post } from '../support/http.ts';
 import { seededRandom } from '../support/seed.ts';
 import { tempDir } from '../support/temp-dir.ts';
-import { until } from '../support/until.ts';
 
 const NAB = join(import.meta.dirname, '..', '..', '..', 'shared', 'data', 'nab');
 
@@ -127,7 +127,7 @@ describe('sluice ingest', () => {
       const { text } = await ask(`${url}/metrics`, { headers: { authorization } });
       return Number(/^sluice_writes_accepted_total\{[^}]*\} (\d+)/m.exec(text)?.[1]);
     };
-    await until('it is loading', async () => (await counted()) > 1_000);
+    await eventually(async () => (await counted()) > 1_000, 'it is loading');
     // From now on nothing goes down, so what is sent is answered with 503 in the middle.
     const other = new Sqlite(file);
     other.exec('BEGIN IMMEDIATE');
