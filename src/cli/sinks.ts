@@ -1,5 +1,5 @@
 import { systemClock } from '../base/clock.ts';
-import { messageOf, SluiceError } from '../base/errors.ts';
+import { codeOf, messageOf, SluiceError } from '../base/errors.ts';
 import type { WriteAnswer } from '../server/index.ts';
 import { type Destination, type LineError, LineWriter } from '../server/line-writer.ts';
 import { LINE_BYTES_MAX, LineSplitter } from '../server/lines.ts';
@@ -179,7 +179,17 @@ export class HttpSink implements CountingSink {
       text = await response.text();
     } catch (cause) {
       // fetch puts what happened into the cause of a message that says nothing.
-      const reason = messageOf(cause instanceof TypeError && cause.cause !== undefined ? cause.cause : cause);
+      const inner = cause instanceof TypeError && cause.cause !== undefined ? cause.cause : cause;
+      const reason = codeOf(inner) ?? messageOf(inner);
+      if (reason === 'ECONNREFUSED' || reason === 'ENOTFOUND') {
+        throw new SluiceError(
+          'SLUICE_NOT_FOUND',
+          `there is nobody at ${this.#url} (${reason}): is the collector running?`,
+          {
+            cause,
+          },
+        );
+      }
       throw new SluiceError(
         'SLUICE_OUTCOME_UNKNOWN',
         `${this.#url} did not answer (${reason}): the last ${lines.length} lines that were sent may be there or not`,
@@ -206,5 +216,8 @@ function parseAnswer(text: string): Partial<WriteAnswer> {
 
 function refused(url: string, status: number, { error }: Partial<WriteAnswer>): SluiceError {
   const reason = error?.message ?? 'is there a collector at this address?';
-  return new SluiceError('SLUICE_FAILED', `${url} answered ${status}: ${reason}`);
+  return new SluiceError(
+    status === 503 ? 'SLUICE_FULL' : 'SLUICE_INVALID_OPTION',
+    `${url} answered ${status}: ${reason}`,
+  );
 }

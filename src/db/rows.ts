@@ -16,6 +16,9 @@ const COLUMN_TYPES: readonly ColumnType[] = ['integer', 'real', 'text', 'blob', 
 /** Host parameters of one statement: https://sqlite.org/limits.html; columns of a table are 2,000 at most. */
 const COLUMNS_MAX = 2_000;
 
+/** Sets of columns whose statements are kept. */
+const TARGETS_MAX = 500;
+
 /**
  * A schema that can check a row: any validator that follows Standard Schema (https://standardschema.dev), such as zod,
  * valibot or arktype. It must answer at once, not with a promise.
@@ -252,6 +255,7 @@ export class RowShape {
       const columns = names.map(quote).join(', ');
       const marks = names.map(() => '?').join(', ');
       target = new Target(this.table, `INSERT INTO ${quote(this.table)} (${columns}) VALUES (${marks})`);
+      if (this.#targets.size >= TARGETS_MAX) this.#targets.clear();
       this.#targets.set(signature, target);
     }
     return target;

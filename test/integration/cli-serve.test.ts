@@ -5,9 +5,9 @@ import { promisify } from 'node:util';
 import Sqlite from 'better-sqlite3';
 import { describe, expect, it } from 'vitest';
 import { serve, sluice } from '../support/cli.ts';
+import { eventually } from '../support/eventually.ts';
 import { ask } from '../support/http.ts';
 import { tempDir } from '../support/temp-dir.ts';
-import { until } from '../support/until.ts';
 
 const run = promisify(execFile);
 const hasCurl = spawnSync('curl', ['--version']).status === 0;
@@ -27,7 +27,7 @@ describe('what sluice serve says', () => {
           return JSON.parse(text) as { accepted?: number; rows?: unknown[] };
         };
         expect((await paste(write)).accepted).toBe(1);
-        await until('the query finds something', async () => ((await paste(query)).rows?.length ?? 0) > 0);
+        await eventually(async () => ((await paste(query)).rows?.length ?? 0) > 0, 'the query finds something');
       }
     }
   });
@@ -37,11 +37,11 @@ describe('what sluice serve says', () => {
     const { url } = await serve([file]);
     const applied = async () =>
       Number(/^sluice_writes_applied_total\{[^}]*\} (\d+)/m.exec((await ask(`${url}/metrics`)).text)?.[1]);
-    await until('writes are applied', async () => (await applied()) > 0, 5_000);
+    await eventually(async () => (await applied()) > 0, 'writes are applied', 5_000);
     const db = new Sqlite(file, { readonly: true });
     const count = () => db.prepare('SELECT count(*) FROM cpu').pluck().get() as number;
     const [before, rows] = [await applied(), count()];
-    await until('both rise', async () => (await applied()) > before && count() > rows, 5_000);
+    await eventually(async () => (await applied()) > before && count() > rows, 'both rise', 5_000);
     db.close();
   });
 

@@ -3,10 +3,10 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import Sqlite from 'better-sqlite3';
 import { describe, expect, it } from 'vitest';
 import { serve, sluice } from '../support/cli.ts';
+import { eventually } from '../support/eventually.ts';
 import { ask, post, sqlUrl } from '../support/http.ts';
 import { seededRandom } from '../support/seed.ts';
 import { tempDir } from '../support/temp-dir.ts';
-import { until } from '../support/until.ts';
 
 const ENDLESS = 'WITH RECURSIVE r(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM r) SELECT max(i) FROM r';
 
@@ -53,7 +53,7 @@ describe('sluice serve', () => {
       };
       const writers = ['a', 'b', 'c'].map(writer);
       const before = answered.size;
-      await until('some requests are answered', () => answered.size > before + 3);
+      await eventually(() => answered.size > before + 3, 'some requests are answered');
       await sleep(random() * 150);
       child.kill('SIGKILL');
       const { signal } = await finished;
@@ -64,7 +64,7 @@ describe('sluice serve', () => {
     expect(cutOff, 'requests that the kill cut off').toBeGreaterThan(0);
 
     const { child, url, finished } = await serve([file, '--no-source']);
-    await until('it is ready', async () => (await ask(`${url}/readyz`)).status === 200);
+    await eventually(async () => (await ask(`${url}/readyz`)).status === 200, 'it is ready');
     child.kill('SIGTERM');
     expect(await finished).toMatchObject({ code: 0, stderr: '' });
     const db = new Sqlite(file, { readonly: true });
@@ -101,10 +101,10 @@ describe('sluice serve', () => {
     const lines = 100_000;
     const body = Array.from({ length: lines }, (_, n) => `{"n":${n}}`).join('\n');
     const answer = post(`${url}/write/t`, body);
-    await until('the request is being read', async () => {
+    await eventually(async () => {
       const { text } = await ask(`${url}/metrics`);
       return Number(/^sluice_writes_accepted_total\{[^}]*\} (\d+)/m.exec(text)?.[1]) > 0;
-    });
+    }, 'the request is being read');
     child.kill('SIGTERM');
     expect((await answer).json).toMatchObject({ accepted: lines, rejected: 0 });
     expect(await finished).toMatchObject({ code: 0, signal: null, stderr: '' });
@@ -124,7 +124,7 @@ describe('sluice serve', () => {
     held.catch(() => undefined);
     await sleep(100);
     child.kill('SIGINT');
-    await until('it is stopping', () => stdout().includes('SIGINT'));
+    await eventually(() => stdout().includes('SIGINT'), 'it is stopping');
     child.kill('SIGINT');
     expect((await finished).code).toBe(130);
   });
@@ -140,7 +140,7 @@ describe('sluice serve', () => {
       await sleep(200);
       expect(isAlive(queries as number)).toBe(true);
       child.kill('SIGKILL');
-      await until('it is gone', () => !isAlive(queries as number), 5_000);
+      await eventually(() => !isAlive(queries as number), 'it is gone', 5_000);
     },
   );
 

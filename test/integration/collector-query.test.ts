@@ -2,14 +2,21 @@ import { join } from 'node:path';
 import Sqlite from 'better-sqlite3';
 import { type Collector, type CollectorOptions, startCollector } from 'sluicedb/server';
 import { describe, expect, it, onTestFinished } from 'vitest';
+import { openOn } from '../../dist/db/open.js';
+import { eventually } from '../support/eventually.ts';
+import { FaultFileSystem } from '../support/fault-file-system.ts';
 import { ask, post, sqlUrl } from '../support/http.ts';
+import { machine } from '../support/machine.ts';
 import { tempDir } from '../support/temp-dir.ts';
-import { until } from '../support/until.ts';
 
 const ENDLESS = 'WITH RECURSIVE r(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM r) SELECT max(i) FROM r';
 
 async function started(options: CollectorOptions = {}): Promise<Collector> {
-  const collector = await startCollector({ file: join(tempDir(), 'q.db'), port: 0, ...options });
+  const collector = await startCollector({
+    ...(options.db === undefined ? { file: join(tempDir(), 'q.db') } : {}),
+    port: 0,
+    ...options,
+  });
   onTestFinished(async () => {
     await collector.close();
   });
@@ -132,7 +139,7 @@ describe('how it is', () => {
       return Number(/^sluice_writes_applied_total\{[^}]*\} (\d+)/m.exec(text)?.[1]);
     };
     const first = await applied();
-    await until('more is applied', async () => (await applied()) > first + 20);
+    await eventually(async () => (await applied()) > first + 20, 'more is applied');
     const { json } = await ask(sqlUrl(url, 'SELECT * FROM machine JOIN cpu USING (at) ORDER BY at DESC LIMIT 1'));
     expect(json.rows[0].at).toBeGreaterThan(Date.now() - 60_000);
     expect(json.rows[0].memory_used_bytes).toBeGreaterThan(0);
@@ -165,7 +172,7 @@ describe('how it is', () => {
     const early = await ask(`${url}/readyz`);
     expect([early.status, early.json.state]).toEqual([503, 'recovering']);
     expect((await ask(`${url}/healthz`)).status).toBe(200);
-    await until('it is ready', async () => (await ask(`${url}/readyz`)).status === 200);
+    await eventually(async () => (await ask(`${url}/readyz`)).status === 200, 'it is ready');
     const count = await ask(sqlUrl(url, 'SELECT count(DISTINCT n) AS n FROM t', '&stale=1'));
     expect(count.json.rows).toEqual([{ n: lines }]);
   });
@@ -177,11 +184,38 @@ describe('how it is', () => {
     const other = new Sqlite(file);
     other.exec('BEGIN IMMEDIATE');
     await post(`${url}/write/t`, '{"a":1}');
-    await until('it retries', () => db.state === 'degraded');
+    await eventually(() => db.state === 'degraded', 'it retries');
     expect((await ask(`${url}/readyz`)).status, 'one busy moment is no stall').toBe(200);
-    await until('it is stalled', async () => (await ask(`${url}/readyz`)).json.state === 'stalled');
+    await eventually(async () => (await ask(`${url}/readyz`)).json.state === 'stalled', 'it is stalled');
     expect((await ask(`${url}/readyz`)).status).toBe(503);
     other.close();
-    await until('it is ready again', async () => (await ask(`${url}/readyz`)).status === 200);
+    await eventually(async () => (await ask(`${url}/readyz`)).status === 200, 'it is ready again');
+  });
+
+  it('a database that has failed is alive and not ready, refuses writes, and is read', async () => {
+    const disk = new FaultFileSystem();
+    const db = await openOn(machine({ fileSystem: disk }), join(tempDir(), 'failed.db'), {});
+    db.on('failure', () => undefined);
+    const { url } = await started({ db });
+    onTestFinished(async () => {
+      await db.close();
+    });
+    await post(`${url}/write/pairs`, '{"key":"before","value":1}');
+    await db.aflush();
+    disk.fail('datasync', 'EIO', { file: /\.log$/ });
+    const write = await post(`${url}/write/pairs`, '{"key":"during","value":2}');
+    expect(write.status).toBe(503);
+    // Nobody knows, and the answer does not pretend to.
+    expect(write.json).toMatchObject({ accepted: 0, unconfirmed: 1, rejected: 0 });
+    expect(['SLUICE_FAILED', 'SLUICE_LOG_IO']).toContain(write.json.error.code);
+    await eventually(() => db.state === 'failed', 'it has failed');
+    const refused = await post(`${url}/write/pairs`, '{"key":"after","value":3}');
+    expect([refused.status, refused.json.error.code]).toEqual([503, 'SLUICE_FAILED']);
+    const ready = await ask(`${url}/readyz`);
+    expect([ready.status, ready.json.state]).toEqual([503, 'failed']);
+    expect((await ask(`${url}/healthz`)).status).toBe(200);
+    expect((await ask(`${url}/kv/pairs/before`)).json).toBe(1);
+    expect((await ask(sqlUrl(url, 'SELECT key FROM pairs'))).status).toBe(503);
+    expect((await ask(sqlUrl(url, 'SELECT key FROM pairs', '&stale=1'))).json.rows).toEqual([{ key: 'before' }]);
   });
 });

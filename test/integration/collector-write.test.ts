@@ -5,9 +5,9 @@ import Sqlite from 'better-sqlite3';
 import type { Database } from 'sluicedb';
 import { type Collector, type CollectorOptions, startCollector } from 'sluicedb/server';
 import { describe, expect, it, onTestFinished } from 'vitest';
+import { eventually } from '../support/eventually.ts';
 import { ask, NDJSON, post } from '../support/http.ts';
 import { tempDir } from '../support/temp-dir.ts';
-import { until } from '../support/until.ts';
 
 async function started(options: CollectorOptions = {}): Promise<Collector> {
   const collector = await startCollector({ file: join(tempDir(), 'c.db'), port: 0, ...options });
@@ -207,9 +207,9 @@ describe('POST /write/:table', () => {
     const head = `POST /write/t HTTP/1.1\r\nHost: 127.0.0.1:${port}\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n`;
     const socket = connect(Number(port), '127.0.0.1', () => socket.write(`${head}{"a":1}\n{"a":2}`));
     // The table and its row are two writes.
-    await until('the line is taken', () => db.stats().accepted >= 2);
+    await eventually(() => db.stats().accepted >= 2, 'the line is taken');
     socket.destroy();
-    await until('the connection is gone', async () => (await ask(`${url}/healthz`)).status === 200);
+    await eventually(async () => (await ask(`${url}/healthz`)).status === 200, 'the connection is gone');
     await post(`${url}/write/other`, '{"x":1}');
     expect(await rowsOf(db, 't')).toEqual([{ a: 1 }]);
   });
