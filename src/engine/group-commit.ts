@@ -152,7 +152,7 @@ export class GroupCommit {
     this.#start();
   }
 
-  /** Writes and syncs what is left, and ends. What the disk does not take now, it is not asked to take again. */
+  /** Writes and syncs what is left, and ends. A disk that has no room now is not waited for. */
   async close(): Promise<void> {
     this.#closing = true;
     this.#syncDue = true;
@@ -202,16 +202,19 @@ export class GroupCommit {
           return;
         }
         this.#health.trouble('log', error.failure === 'space' ? 'space' : 'degraded', error);
-        if (this.#closing) {
-          this.stop(
-            new SluiceError('SLUICE_CLOSED', `the database was closed before the log was safe: ${error.message}`),
-          );
-        } else if (error.failure !== 'io') {
-          await this.#pause.wait(backoffMs(++attempt, BACKOFF_FIRST_MS, BACKOFF_MAX_MS, this.#random));
-        }
+        if (error.failure !== 'io') await this.#waitForDisk(error, ++attempt);
       }
       this.#source.onLogChange();
     } while (this.#hasWork() || (this.#log.hasWaiting && !this.#stopped));
+  }
+
+  /** What passes by itself is waited for, but not while the database closes. */
+  async #waitForDisk({ message }: LogFailure, attempt: number): Promise<void> {
+    if (this.#closing) {
+      this.stop(new SluiceError('SLUICE_CLOSED', `the database was closed before the log was safe: ${message}`));
+    } else {
+      await this.#pause.wait(backoffMs(attempt, BACKOFF_FIRST_MS, BACKOFF_MAX_MS, this.#random));
+    }
   }
 
   /** Moves what has gathered to the log; returns the number of the last write that this round is about. */
