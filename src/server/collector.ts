@@ -90,17 +90,6 @@ async function serve(
   const { address, port, family } = await listen(server, options);
   const child = new QueryProcess(db.path, options.queryTimeoutMs);
   const readiness = new Readiness(db);
-  let source: MachineSource | undefined;
-  try {
-    if (!isLoopback(address) && options.token === undefined) {
-      throw new SluiceError('SLUICE_INVALID_OPTION', `startCollector: host ${needsToken(address)}`);
-    }
-    if (options.source) source = await MachineSource.start(db, tables, options.sourceIntervalMs);
-  } catch (error) {
-    readiness.close();
-    server.close();
-    throw error;
-  }
   const guard = new Guard({ address, port, token: options.token, allowedHosts: options.allowedHosts });
   const handler = createHandler({
     options,
@@ -111,9 +100,22 @@ async function serve(
     metrics: metricsHandler(metrics.registry),
     guard,
   });
-  server.on('request', handler);
-  // The guard looks before the sender is told to go on.
-  server.on('checkContinue', handler);
+  let source: MachineSource | undefined;
+  try {
+    if (!isLoopback(address) && options.token === undefined) {
+      throw new SluiceError('SLUICE_INVALID_OPTION', `startCollector: host ${needsToken(address)}`);
+    }
+    // In the turn in which it begins to listen, or the first request would find nobody and wait for ever.
+    server.on('request', handler);
+    // The guard looks before the sender is told to go on.
+    server.on('checkContinue', handler);
+    if (options.source) source = await MachineSource.start(db, tables, options.sourceIntervalMs);
+  } catch (error) {
+    readiness.close();
+    server.close();
+    server.closeAllConnections();
+    throw error;
+  }
   // Its absence shows at the first query, which starts another.
   child.warm().catch(() => undefined);
 

@@ -1,8 +1,10 @@
+import { once } from 'node:events';
+import { type AddressInfo, createServer } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import Sqlite from 'better-sqlite3';
 import { describe, expect, it } from 'vitest';
-import { serve, sluice } from '../support/cli.ts';
+import { serve, sluice, start } from '../support/cli.ts';
 import { eventually } from '../support/eventually.ts';
 import { ask, post, sqlUrl } from '../support/http.ts';
 import { seededRandom } from '../support/seed.ts';
@@ -26,7 +28,38 @@ async function childrenOf(pid: number): Promise<number[]> {
   return text.trim().split(/\s+/).filter(Boolean).map(Number);
 }
 
+/** A port that nobody listens on at the moment. */
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  server.close();
+  await once(server, 'close');
+  return port;
+}
+
 describe('sluice serve', () => {
+  it('answers whoever knocks while it starts, from the first connection on', async () => {
+    const port = await freePort();
+    start(['serve', join(tempDir(), 'knock.db'), '--port', String(port)]);
+    let answered = 0;
+    let refused = 0;
+    const deadline = performance.now() + 20_000;
+    while (answered < 200 && performance.now() < deadline) {
+      try {
+        const answer = await fetch(`http://127.0.0.1:${port}/healthz`, { signal: AbortSignal.timeout(2_000) });
+        expect(answer.status).toBe(200);
+        answered++;
+      } catch (error) {
+        // Nobody there yet is fine; somebody who does not answer is not.
+        expect((error as Error).name).not.toBe('TimeoutError');
+        refused++;
+      }
+    }
+    expect(refused).toBeGreaterThan(0);
+    expect(answered).toBe(200);
+  });
+
   it('killed under load and started again, nothing answered with success is missing', async () => {
     const random = seededRandom(71);
     const file = join(tempDir(), 'kill.db');
