@@ -278,8 +278,9 @@ export class Database<T = unknown> extends Table<T> {
   }
 
   /**
-   * Applies dead letters again, oldest first: those with the given ids, or all. A newer write of the same key is never
-   * overwritten. Given up on, it ends after the page of entries that it is at.
+   * Applies dead letters again, oldest first: those with the given ids, or all. An entry with a key never overwrites a
+   * newer write of that key; a group is applied whole, whatever was written to its keys since. Given up on, it ends after
+   * the page of entries that it is at.
    */
   async aretryDlq(ids: readonly number[] | 'all' = 'all', wait: WaitOptions = {}): Promise<RetryResult> {
     this.core.engine.assertAccepting();
