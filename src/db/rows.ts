@@ -219,7 +219,8 @@ export class RowShape {
     let present = 0;
     for (const name of this.#columns) {
       const value = row[name];
-      if (value === undefined) continue;
+      // Every object inherits a `constructor` and the like, which are no values of the row.
+      if (value === undefined || !Object.hasOwn(row, name)) continue;
       values.push(toSqlValue(value, name));
       present++;
     }

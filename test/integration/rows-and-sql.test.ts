@@ -352,3 +352,16 @@ test('direct statements are refused with codes, and change nothing', async () =>
   expect(db.state).toBe('ok');
   await db.close();
 });
+
+test('a column named as something that every object inherits is empty where the row does not have it', async () => {
+  const db = await opened();
+  const columns = { a: 'integer', constructor: 'text', toString: 'text' } as const;
+  const rows = db.rows('r', { columns });
+  rows.append({ a: 1 });
+  rows.append({ a: 2, constructor: 'x', toString: 'y' });
+  expect(await db.afetchAll('SELECT a, constructor AS c, toString AS s FROM r')).toEqual([
+    { a: 1, c: null, s: null },
+    { a: 2, c: 'x', s: 'y' },
+  ]);
+  await db.close();
+});
