@@ -18,6 +18,7 @@ export interface FileSystem {
   unlink(path: string): Promise<void>;
   /** The names in a folder; none where there is no such folder. */
   list(path: string): Promise<string[]>;
+  /** Makes a folder, if it is not there, in one that is. */
   makeDirectory(path: string): Promise<void>;
   removeDirectory(path: string): Promise<void>;
   /** fsync of a folder: makes created, renamed and unlinked names durable. */

@@ -29,7 +29,11 @@ export const nodeFileSystem: FileSystem = {
     }
   },
   async makeDirectory(path) {
-    await fsp.mkdir(path, { recursive: true });
+    try {
+      await fsp.mkdir(path);
+    } catch (error) {
+      if (codeOf(error) !== 'EEXIST') throw error;
+    }
   },
   removeDirectory: (path) => fsp.rm(path, { recursive: true, force: true }),
   async syncDirectory(path) {

@@ -28,7 +28,14 @@ export class Deferred<T> {
 function ignore(): void {}
 
 /** Refuses a limit that cannot be one. Whoever accepts something and then waits checks it first. */
-export function checkWait({ timeoutMs }: WaitOptions = {}): void {
+export function checkWait(wait: WaitOptions = {}): void {
+  if (typeof wait !== 'object' || wait === null) {
+    throw new SluiceError('SLUICE_INVALID_OPTION', `options of a wait must be an object, not ${String(wait)}`);
+  }
+  const { signal, timeoutMs } = wait;
+  if (signal !== undefined && typeof (signal as Partial<AbortSignal> | null)?.addEventListener !== 'function') {
+    throw new SluiceError('SLUICE_INVALID_OPTION', 'signal must be an AbortSignal');
+  }
   if (timeoutMs === undefined || (Number.isInteger(timeoutMs) && timeoutMs >= 1)) return;
   throw new SluiceError(
     'SLUICE_INVALID_OPTION',
@@ -48,7 +55,7 @@ export function waitFor<T>(
   onGiveUp?: () => void,
 ): Promise<T> {
   if (signal === undefined && timeoutMs === undefined) return promise;
-  checkWait({ timeoutMs });
+  checkWait({ signal, timeoutMs });
   return new Promise<T>((resolve, reject) => {
     const giveUp = (error: SluiceError) => {
       finish();

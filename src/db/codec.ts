@@ -57,6 +57,14 @@ export function toSqlValue(value: unknown, name: string): SqlValue {
   }
 }
 
+/** What an iterable has, as a list. */
+export function listOf<T>(given: Iterable<T>, what: string): T[] {
+  if (typeof given !== 'object' || given === null || !(Symbol.iterator in given)) {
+    throw invalid(`${what} must be an iterable, not ${show(given)}`);
+  }
+  return [...given];
+}
+
 function objectToSqlValue(value: object, name: string): SqlValue {
   if (value instanceof Uint8Array) return Uint8Array.from(value);
   if (value instanceof Date) {

@@ -195,6 +195,8 @@ export class Database<T = unknown> extends Table<T> {
    * Runs one statement on the writer thread, after everything staged before it, in a transaction of its own; resolves when
    * it is committed, with its rows (of a `SELECT`, or through `RETURNING`), how many rows it changed, and the last rowid.
    *
+   * Writes made after the call, before it resolves, may come before the statement as well as after it: await it first.
+   *
    * Never run twice: if the thread dies before it answers, the error is `SLUICE_OUTCOME_UNKNOWN`.
    *
    * Errors: `SLUICE_INVALID_SQL` for several statements, transaction control, `PRAGMA` and `ATTACH`; `SLUICE_STORE`, with
@@ -211,7 +213,8 @@ export class Database<T = unknown> extends Table<T> {
 
   /**
    * The rows of a `SELECT`, as objects, read by a reader thread after everything accepted before the call is applied.
-   * Integers that a number cannot hold exactly come as bigint. The time limit is checked between rows.
+   * Integers that a number cannot hold exactly come as bigint. The limit of time holds for the wait and for the query; a query
+   * that is given up on ends between two rows, for SQLite cannot be stopped inside one.
    */
   async afetchAll<R = SqlRow>(sql: string, parameters: SqlParameters = [], options: QueryOptions = {}): Promise<R[]> {
     this.core.assertOpen();
@@ -224,7 +227,7 @@ export class Database<T = unknown> extends Table<T> {
     const values = parametersOf(parameters);
     if (!stale) await this.core.flusher.barrier('the query', { signal, timeoutMs });
     const rows = this.core.store.query(sql, values, { maxRows, timeoutMs });
-    return (await waitFor(rows, 'the query', { signal }, this.core.clock)) as R[];
+    return (await waitFor(rows, 'the query', { signal, timeoutMs }, this.core.clock)) as R[];
   }
 
   /** The first row of a `SELECT`, `undefined` if there is none. See {@link Database.afetchAll}. */

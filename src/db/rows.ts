@@ -4,7 +4,7 @@ import { type SqlValue, Target } from '../base/frame/index.ts';
 import { OptionReader, show } from '../base/options.ts';
 import { checkWait, type WaitOptions, waitFor } from '../base/waiting.ts';
 import { bytesOfValues } from '../engine/index.ts';
-import { toSqlValue } from './codec.ts';
+import { listOf, toSqlValue } from './codec.ts';
 import type { Core } from './core.ts';
 import { checkName } from './names.ts';
 
@@ -118,7 +118,7 @@ export class Rows<T extends object = Record<string, unknown>> {
 
   /** Appends several rows, each a write of its own. All are accepted, or none: `SLUICE_FULL` where not all have room. */
   appendMany(rows: Iterable<T>): boolean {
-    const prepared = [...rows].map((row) => this.#prepare(row));
+    const prepared = listOf(rows, 'rows').map((row) => this.#prepare(row));
     const bytes = prepared.reduce((total, { values }) => total + bytesOfValues(values), 0);
     this.#core.engine.assertRoom(bytes, prepared.length);
     let plenty = !this.#core.engine.admission.needsDrain;
@@ -130,7 +130,7 @@ export class Rows<T extends object = Record<string, unknown>> {
   async aappendMany(rows: Iterable<T>, wait?: WaitOptions): Promise<void> {
     checkWait(wait);
     const { engine, clock } = this.#core;
-    for (const { target, values } of [...rows].map((row) => this.#prepare(row))) {
+    for (const { target, values } of listOf(rows, 'rows').map((row) => this.#prepare(row))) {
       const bytes = bytesOfValues(values);
       if (engine.admission.hasRoom(bytes)) engine.append(target, values);
       else await engine.whenRoom(bytes, () => engine.append(target, values), wait ?? {});

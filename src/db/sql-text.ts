@@ -76,7 +76,7 @@ function oneStatement(sql: unknown): Token[] {
 function refuseOwnTables(tokens: readonly Token[]): void {
   // A string too: SQLite takes 'a name' for a name where it needs one.
   const own = tokens.find(({ kind, text }) => kind !== 'other' && text.toUpperCase().startsWith('_SLUICE_'));
-  if (own !== undefined) throw invalid(`${own.text} belongs to Sluice and can only be read`);
+  if (own !== undefined) throw invalid(`${own.text} belongs to Sluice and is out of reach here`);
 }
 
 /** `CREATE [TEMP] TRIGGER`: a list of statements is part of it. What comes behind its END, SQLite itself refuses. */

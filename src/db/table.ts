@@ -3,7 +3,7 @@ import type { SqlValue } from '../base/frame/index.ts';
 import { show } from '../base/options.ts';
 import { checkWait, type WaitOptions, waitFor } from '../base/waiting.ts';
 import { bytesOfGroup, bytesOfPut, type Encoded, type GroupMember, TableTarget } from '../engine/index.ts';
-import { decodeValue, encodeValue } from './codec.ts';
+import { decodeValue, encodeValue, listOf } from './codec.ts';
 import type { Core } from './core.ts';
 import { checkKey, type ScanOptions, toRange } from './keys.ts';
 import { countOverlay, overlayOf } from './merge.ts';
@@ -353,7 +353,11 @@ export class Table<T = unknown> {
   }
 
   #encodeAll(entries: Entries<T>): { table: TableTarget; key: string; value: Encoded | null }[] {
-    return [...pairsOf(entries)].map(([key, value]) => {
+    return listOf(pairsOf(entries), 'entries').map((pair) => {
+      if (!Array.isArray(pair)) {
+        throw new SluiceError('SLUICE_INVALID_VALUE', `an entry must be a pair of key and value, not ${show(pair)}`);
+      }
+      const [key, value] = pair as readonly [string, T];
       checkKey(key);
       return { table: this.#target, key, value: encodeValue(value) };
     });
@@ -397,7 +401,7 @@ function isThere(value: Stored): value is Exclude<SqlValue, null> {
 }
 
 function checkedKeys(keys: Iterable<string>): string[] {
-  const wanted = [...keys];
+  const wanted = listOf(keys, 'keys');
   for (const key of wanted) checkKey(key);
   return wanted;
 }
