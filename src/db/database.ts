@@ -110,7 +110,6 @@ export class Database<T = unknown> extends Table<T> {
       queue.counters.superseded += superseded;
     });
     events.on('writer-restart', () => this.#writerRestarts++);
-    this.#checkShape(options.table);
   }
 
   // ── tables and rows ───────────────────────────────────────────────────────────────────────────────────────────────

@@ -93,7 +93,6 @@ export class Table<T = unknown> {
   /** Whether the key is there. */
   has(key: string): boolean {
     checkKey(key);
-    this.core.assertOpen();
     return this.#isThere(key);
   }
 
@@ -336,6 +335,7 @@ export class Table<T = unknown> {
   // ── inside ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
   #isThere(key: string): boolean {
+    this.core.assertOpen();
     const staged = this.core.engine.lookup(this.#target, key);
     if (staged !== undefined) return staged !== null;
     return this.core.store.sync.get(this.name, key) !== undefined;

@@ -65,7 +65,7 @@ export class Admission {
     return this.#needsDrain;
   }
 
-  /** Whether more than half of staging is taken, by what was recovered say. */
+  /** Whether staging is above its high mark, by what was recovered say. */
   get isHigh(): boolean {
     return this.bytes >= this.#highBytes || this.entries >= this.#highEntries;
   }

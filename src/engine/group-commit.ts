@@ -77,6 +77,7 @@ export class GroupCommit {
   #sealDue = false;
   #releaseSeq = 0;
   #syncTimer = false;
+  #releaseTimer = false;
   #stopped = false;
   #closing = false;
   syncs = 0;
@@ -148,6 +149,8 @@ export class GroupCommit {
 
   /** Ends the open segment, so that `release` can delete it. */
   seal(): void {
+    // Asking again while nothing can be sealed would keep the loop going for ever.
+    if (!this.#log.hasOpen) return;
     this.#sealDue = true;
     this.#start();
   }
@@ -234,7 +237,7 @@ export class GroupCommit {
     const start = this.#clock.elapsed();
     const bytes = await this.#log.write();
     const written = this.#clock.elapsed();
-    const sync = this.#options.durability === 'sync' || this.#syncDue;
+    const sync = this.#options.durability === 'sync' || this.#syncDue || this.#closing;
     const synced = sync && this.#log.hasUnsynced;
     if (synced) await this.#sync();
     this.#syncDue = false;
@@ -257,7 +260,7 @@ export class GroupCommit {
     }
   }
 
-  /** Seals and deletes segments. A segment that cannot be deleted now is deleted with the next one. */
+  /** Seals and deletes segments. A segment that cannot be deleted now is tried again later. */
   async #tidy(): Promise<void> {
     if (this.#sealDue) {
       this.#sealDue = false;
@@ -267,7 +270,18 @@ export class GroupCommit {
       await this.#log.release(this.#releaseSeq);
     } catch (error) {
       this.#emit('failure', { during: 'log', error: error as Error });
+      this.#releaseLater();
     }
+  }
+
+  /** A full log takes nothing, so no later write would be the occasion to try again. */
+  #releaseLater(): void {
+    if (this.#releaseTimer) return;
+    this.#releaseTimer = true;
+    this.#clock.after(BACKOFF_MAX_MS, () => {
+      this.#releaseTimer = false;
+      this.#start();
+    });
   }
 
   #acknowledge(lastSeq: number): void {

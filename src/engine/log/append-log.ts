@@ -89,6 +89,11 @@ export class AppendLog {
     return this.#waiting.length > 0;
   }
 
+  /** Whether there is a segment that could be sealed. */
+  get hasOpen(): boolean {
+    return this.#open !== undefined;
+  }
+
   get hasUnsynced(): boolean {
     return this.#unsynced.length > 0;
   }

@@ -21,6 +21,7 @@ export class ReaderPool {
   readonly #spawn: Spawn;
   readonly #readers: Reader[] = [];
   #pointReads: PointReads | undefined;
+  #closed = false;
 
   constructor(path: string, size: number, spawn: Spawn) {
     this.#path = path;
@@ -61,6 +62,7 @@ export class ReaderPool {
   }
 
   async close(): Promise<void> {
+    this.#closed = true;
     await Promise.all(
       this.#readers.splice(0).map(async (reader) => {
         if (!reader.dead) await reader.call('close', null).catch(() => null);
@@ -79,7 +81,7 @@ export class ReaderPool {
     return this.#pointReads;
   }
 
-  #call<C extends keyof ReaderProtocol & string>(
+  async #call<C extends keyof ReaderProtocol & string>(
     call: C,
     request: ReaderProtocol[C]['request'],
   ): Promise<ReaderProtocol[C]['response']> {
@@ -87,6 +89,7 @@ export class ReaderPool {
   }
 
   #pick(): Reader {
+    if (this.#closed) throw storeClosed();
     for (const [i, reader] of this.#readers.entries()) if (reader.dead) this.#readers.splice(i, 1);
     const free = this.#readers.find((reader) => reader.load === 0);
     if (free !== undefined) return free;
@@ -100,6 +103,11 @@ export class ReaderPool {
     void reader.call('start', { path: this.#path });
     return reader;
   }
+}
+
+/** For whoever still has something to ask when the threads have been ended. */
+export function storeClosed(): SluiceError {
+  return new SluiceError('SLUICE_CLOSED', 'the database is closed: open it again to use it');
 }
 
 /** A reader that died has done no harm: its caller may ask again. */

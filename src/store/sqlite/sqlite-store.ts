@@ -16,7 +16,7 @@ import {
   type StoreScan,
 } from '../store.ts';
 import { SqliteReader } from './reader.ts';
-import { ReaderPool } from './reader-pool.ts';
+import { ReaderPool, storeClosed } from './reader-pool.ts';
 import { type Spawn, spawnWorker, ThreadClient, ThreadDied } from './rpc.ts';
 import type { WriterProtocol } from './writer-protocol.ts';
 
@@ -50,6 +50,7 @@ export class SqliteStore implements Store {
   #deaths = 0;
   #starting: Promise<WriterThread> | undefined;
   #check = false;
+  #closed = false;
 
   static async open(options: SqliteStoreOptions): Promise<SqliteStore> {
     const writer = spawnWriter(options);
@@ -142,6 +143,7 @@ export class SqliteStore implements Store {
   }
 
   async close(): Promise<void> {
+    this.#closed = true;
     this.sync.close();
     await this.#readers.close();
     if (!this.#writer.dead) await this.#writer.call('close', null).catch(() => null);
@@ -162,6 +164,8 @@ export class SqliteStore implements Store {
 
   /** The writer thread, started again if it has died. What it had not committed, SQLite has rolled back. */
   #liveWriter(): Promise<WriterThread> {
+    // The lock may be another process's by now.
+    if (this.#closed) return Promise.reject(storeClosed());
     if (this.#starting === undefined && this.#writer.dead) {
       this.#starting = this.#restart().finally(() => {
         this.#starting = undefined;
