@@ -145,6 +145,7 @@ export class Admission {
    */
   async whenRoom<T>(bytes: number, use: () => T | Promise<T>, wait: WaitOptions): Promise<T> {
     checkWait(wait);
+    if (this.#ended !== undefined) throw this.#ended;
     const { whenFull, maxWaiting, maxBlockMs } = this.#options;
     if (whenFull === 'reject' || this.#waiting.length >= maxWaiting || bytes > this.#writeBytesMax) this.check(bytes);
     this.#needsDrain = true;

@@ -192,9 +192,8 @@ export class GroupCommit {
     let attempt = 0;
     let ioFailures = 0;
     do {
-      const lastSeq = this.#take();
       try {
-        await this.#round(lastSeq);
+        await this.#round(this.#take());
         attempt = ioFailures = 0;
         this.#health.recovered('log');
       } catch (error) {

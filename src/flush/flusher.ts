@@ -168,7 +168,6 @@ export class Flusher {
     // Let the writes of this turn gather.
     await Promise.resolve();
     while (!this.#stopped && this.#engine.appliedSeq < this.#target) {
-      this.#engine.seal();
       const batch = await this.#nextBatch();
       const last = batch.at(-1);
       if (last === undefined) return;
@@ -177,8 +176,15 @@ export class Flusher {
     }
   }
 
-  /** Waits for the log too, which may be for ever where it has no room: stopping must cut that short. */
+  /** Seals what is open, and waits for the log too, which may be for ever where it has no room: stopping must cut that short. */
   async #nextBatch(): Promise<readonly SealedGeneration[]> {
+    try {
+      this.#engine.seal();
+    } catch (error) {
+      // A frame that cannot be built, for want of memory say.
+      this.#engine.health.fail('flush', error as Error);
+      return [];
+    }
     const next = new Deferred<readonly SealedGeneration[]>();
     this.#cutShort = () => next.resolve([]);
     this.#engine.nextBatch(BATCH_WRITES, BATCH_BYTES).then(next.resolve, () => {

@@ -278,3 +278,11 @@ test('a table is one, whatever the case of the letters in its name', async () =>
   expect([...db.table('rooms').keys()]).toEqual(['a']);
   await db.close();
 });
+
+test('after the end nobody is made to wait for room', async () => {
+  const db = await open(file(), { ...SMALL, maxBlockMs: 60_000 });
+  for (let i = 0; i < 10; i++) db.set(`k${i}`, i);
+  const closing = db.close();
+  expect(await codeFrom(() => db.aset('late', 1))).toBe('SLUICE_CLOSED');
+  await closing;
+});

@@ -337,6 +337,7 @@ export class Applier {
     } catch (lost) {
       if (!(lost instanceof TransactionLost)) throw lost;
       error = lost.reason;
+      this.#counts = noCounts();
       this.#begin.run();
     }
     if (error === undefined) this.#dead.remove(id);
