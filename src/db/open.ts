@@ -144,6 +144,7 @@ async function openFile<T>(
     }
     if (engine.pending > 0) flusher.request();
     else if (store.facts.durable) engine.releaseLog();
+    else flusher.confirmLater();
     // Nobody can listen before they have the database.
     setImmediate(() => emit('recovered', recovery.report));
     return db;

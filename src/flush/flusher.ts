@@ -37,6 +37,9 @@ const BATCH_BYTES = 48 * 1024 * 1024;
 
 const REOPENS_MAX = 3;
 
+/** How often an idle store is asked again whether its watermark is durable by now, while the log waits for that. */
+const CONFIRM_MS = 1_000;
+
 /** How long the first and the longest pause before another attempt is. */
 const PAUSES: Readonly<Record<Exclude<FailureClass, 'fatal'>, readonly [firstMs: number, maxMs: number]>> = {
   transient: [10, 1_000],
@@ -64,6 +67,7 @@ export class Flusher {
   #target = 0;
   #running: Promise<void> | undefined;
   #timer: Timer | undefined;
+  #confirmation: Timer | undefined;
   #stopped = false;
   #cutShort: (() => void) | undefined;
 
@@ -126,6 +130,35 @@ export class Flusher {
     });
   }
 
+  /**
+   * The store could not say that its watermark is durable, because a reader of another program held its checkpoint up:
+   * asks again later, with a batch of nothing, so that the log gets its room back without another write.
+   */
+  confirmLater(): void {
+    if (this.#confirmation !== undefined || this.#stopped) return;
+    this.#confirmation = this.#clock.after(CONFIRM_MS, () => {
+      this.#confirmation = undefined;
+      if (this.#running !== undefined || this.#stopped) return this.confirmLater();
+      this.#running = this.#confirm().finally(() => {
+        this.#running = undefined;
+        if (this.#engine.appliedSeq < this.#target) this.#start();
+        else this.#onAccepted();
+      });
+    });
+  }
+
+  async #confirm(): Promise<void> {
+    const seq = this.#engine.appliedSeq;
+    try {
+      const { durable } = await this.#store.apply({ frames: [], afterSeq: seq, lastSeq: seq });
+      if (durable) this.#engine.releaseLog();
+      else this.confirmLater();
+    } catch {
+      // What is wrong shows with the next batch, which is tried until it is right.
+      this.confirmLater();
+    }
+  }
+
   /** No batch goes down before `read` is settled: for a read that must see the store as it is now. */
   holdFor<T>(read: Promise<T>): Promise<T> {
     this.#holds.add(read);
@@ -144,6 +177,7 @@ export class Flusher {
     this.#stopped = true;
     this.#cutShort?.();
     this.#timer?.cancel();
+    this.#confirmation?.cancel();
     this.#pause.cutShort();
   }
 
@@ -219,6 +253,7 @@ export class Flusher {
 
   #finish(result: BatchResult, writes: number, bytes: number, lastSeq: number): void {
     const { applied, coalesced, dead, superseded, durable, durationMs } = result;
+    if (!durable) this.confirmLater();
     this.flushes++;
     this.busyMs += durationMs;
     this.lastFlushAt = this.#clock.now();

@@ -2,6 +2,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { BroadcastChannel, Worker } from 'node:worker_threads';
+import Sqlite from 'better-sqlite3';
 import { open, type State } from 'sluicedb';
 import { expect, test } from 'vitest';
 import { openOn } from '../../dist/db/open.js';
@@ -163,4 +164,20 @@ test('SQLITE_FULL: state space, no dead letters, and it goes on when there is ro
   expect(db.size).toBe(201);
   await db.close();
   channel.close();
+});
+
+test('a reader that holds the checkpoint up at open keeps the log, and its going lets the log go', async () => {
+  const file = join(tempDir(), 'held.db');
+  await (await open(file)).close();
+  const reader = new Sqlite(file);
+  reader.exec('BEGIN');
+  reader.prepare('SELECT count(*) FROM sqlite_master').get();
+  const db = await open(file, { log: { segmentBytes: 4_096, maxBytes: 1 << 20 } });
+  for (let i = 0; i < 50; i++) await db.aset(`k${i}`, 'x'.repeat(500));
+  await db.aflush();
+  expect(db.stats().logSegments).toBeGreaterThan(2);
+  reader.exec('COMMIT');
+  reader.close();
+  await eventually(() => db.stats().logSegments <= 1, 'the segments are deleted without another write');
+  await db.close();
 });
