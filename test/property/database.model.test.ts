@@ -218,6 +218,14 @@ const commands: fc.Arbitrary<Command>[] = [
       for (const [k, v] of pairs) model.keys.set(k, kept(v));
     }),
   ),
+  fc.array(fc.tuple(key, value), { minLength: 8, maxLength: 12, size: 'max' }).map((p) =>
+    command('many set in one turn', p, async (model, { db }, pairs) => {
+      for (const [k, v] of pairs) {
+        await whenRoom(db, () => db.set(k, v));
+        model.keys.set(k, kept(v));
+      }
+    }),
+  ),
   fc.tuple(fc.boolean()).map((p) =>
     command('clear', p, async (model, { db }, [wait]) => {
       if (wait) await db.aclear();
