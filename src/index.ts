@@ -9,27 +9,49 @@ export type { WaitOptions } from './base/waiting.ts';
 export type {
   CloseResult,
   Database,
-  DlqPage,
+  ExecuteOptions,
   QueryOptions,
   SqlParameters,
 } from './db/database.ts';
 export type { DatabaseEvents } from './db/events.ts';
 export type { ScanOptions } from './db/keys.ts';
 export { open } from './db/open.ts';
-export type { FlushOptions, LogOptions, OpenOptions, StagingOptions } from './db/options.ts';
+export type {
+  BreakerOptions,
+  DlqOptions,
+  FlushOptions,
+  LogOptions,
+  OpenOptions,
+  StagingOptions,
+} from './db/options.ts';
 export type { ColumnType, RowSchema, Rows, RowsOptions, SchemaResult } from './db/rows.ts';
 export { closeOnSignals } from './db/signals.ts';
 export type { DatabaseStats, V2Metrics } from './db/stats.ts';
 export type { Entries, Table } from './db/table.ts';
-export type { RetryResult } from './dlq/index.ts';
+export type {
+  ClearProgress,
+  DeadLetterCounters,
+  DeadLetterPage,
+  DeadLetterQuery,
+  DeadLetterQueue,
+  DeadLetterSelection,
+  ImportResult,
+  NdjsonSource,
+  QueueRunOptions,
+  RetryProgress,
+  RetryResult,
+} from './dlq/index.ts';
 export type { Durability, EngineEvents, State } from './engine/index.ts';
 export type { RecoveryPolicy, RecoveryReport } from './engine/log/index.ts';
-export type { FlushEvents, FlushMode, FlushResult } from './flush/index.ts';
+export type { FlushEvents, FlushMode, FlushResult, Stall, StallReason } from './flush/index.ts';
 export type {
   DeadLetter,
+  DeadLetterGroup,
+  DeadLetterMember,
   DeadLetterSummary,
   DeadOperation,
   ExecuteResult,
   FailureClass,
   SqlRow,
+  SupersededLetter,
 } from './store/store.ts';

@@ -21,7 +21,10 @@ export class OptionReader {
     this.#given = isObject ? (given as Record<string, unknown>) : {};
   }
 
-  integer(name: string, { min, max, fallback }: { min: number; max: number; fallback: number }): number {
+  integer<Fallback extends number | undefined>(
+    name: string,
+    { min, max, fallback }: { min: number; max: number; fallback: Fallback },
+  ): number | Fallback {
     const value = this.#take(name);
     if (value === undefined) return fallback;
     if (typeof value === 'number' && Number.isInteger(value) && value >= min && value <= max) return value;
@@ -29,7 +32,20 @@ export class OptionReader {
     return fallback;
   }
 
-  oneOf<const T extends string>(name: string, allowed: readonly T[], fallback: NoInfer<T>): T {
+  /** A number from 0 to 1. */
+  ratio(name: string, fallback: number): number {
+    const value = this.#take(name);
+    if (value === undefined) return fallback;
+    if (typeof value === 'number' && value >= 0 && value <= 1) return value;
+    this.refuse(name, `must be a number from 0 to 1, not ${show(value)}`);
+    return fallback;
+  }
+
+  oneOf<const T extends string, Fallback extends T | undefined = T>(
+    name: string,
+    allowed: readonly T[],
+    fallback: NoInfer<Fallback>,
+  ): T | Fallback {
     const value = this.#take(name);
     if (value === undefined) return fallback;
     if ((allowed as readonly unknown[]).includes(value)) return value as T;
@@ -37,7 +53,7 @@ export class OptionReader {
     return fallback;
   }
 
-  text(name: string, fallback: string): string {
+  text<Fallback extends string | undefined>(name: string, fallback: Fallback): string | Fallback {
     const value = this.#take(name);
     if (value === undefined) return fallback;
     if (typeof value === 'string') return value;

@@ -1,10 +1,11 @@
 import type { EventEmitter } from 'eventemitter3';
 import { SluiceError } from '../base/errors.ts';
+import { foldName } from '../base/fold-name.ts';
 import { type SqlValue, Target } from '../base/frame/index.ts';
 import { show } from '../base/options.ts';
 import { checkWait, type WaitOptions, waitFor } from '../base/waiting.ts';
-import type { DeadLetterQueue, RetryResult } from '../dlq/index.ts';
-import { bytesOfValues, foldName, type State } from '../engine/index.ts';
+import type { DeadLetterPage, DeadLetterQueue, DeadLetterSelection, RetryResult } from '../dlq/index.ts';
+import { bytesOfValues, type State } from '../engine/index.ts';
 import type { FlushResult } from '../flush/index.ts';
 import type { DeadLetter, ExecuteResult, Parameters, SqlRow } from '../store/store.ts';
 import { toSqlValue } from './codec.ts';
@@ -31,12 +32,14 @@ export interface QueryOptions extends WaitOptions {
   readonly maxRows?: number | undefined;
 }
 
-/** A page of the dead-letter queue. */
-export interface DlqPage {
-  /** Entries behind the one with this id. @defaultValue 0 */
-  readonly after?: number | undefined;
-  /** At most this many entries. Integer of at least 1. @defaultValue 1000 */
-  readonly limit?: number | undefined;
+/** Options of {@link Database.aexecute}. */
+export interface ExecuteOptions extends WaitOptions {
+  /**
+   * Run it at once, ahead of everything that is staged: for the repair of what the flush stands still for (see the event
+   * `stall`), which is tried again right after it.
+   * @defaultValue false
+   */
+  readonly ahead?: boolean | undefined;
 }
 
 /** What `close` left behind. */
@@ -78,7 +81,8 @@ export class Database<T = unknown> extends Table<T> {
   /** The file, with all links resolved. */
   readonly path: string;
   readonly #options: ResolvedOptions;
-  readonly #queue: DeadLetterQueue;
+  /** Writes that SQLite refused for good. */
+  readonly dlq: DeadLetterQueue;
   readonly #events: Events;
   readonly #release: () => Promise<void>;
   readonly #tables = new Map<string, Table<never>>();
@@ -92,23 +96,16 @@ export class Database<T = unknown> extends Table<T> {
   constructor({ path, options, core, queue, events, release }: DatabaseParts) {
     const openCore: Core = {
       ...core,
-      assertOpen: () => {
-        if (this.core.engine.health.state === 'closed') {
-          throw new SluiceError('SLUICE_CLOSED', 'the database is closed: open it again to use it');
-        }
-      },
+      assertOpen: () => core.engine.health.assertOpen(),
     };
     super(openCore, options.table);
     this.path = path;
     this.#options = options;
-    this.#queue = queue;
+    this.dlq = queue;
     this.#events = events;
     this.#release = release;
     this.#checkShape(options.table);
     this.#tables.set(foldName(options.table), this as unknown as Table<never>);
-    events.on('flush', ({ superseded }) => {
-      queue.counters.superseded += superseded;
-    });
     events.on('writer-restart', () => this.#writerRestarts++);
   }
 
@@ -198,16 +195,31 @@ export class Database<T = unknown> extends Table<T> {
    *
    * Never run twice: if the thread dies before it answers, the error is `SLUICE_OUTCOME_UNKNOWN`.
    *
+   * With `{ ahead: true }`, as the third argument or in the place of the parameters, it waits for nothing: a flush that stands
+   * still, for a table that was dropped say, can be repaired, and goes on.
+   *
    * Errors: `SLUICE_INVALID_SQL` for several statements, transaction control, `PRAGMA` and `ATTACH`; `SLUICE_STORE`, with
    * `sqliteCode`, where SQLite says no; `SLUICE_TIMEOUT` and `SLUICE_ABORTED` while it waits for its turn.
    */
-  async aexecute(sql: string, parameters: SqlParameters = [], wait: WaitOptions = {}): Promise<ExecuteResult> {
+  async aexecute(sql: string, parameters?: SqlParameters, options?: ExecuteOptions): Promise<ExecuteResult>;
+  async aexecute(sql: string, options: ExecuteOptions & { readonly ahead: boolean }): Promise<ExecuteResult>;
+  async aexecute(
+    sql: string,
+    given: SqlParameters | ExecuteOptions = [],
+    last?: ExecuteOptions,
+  ): Promise<ExecuteResult> {
     this.core.engine.assertAccepting();
+    const isOptions = last === undefined && isExecuteOptions(given, sql);
+    const { ahead = false, ...wait } = (isOptions ? given : last) ?? {};
+    const { flusher, store, clock } = this.core;
     checkDirectSql(sql, 'write');
-    const values = parametersOf(parameters);
-    await this.core.flusher.barrier('aexecute', wait);
+    const values = parametersOf(isOptions ? [] : (given as SqlParameters));
+    if (!ahead) await flusher.barrier('aexecute', wait);
     this.#directStatements++;
-    return this.core.store.execute(sql, values);
+    if (!ahead) return store.execute(sql, values);
+    const result = await waitFor(store.execute(sql, values), 'aexecute', wait, clock);
+    flusher.nudge();
+    return result;
   }
 
   /**
@@ -273,26 +285,19 @@ export class Database<T = unknown> extends Table<T> {
 
   // ── dead letters ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** Writes that SQLite refused for good, oldest first, in pages: `after` is the id of the last entry of the page before. */
-  async agetDlq({ signal, timeoutMs, ...page }: DlqPage & WaitOptions = {}): Promise<DeadLetter[]> {
-    this.core.assertOpen();
-    return waitFor(this.#queue.list(page), 'agetDlq', { signal, timeoutMs }, this.core.clock);
+  /** {@link DeadLetterQueue.list} under the name that NanaSQLite has for it. */
+  agetDlq(page: DeadLetterPage & WaitOptions = {}): Promise<DeadLetter[]> {
+    return this.dlq.list(page);
   }
 
-  /**
-   * Applies dead letters again, oldest first: those with the given ids, or all. An entry with a key never overwrites a
-   * newer write of that key; a group is applied whole, whatever was written to its keys since. Given up on, it ends after
-   * the page of entries that it is at.
-   */
-  async aretryDlq(ids: readonly number[] | 'all' = 'all', wait: WaitOptions = {}): Promise<RetryResult> {
-    this.core.engine.assertAccepting();
-    return this.#onQueue('aretryDlq', wait, (signal) => this.#queue.retry(ids, signal));
+  /** {@link DeadLetterQueue.retry} under the name that NanaSQLite has for it. */
+  aretryDlq(selection: DeadLetterSelection = 'all', wait: WaitOptions = {}): Promise<RetryResult> {
+    return this.dlq.retry(selection, wait);
   }
 
-  /** Deletes dead letters for good: those with the given ids, or all. Resolves to how many. Given up on, as `aretryDlq`. */
-  async aclearDlq(ids: readonly number[] | 'all' = 'all', wait: WaitOptions = {}): Promise<number> {
-    this.core.engine.assertAccepting();
-    return this.#onQueue('aclearDlq', wait, (signal) => this.#queue.clear(ids, signal));
+  /** {@link DeadLetterQueue.clear} under the name that NanaSQLite has for it. */
+  aclearDlq(selection: DeadLetterSelection = 'all', wait: WaitOptions = {}): Promise<number> {
+    return this.dlq.clear(selection, wait);
   }
 
   // ── looking in ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -304,7 +309,7 @@ export class Database<T = unknown> extends Table<T> {
 
   /** The numbers of this moment. Reads plain fields: cheap enough for every scrape. */
   stats(): DatabaseStats {
-    return readStats(this.core, this.#queue.counters, {
+    return readStats(this.core, this.dlq, {
       writerRestarts: this.#writerRestarts,
       directStatements: this.#directStatements,
     });
@@ -350,17 +355,11 @@ export class Database<T = unknown> extends Table<T> {
     await this.close();
   }
 
-  /** Work on the queue that stops when nobody waits for it any more. */
-  #onQueue<R>(what: string, wait: WaitOptions, work: (signal: AbortSignal) => Promise<R>): Promise<R> {
-    checkWait(wait);
-    const stop = new AbortController();
-    return waitFor(work(stop.signal), what, wait, this.core.clock, () => stop.abort());
-  }
-
   async #close(): Promise<CloseResult> {
     const { engine, flusher, store } = this.core;
     engine.stopIntake();
     engine.health.close('closing');
+    this.dlq.close();
     await this.#drainForClose();
     await flusher.close();
     const { pending } = engine;
@@ -409,6 +408,12 @@ export class Database<T = unknown> extends Table<T> {
       );
     }
   }
+}
+
+/** Whether what stands in the place of the parameters is meant as options. */
+function isExecuteOptions(given: SqlParameters | ExecuteOptions, sql: string): given is ExecuteOptions {
+  const isObject = typeof given === 'object' && given !== null && !Array.isArray(given);
+  return isObject && typeof (given as ExecuteOptions).ahead === 'boolean' && !/[:@$]ahead\b/.test(sql);
 }
 
 function listOf(parameters: readonly unknown[]): SqlValue[] {

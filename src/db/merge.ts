@@ -1,5 +1,6 @@
+import { foldName } from '../base/fold-name.ts';
 import type { SqlValue } from '../base/frame/index.ts';
-import { type Encoded, foldName, type ReadonlyGeneration } from '../engine/index.ts';
+import type { Encoded, ReadonlyGeneration } from '../engine/index.ts';
 import type { CountOverlay, Entry, KeyRange } from '../store/store.ts';
 import { compareKeys, inRange } from './keys.ts';
 

@@ -113,8 +113,17 @@ async function openFile<T>(
   let store: SqliteStore | undefined;
   try {
     const onWriterRestart = (reason: string) => emit('writer-restart', { reason });
-    store = await SqliteStore.open({ path, owner: randomUUID(), readers: options.readers, spawn, onWriterRestart });
-    const { databaseId, epoch, appliedSeq, deadEntries } = store.facts;
+    const { breaker, ...queueLimits } = options.dlq;
+    store = await SqliteStore.open({
+      path,
+      owner: randomUUID(),
+      readers: options.readers,
+      queueLimits,
+      breaker,
+      spawn,
+      onWriterRestart,
+    });
+    const { databaseId, epoch, appliedSeq } = store.facts;
 
     const place = { fileSystem, directory, databaseId, epoch };
     const recovery = await Recovery.scan({
@@ -129,7 +138,21 @@ async function openFile<T>(
     const health = new Health(emit);
     const engine = new Engine(engineOptions(options), log, appliedSeq, { health, clock, random, emit });
     const flusher = new Flusher(engine, store, options.flush, { clock, random, emit });
-    const queue = new DeadLetterQueue(store.deadLetters, deadEntries, () => flusher.barrier('retry of dead letters'));
+    const queue = new DeadLetterQueue({
+      store: store.deadLetters,
+      limits: queueLimits,
+      atOpen: store.facts.queue,
+      clock,
+      random,
+      emit,
+      settle: (what, wait) => flusher.barrierOrStall(what, wait),
+      nudge: () => flusher.nudge(),
+      take: () => flusher.takeStalled(),
+      assertOpen: () => engine.health.assertOpen(),
+      assertAccepting: () => engine.assertAccepting(),
+    });
+    flusher.onResult = (result) => queue.onBatch(result);
+    flusher.obstacle = () => queue.obstacle();
     const core = { engine, flusher, store, clock, scanMaxAgeMs: options.scanMaxAgeMs };
     const releaseAll = async () => {
       lock.release();

@@ -42,6 +42,9 @@ export interface OpenOptions {
   /** The append log. */
   readonly log?: LogOptions | undefined;
 
+  /** The dead-letter queue. */
+  readonly dlq?: DlqOptions | undefined;
+
   /**
    * What an awaitable write does when staging is full: wait its turn, or be refused at once with `SLUICE_FULL`. The
    * synchronous forms never wait.
@@ -157,6 +160,56 @@ export interface LogOptions {
   readonly maxBytes?: number | undefined;
 }
 
+/** The dead-letter queue: how much it may hold, and when writes are held back instead of being moved to it. */
+export interface DlqOptions {
+  /**
+   * Entries at which it is full. Integer, 1 to 2^53 - 1.
+   * @defaultValue 1000000
+   */
+  readonly maxEntries?: number | undefined;
+  /**
+   * Bytes of stored writes at which it is full. Integer, 1 KiB to 2^53 - 1.
+   * @defaultValue 1073741824
+   */
+  readonly maxBytes?: number | undefined;
+  /**
+   * Age of the oldest entry, since it was first refused, at which it counts as full, in milliseconds. Integer, 1 to 2^53 - 1.
+   * @defaultValue no limit
+   */
+  readonly maxAgeMs?: number | undefined;
+  /**
+   * What happens when it is full:
+   *
+   * - `'block'` the flush stands still (event `stall`, reason `queue-full`) until entries were retried or cleared. It stops
+   *   before the next batch, never inside one, so a batch may take the queue beyond its limits.
+   * - `'evict-oldest'` the oldest entries are dropped for good, and counted (event `evicted`).
+   *
+   * @defaultValue 'block'
+   */
+  readonly overflow?: 'block' | 'evict-oldest' | undefined;
+  /** The circuit breaker. */
+  readonly breaker?: BreakerOptions | undefined;
+}
+
+/**
+ * The circuit breaker: a large batch of which too much dies is not moved to the queue. It is rolled back, and the flush stands
+ * still (event `stall`, reason `breaker`) and tries again now and then, until the cause is repaired or `dlq.take()` lets the
+ * writes die.
+ */
+export interface BreakerOptions {
+  /**
+   * The share of a batch that may die. From 0 to 1; 1 turns the breaker off.
+   * @defaultValue 0.5
+   */
+  readonly maxDeadShare?: number | undefined;
+  /**
+   * Batches with fewer writes are let through: one producer with a bug is no reason to hold up all others, and the limits of
+   * the queue stop a slow flood. Integer of at least 1.
+   * @defaultValue 20000
+   */
+  readonly minWrites?: number | undefined;
+}
+
 /** The options with everything filled in. */
 export interface ResolvedOptions {
   readonly table: string;
@@ -170,6 +223,13 @@ export interface ResolvedOptions {
   };
   readonly staging: { readonly maxBytes: number; readonly maxEntries: number };
   readonly log: { readonly segmentBytes: number; readonly maxBytes: number };
+  readonly dlq: {
+    readonly maxEntries: number;
+    readonly maxBytes: number;
+    readonly maxAgeMs: number | undefined;
+    readonly overflow: 'block' | 'evict-oldest';
+    readonly breaker: { readonly maxDeadShare: number; readonly minWrites: number };
+  };
   readonly whenFull: 'block' | 'reject';
   readonly maxBlockMs: number;
   readonly maxWaiting: number;
@@ -198,6 +258,8 @@ export function resolveOptions(given: OpenOptions, isMemory: boolean): ResolvedO
   const flush = options.nested('flush');
   const staging = options.nested('staging');
   const log = options.nested('log');
+  const dlq = options.nested('dlq');
+  const breaker = dlq.nested('breaker');
   const resolved: ResolvedOptions = {
     table: options.text('table', 'data'),
     durability: options.oneOf('durability', DURABILITIES, isMemory ? 'memory' : 'sync'),
@@ -215,6 +277,16 @@ export function resolveOptions(given: OpenOptions, isMemory: boolean): ResolvedO
     log: {
       segmentBytes: log.integer('segmentBytes', { min: 4 * KIB, max: GIB, fallback: 64 * MIB }),
       maxBytes: log.integer('maxBytes', { min: 8 * KIB, max: Number.MAX_SAFE_INTEGER, fallback: GIB }),
+    },
+    dlq: {
+      maxEntries: dlq.integer('maxEntries', { min: 1, max: Number.MAX_SAFE_INTEGER, fallback: 1_000_000 }),
+      maxBytes: dlq.integer('maxBytes', { min: KIB, max: Number.MAX_SAFE_INTEGER, fallback: GIB }),
+      maxAgeMs: dlq.integer('maxAgeMs', { min: 1, max: Number.MAX_SAFE_INTEGER, fallback: undefined }),
+      overflow: dlq.oneOf('overflow', ['block', 'evict-oldest'], 'block'),
+      breaker: {
+        maxDeadShare: breaker.ratio('maxDeadShare', 0.5),
+        minWrites: breaker.integer('minWrites', { min: 1, max: Number.MAX_SAFE_INTEGER, fallback: 20_000 }),
+      },
     },
     whenFull: options.oneOf('whenFull', ['block', 'reject'], 'block'),
     maxBlockMs: options.integer('maxBlockMs', { min: 1, max: DAY_MS, fallback: 30_000 }),

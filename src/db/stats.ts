@@ -1,5 +1,6 @@
-import type { DeadLetterCounters } from '../dlq/index.ts';
+import type { DeadLetterCounters, DeadLetterQueue } from '../dlq/index.ts';
 import type { State } from '../engine/index.ts';
+import type { StallReason } from '../flush/index.ts';
 import type { Core } from './core.ts';
 
 /**
@@ -50,8 +51,19 @@ export interface DatabaseStats {
   readonly writerRestarts: number;
   /** Statements run with `aexecute`. */
   readonly directStatements: number;
-  /** The dead-letter queue: `entriesAtOpen + deadLettered = entries + retried + superseded + cleared`. */
-  readonly deadLetters: Readonly<DeadLetterCounters> & { readonly entries: number };
+  /** Why the flush stands still, if it does: see the event `stall`. */
+  readonly stall: StallReason | undefined;
+  /**
+   * The dead-letter queue:
+   * `entriesAtOpen + deadLettered + imported = entries + retried + superseded + cleared + evicted`.
+   */
+  readonly deadLetters: Readonly<DeadLetterCounters> & {
+    readonly entries: number;
+    /** Size of the stored writes. */
+    readonly bytes: number;
+    /** When the oldest entry was first refused: milliseconds since 1970, `undefined` for an empty queue. */
+    readonly oldestAt: number | undefined;
+  };
 }
 
 /** The numbers that NanaSQLite's `get_v2_metrics` has. */
@@ -70,12 +82,11 @@ export interface V2Metrics {
 /** Reads plain fields, so that it is cheap enough for every scrape. */
 export function readStats(
   { engine, flusher }: Core,
-  queue: Readonly<DeadLetterCounters>,
+  queue: DeadLetterQueue,
   own: Pick<DatabaseStats, 'writerRestarts' | 'directStatements'>,
 ): DatabaseStats {
   const { counters, admission, commit } = engine;
   const { accepted, recovered, applied, coalesced, deadLettered } = counters;
-  const entries = queue.entriesAtOpen + deadLettered - queue.retried - queue.superseded - queue.cleared;
   return {
     state: engine.health.state,
     accepted,
@@ -98,7 +109,8 @@ export function readStats(
     flushBusyMs: flusher.busyMs,
     lastFlushAt: flusher.lastFlushAt,
     ...own,
-    deadLetters: { ...queue, entries },
+    stall: flusher.stall?.reason,
+    deadLetters: { ...queue.counters, ...queue.state },
   };
 }
 

@@ -1,1 +1,11 @@
-export { type DeadLetterCounters, DeadLetterQueue, type RetryResult } from './dead-letter-queue.ts';
+export {
+  type ClearProgress,
+  type DeadLetterCounters,
+  DeadLetterQueue,
+  type ImportResult,
+  type QueueRunOptions,
+  type RetryProgress,
+  type RetryResult,
+} from './dead-letter-queue.ts';
+export type { NdjsonSource } from './ndjson.ts';
+export type { DeadLetterPage, DeadLetterQuery, DeadLetterSelection } from './selection.ts';

@@ -1,3 +1,4 @@
+import { foldName } from '../base/fold-name.ts';
 import { type Frame, Target } from '../base/frame/index.ts';
 
 /** A value as it is stored: JSON text, or the bytes of a BLOB. */
@@ -78,9 +79,4 @@ export class Generation implements SealedGeneration {
     target.stage = stage;
     return stage;
   }
-}
-
-/** A table name as SQL compares it. */
-export function foldName(name: string): string {
-  return name.replace(/[A-Z]+/g, (letters) => letters.toLowerCase());
 }

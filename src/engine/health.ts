@@ -1,3 +1,4 @@
+import { SluiceError } from '../base/errors.ts';
 import type { Emit, EngineEvents, State } from './events.ts';
 
 /** The parts that can be in trouble by themselves. */
@@ -52,6 +53,12 @@ export class Health {
     if (this.#phase === 'failed' && phase === 'closing') return;
     this.#phase = phase;
     this.#update(undefined);
+  }
+
+  /** Throws once everything is closed. */
+  assertOpen(): void {
+    if (this.#phase !== 'closed') return;
+    throw new SluiceError('SLUICE_CLOSED', 'the database is closed: open it again to use it');
   }
 
   #update(reason: string | undefined): void {

@@ -13,7 +13,6 @@ export {
 export type { Emit, EngineEvents, State } from './events.ts';
 export {
   type Encoded,
-  foldName,
   type ReadonlyGeneration,
   type ReadonlyStage,
   type SealedGeneration,

@@ -1,4 +1,19 @@
-import type { DeadLetterSummary, FailureClass } from '../store/store.ts';
+import type { DeadLetterSummary, FailureClass, SupersededLetter } from '../store/store.ts';
+
+/**
+ * Why the flush stands still: what the store said (see `FailureClass`), or `queue-full`, a dead-letter queue that is at its
+ * limits and must not be added to.
+ */
+export type StallReason = Exclude<FailureClass, 'fatal'> | 'queue-full';
+
+/** A flush that stands still. */
+export interface Stall {
+  readonly reason: StallReason;
+  /** What is wrong; the message says what can be done. */
+  readonly error: Error;
+  /** Since when: milliseconds since 1970. */
+  readonly since: number;
+}
 
 /** What the flush tells, as it happens. Listeners are called synchronously: they must be quick and must not throw. */
 export interface FlushEvents {
@@ -9,6 +24,7 @@ export interface FlushEvents {
       readonly applied: number;
       readonly coalesced: number;
       readonly dead: number;
+      /** Dead letters that left the queue since a newer write of their keys was applied. */
       readonly superseded: number;
       readonly bytes: number;
       /** Time on the writer thread. */
@@ -17,6 +33,17 @@ export interface FlushEvents {
   ];
   /** SQLite will never take this write: it is in the dead-letter queue now. While a key's newest write is dead, reads return the last applied value. */
   'dead-letter': [DeadLetterSummary];
+  /** A dead letter left the queue, since a newer write of its keys was applied: by a batch, or by a retry. */
+  superseded: [SupersededLetter];
+  /** A dead letter was dropped for good, to keep the queue within its limits (`overflow: 'evict-oldest'`). */
+  evicted: [DeadLetterSummary];
+  /**
+   * The flush stands still: writes are accepted as long as there is room, and nothing is applied. Told once, at once where
+   * somebody has to do something (`config`, `breaker`, `queue-full`), after 5 seconds of failing where it may pass by itself.
+   */
+  stall: [Stall];
+  /** It goes on. */
+  resume: [{ readonly reason: StallReason; readonly stalledMs: number }];
   /** A batch could not be applied and is tried again. */
   retry: [
     { readonly failure: FailureClass; readonly attempt: number; readonly delayMs: number; readonly error: Error },

@@ -5,7 +5,7 @@ import type { Random } from '../base/random.ts';
 import { Deferred, type WaitOptions, waitFor } from '../base/waiting.ts';
 import type { Emit, Engine, SealedGeneration } from '../engine/index.ts';
 import { type BatchResult, type FailureClass, type Store, StoreFailure } from '../store/store.ts';
-import type { FlushEvents } from './events.ts';
+import type { FlushEvents, Stall, StallReason } from './events.ts';
 
 /**
  * When a flush starts by itself: `auto` by age, count or size, whichever comes first; `immediate` after each write,
@@ -37,23 +37,33 @@ const BATCH_BYTES = 48 * 1024 * 1024;
 
 const REOPENS_MAX = 3;
 
+/** What fails for this long is no passing moment. */
+const STALL_MS = 5_000;
+
 /** How often an idle store is asked again whether its watermark is durable by now, while the log waits for that. */
 const CONFIRM_MS = 1_000;
 
 /** How long the first and the longest pause before another attempt is. */
-const PAUSES: Readonly<Record<Exclude<FailureClass, 'fatal'>, readonly [firstMs: number, maxMs: number]>> = {
+const PAUSES: Readonly<Record<StallReason, readonly [firstMs: number, maxMs: number]>> = {
   transient: [10, 1_000],
   space: [200, 5_000],
-  // Somebody has to repair something: looking often enough to go on by itself when it is done.
-  config: [500, 5_000],
   reopen: [100, 1_000],
+  // Somebody has to do something: looking often enough to go on by itself when it is done.
+  config: [500, 5_000],
+  breaker: [500, 5_000],
+  'queue-full': [500, 5_000],
 };
+
+/** What does not pass by itself. */
+const NEEDS_SOMEBODY: ReadonlySet<StallReason> = new Set<StallReason>(['config', 'breaker', 'queue-full']);
 
 /**
  * Carries generations into the store, one batch at a time. While a batch is on its way, what gathers is the next one.
  *
  * A failed batch is tried again, for ever where the failure can pass, with the same frames: the watermark makes a second
- * application harmless. Only `fatal`, and a connection that cannot be trusted after several new ones, end the engine.
+ * application harmless. Only `fatal`, and a connection that cannot be trusted after several new ones, end the engine. A
+ * flush that stands still says so, once, and has two ways on besides the cause going away: `takeStalled`, and whatever
+ * somebody does on the writer meanwhile, after which they `nudge` it.
  */
 export class Flusher {
   readonly #engine: Engine;
@@ -70,7 +80,15 @@ export class Flusher {
   #confirmation: Timer | undefined;
   #stopped = false;
   #cutShort: (() => void) | undefined;
+  #failingSince: number | undefined;
+  #stall: Stall | undefined;
+  readonly #whenStalled = new Set<Deferred<void>>();
+  #taking: Deferred<number> | undefined;
 
+  /** Called with what each batch has done, before anybody is told. */
+  onResult: (result: BatchResult) => void = () => {};
+  /** Why no batch may go down now, if so. */
+  obstacle: () => Error | undefined = () => undefined;
   flushes = 0;
   retries = 0;
   /** Time spent on the writer thread. */
@@ -110,6 +128,41 @@ export class Flusher {
       dead: deadLettered - before.deadLettered,
       durationMs: this.#clock.elapsed() - start,
     };
+  }
+
+  /** As a barrier, but a flush that stands still is not waited for. */
+  async barrierOrStall(what: string, wait: WaitOptions): Promise<void> {
+    if (this.#stall !== undefined) return;
+    const target = this.#engine.lastSeq;
+    this.request();
+    const stalled = new Deferred<void>();
+    this.#whenStalled.add(stalled);
+    try {
+      await waitFor(Promise.race([this.#engine.whenApplied(target), stalled.promise]), what, wait, this.#clock);
+    } finally {
+      this.#whenStalled.delete(stalled);
+    }
+  }
+
+  /** Whether the flush stands still, and why. */
+  get stall(): Stall | undefined {
+    return this.#stall;
+  }
+
+  /** Something may have changed that a pause waits for: tries again at once. */
+  nudge(): void {
+    this.#pause.cutShort();
+  }
+
+  /**
+   * Lets the batch that stands still go down, and every write that is in its way die; resolves to how many did. Rejects
+   * where it fails all the same.
+   */
+  async takeStalled(): Promise<number> {
+    if (this.#stall === undefined) return 0;
+    this.#taking ??= new Deferred();
+    this.nudge();
+    return this.#taking.promise;
   }
 
   /** Starts a flush of everything accepted so far, now or right after the one that runs. */
@@ -179,6 +232,7 @@ export class Flusher {
     this.#timer?.cancel();
     this.#confirmation?.cancel();
     this.#pause.cutShort();
+    this.#taking?.resolve(0);
   }
 
   /** On the hot path: after every write. What holds writes back starts a flush, or a count might never be reached. */
@@ -234,14 +288,25 @@ export class Flusher {
     const afterSeq = this.#engine.appliedSeq;
     let reopens = 0;
     for (let attempt = 1; !this.#stopped; attempt++) {
+      const taking = this.#taking;
+      const obstacle = taking === undefined ? this.obstacle() : undefined;
+      if (obstacle !== undefined) {
+        if (this.#stall === undefined) this.#engine.health.trouble('flush', 'degraded', obstacle);
+        await this.#standStill('queue-full', obstacle, backoffMs(attempt, ...PAUSES['queue-full'], this.#random));
+        continue;
+      }
       try {
-        const result = await this.#store.apply({ frames, afterSeq, lastSeq });
+        const result = await this.#store.apply({ frames, afterSeq, lastSeq, take: taking !== undefined });
         this.#finish(result, lastSeq - afterSeq, bytes, lastSeq);
         return;
       } catch (thrown) {
         const error =
           thrown instanceof StoreFailure ? thrown : new StoreFailure('fatal', String(thrown), undefined, thrown);
         const { failure } = error;
+        if (taking !== undefined) {
+          this.#taking = undefined;
+          taking.reject(error);
+        }
         if (failure === 'fatal' || (failure === 'reopen' && ++reopens > REOPENS_MAX)) {
           return this.#engine.health.fail('flush', error);
         }
@@ -252,22 +317,58 @@ export class Flusher {
   }
 
   #finish(result: BatchResult, writes: number, bytes: number, lastSeq: number): void {
-    const { applied, coalesced, dead, superseded, durable, durationMs } = result;
+    const { applied, coalesced, dead, superseded, evicted, durable, durationMs } = result;
     if (!durable) this.confirmLater();
     this.flushes++;
     this.busyMs += durationMs;
     this.lastFlushAt = this.#clock.now();
     this.#engine.health.recovered('flush');
+    this.onResult(result);
     this.#engine.applied(lastSeq, { applied, coalesced, dead: dead.map(({ seq }) => seq), durable });
-    this.#emit('flush', { writes, applied, coalesced, dead: dead.length, superseded, bytes, durationMs });
+    this.#goOn();
+    this.#emit('flush', {
+      writes,
+      applied,
+      coalesced,
+      dead: dead.length,
+      superseded: superseded.length,
+      bytes,
+      durationMs,
+    });
     for (const letter of dead) this.#emit('dead-letter', letter);
+    for (const letter of superseded) this.#emit('superseded', letter);
+    for (const letter of evicted) this.#emit('evicted', letter);
+    this.#taking?.resolve(dead.length);
+    this.#taking = undefined;
   }
 
   async #pauseBefore(attempt: number, failure: Exclude<FailureClass, 'fatal'>, error: StoreFailure): Promise<void> {
-    const delayMs = backoffMs(attempt, ...PAUSES[failure], this.#random);
     this.retries++;
     this.#engine.health.trouble('flush', failure === 'space' ? 'space' : 'degraded', error);
+    const delayMs = backoffMs(attempt, ...PAUSES[failure], this.#random);
     this.#emit('retry', { failure, attempt, delayMs, error });
-    await this.#pause.wait(delayMs);
+    await this.#standStill(failure, error, delayMs);
+  }
+
+  async #standStill(reason: StallReason, error: Error, delayMs: number): Promise<void> {
+    const now = this.#clock.elapsed();
+    this.#failingSince ??= now;
+    const failingMs = now - this.#failingSince;
+    if (this.#stall !== undefined) {
+      this.#stall = { reason, error, since: this.#stall.since };
+    } else if (NEEDS_SOMEBODY.has(reason) || failingMs >= STALL_MS) {
+      this.#stall = { reason, error, since: this.#clock.now() - failingMs };
+      this.#emit('stall', this.#stall);
+      for (const waiter of this.#whenStalled) waiter.resolve();
+    }
+    if (this.#taking === undefined) await this.#pause.wait(delayMs);
+  }
+
+  #goOn(): void {
+    const stall = this.#stall;
+    this.#failingSince = undefined;
+    if (stall === undefined) return;
+    this.#stall = undefined;
+    this.#emit('resume', { reason: stall.reason, stalledMs: this.#clock.now() - stall.since });
   }
 }

@@ -1,4 +1,5 @@
 import { SluiceError } from '../base/errors.ts';
+import { foldName } from '../base/fold-name.ts';
 import { show } from '../base/options.ts';
 import { toSqlValue } from '../db/codec.ts';
 import type { Database } from '../db/database.ts';
@@ -6,7 +7,6 @@ import { checkKey } from '../db/keys.ts';
 import { checkName } from '../db/names.ts';
 import type { Rows } from '../db/rows.ts';
 import type { Table } from '../db/table.ts';
-import { foldName } from '../engine/index.ts';
 
 /** What a table is for: `{"key":…, "value":…}` pairs, rows, or nothing that can be written here, as a view. */
 export type TableKind = 'pairs' | 'rows' | 'other';

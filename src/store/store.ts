@@ -43,9 +43,7 @@ export interface StoreFacts {
   readonly appliedSeq: number;
   /** Whether the watermark is known to be on the disk, so that log segments below it may go. */
   readonly durable: boolean;
-  /** The highest sequence number among the dead letters, 0 for none. */
-  readonly deadSeq: number;
-  readonly deadEntries: number;
+  readonly queue: QueueState;
   /** Version of the engine below, such as `3.53.2`. */
   readonly version: string;
 }
@@ -56,13 +54,24 @@ export interface Batch {
   readonly afterSeq: number;
   /** … and here afterwards. */
   readonly lastSeq: number;
+  /**
+   * Let every write that cannot be applied die, also where somebody could repair the cause, and however many they are: see
+   * {@link FailureClass}, `config` and `breaker`.
+   */
+  readonly take?: boolean | undefined;
 }
 
 export interface BatchResult {
   readonly applied: number;
   readonly coalesced: number;
-  readonly superseded: number;
+  /** The writes that died, also those whose entry is gone again. */
   readonly dead: readonly DeadLetterSummary[];
+  /** Entries that left the queue because a newer write of their keys was applied. */
+  readonly superseded: readonly SupersededLetter[];
+  /** Entries that were dropped to keep the queue within its limits. */
+  readonly evicted: readonly DeadLetterSummary[];
+  /** The queue afterwards. */
+  readonly queue: QueueState;
   /** See {@link StoreFacts.durable}. */
   readonly durable: boolean;
   /** Time on the writer thread. */
@@ -72,10 +81,10 @@ export interface BatchResult {
 /**
  * What a failure of the store means, whatever its text:
  * `transient` try again, `space` try again when there is room, `config` somebody has to repair something,
- * `reopen` the connection is not to be trusted any more, `fatal` stop and keep the log.
+ * `breaker` too large a share of a batch died, so somebody should look, `reopen` the connection is not to be trusted any more, `fatal` stop and keep the log.
  * (`permanent`, which is about one row, never leaves the store: it becomes a dead letter.)
  */
-export type FailureClass = 'transient' | 'space' | 'config' | 'reopen' | 'fatal';
+export type FailureClass = 'transient' | 'space' | 'config' | 'breaker' | 'reopen' | 'fatal';
 
 /** A failure of the store that is nobody's write's fault. */
 export class StoreFailure extends Error {
@@ -162,11 +171,11 @@ export interface Column {
 
 /** Everything about a dead write but its payload, which may hold secrets. */
 export interface DeadLetterSummary {
-  /** Names the entry for `retry` and `clear`. */
+  /** Names the entry for `retry` and `clear`. Grows in the order in which writes die. */
   readonly id: number;
   /** The sequence number the write was accepted under. */
   readonly seq: number;
-  /** The table it was for, `null` where a staged statement does not say. */
+  /** The table it was for, `null` where a staged statement does not say, or a group has several. */
   readonly table: string | null;
   readonly operation: DeadOperation;
   /** The key, of `put` and `delete`. */
@@ -177,10 +186,16 @@ export interface DeadLetterSummary {
   readonly lastFailedAt: number;
   /** How often SQLite has refused it. */
   readonly attempts: number;
-  readonly errorClass: 'permanent';
-  /** SQLite's extended result code, or `BIND` where the value could not be bound. */
+  /** `config`: somebody could have repaired the cause, but the write was sent here all the same, see `dlq.take()`. */
+  readonly errorClass: 'permanent' | 'config';
+  /**
+   * SQLite's extended result code, `BIND` where the value could not be bound, `TRANSACTION_ENDED` where the statement ended
+   * the transaction.
+   */
   readonly errorCode: string;
   readonly errorMessage: string;
+  /** Size of the stored write. */
+  readonly bytes: number;
 }
 
 /** What a dead write wanted. */
@@ -190,24 +205,129 @@ export type DeadOperation = 'put' | 'delete' | 'clear' | 'append' | 'sql' | 'ens
 export interface DeadLetter extends DeadLetterSummary {
   /** The statement, of `append` and `sql`. */
   readonly statement: string | null;
-  /** The value of a `put` (JSON text or bytes); the parameters of `append` and `sql`. */
+  /** The value of a `put` (JSON text or bytes); the parameters of `append` and `sql`; the members of a `group`. */
+  readonly payload: SqlValue | readonly SqlValue[] | readonly DeadLetterMember[];
+}
+
+/** One of the writes that an atomic group is made of. */
+export interface DeadLetterMember {
+  readonly table: string | null;
+  readonly operation: DeadOperation;
+  readonly key: string | null;
+  readonly statement: string | null;
   readonly payload: SqlValue | readonly SqlValue[];
 }
 
-export interface DeadLetterStore {
-  size(): Promise<number>;
-  /** Entries with an id above `afterId`, oldest first. */
-  list(afterId: number, limit: number): Promise<DeadLetter[]>;
-  /** Applies the entries again, each in a transaction of its own, oldest first. */
-  retry(ids: readonly number[]): Promise<RetryOutcome[]>;
-  /** Deletes the entries; returns how many there were. */
-  clear(ids: readonly number[]): Promise<number>;
+/** An entry whose keys have all been written since. */
+export interface SupersededLetter extends DeadLetterSummary {
+  /** The write that took its place. */
+  readonly bySeq: number;
 }
 
-export interface RetryOutcome {
-  readonly id: number;
-  /** `gone`: the entry was retried, cleared or superseded meanwhile. */
-  readonly result: 'applied' | 'failed' | 'gone';
-  /** Older entries of the same key that this one has superseded. */
-  readonly superseded: number;
+/** Which dead letters: those that fit everything that is given. */
+export interface DeadLetterFilter {
+  /** For this table, whatever the case of its letters. */
+  readonly table?: string | undefined;
+  readonly operation?: DeadOperation | undefined;
+  /** With this result code, or one that extends it: `SQLITE_CONSTRAINT` means all constraints. */
+  readonly errorCode?: string | undefined;
+  /** First refused at this time or later: milliseconds since 1970. */
+  readonly since?: number | undefined;
+  /** First refused before this time. */
+  readonly until?: number | undefined;
+}
+
+/** A part of the queue, in the order of the ids. */
+export interface DeadLetterRange {
+  readonly filter: DeadLetterFilter;
+  /** Only these. */
+  readonly ids?: readonly number[] | undefined;
+  /** Begin behind this id. */
+  readonly after?: number | undefined;
+  /** Ids up to this one. */
+  readonly upTo?: number | undefined;
+  readonly newestFirst?: boolean | undefined;
+  readonly limit: number;
+}
+
+/** How large the queue is. */
+export interface QueueState {
+  readonly entries: number;
+  /** Size of the stored writes. */
+  readonly bytes: number;
+  /** When the oldest entry was first refused: milliseconds since 1970, `undefined` for an empty queue. */
+  readonly oldestAt: number | undefined;
+}
+
+/** Dead letters that have table, operation and error code in common. */
+export interface DeadLetterGroup {
+  readonly table: string | null;
+  readonly operation: DeadOperation;
+  readonly errorCode: string;
+  readonly entries: number;
+  readonly bytes: number;
+  /** When the first of them was first refused: milliseconds since 1970. */
+  readonly firstFailedAt: number;
+  /** When one of them was last refused. */
+  readonly lastFailedAt: number;
+  /** What SQLite said of the newest of them. */
+  readonly errorMessage: string;
+}
+
+/** How much the queue may hold, and what happens when it holds more. */
+export interface QueueLimits {
+  readonly maxEntries: number;
+  readonly maxBytes: number;
+  readonly maxAgeMs: number | undefined;
+  readonly overflow: 'block' | 'evict-oldest';
+}
+
+/** When a batch is held back instead of filling the queue. */
+export interface Breaker {
+  /** The share of the batch that may die. */
+  readonly maxDeadShare: number;
+  /** Smaller batches are let through. */
+  readonly minWrites: number;
+}
+
+/** An entry as it travels from one database to another. */
+export interface PortableDeadLetter extends DeadLetter {
+  /** Where the write was accepted: id of the database, and the sequence number there. */
+  readonly origin: string;
+  /** The stored write. */
+  readonly write: Uint8Array;
+}
+
+export interface DeadLetterStore {
+  list(range: DeadLetterRange): Promise<DeadLetter[]>;
+  /** As `list`, without the payloads. */
+  listSummaries(range: DeadLetterRange): Promise<DeadLetterSummary[]>;
+  listPortable(range: DeadLetterRange): Promise<PortableDeadLetter[]>;
+  get(id: number): Promise<DeadLetter | undefined>;
+  summary(filter: DeadLetterFilter): Promise<DeadLetterGroup[]>;
+  /**
+   * Changes the queue on the writer, in one transaction (one per entry where an entry takes the transaction with it).
+   * What was done is counted once, whatever becomes of the thread. Rejects with a {@link StoreFailure}.
+   */
+  change(change: QueueChange): Promise<QueueChanged>;
+}
+
+/** What is to be done with the queue. */
+export type QueueChange =
+  /** Apply entries again, and the newer entries of their keys before them. */
+  | { readonly do: 'retry'; readonly ids: readonly number[] }
+  | { readonly do: 'clear'; readonly ids: readonly number[] }
+  | { readonly do: 'import'; readonly letters: readonly PortableDeadLetter[] }
+  /** Drop what is over the limits. */
+  | { readonly do: 'evict' };
+
+/** What was done. Entries are named by their ids. */
+export interface QueueChanged {
+  readonly applied: readonly number[];
+  readonly failed: readonly number[];
+  readonly superseded: readonly SupersededLetter[];
+  readonly cleared: number;
+  readonly imported: number;
+  readonly evicted: readonly DeadLetterSummary[];
+  readonly queue: QueueState;
 }

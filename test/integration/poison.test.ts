@@ -134,11 +134,11 @@ test('a dead letter is applied again once the cause is repaired', async () => {
   table.set('b', 'good');
   await db.aflush();
   expect([table.get('a'), table.get('b')]).toEqual([undefined, 'good']);
-  expect(await db.aretryDlq()).toEqual({ applied: 0, failed: 1, superseded: 0 });
+  expect(await db.aretryDlq()).toEqual({ applied: 0, failed: 1, superseded: 0, missing: 0 });
   expect((await db.agetDlq())[0]).toMatchObject({ key: 'a', payload: '"bad"', operation: 'put', attempts: 2 });
   balance(db);
   await repair(db);
-  expect(await db.aretryDlq()).toEqual({ applied: 1, failed: 0, superseded: 0 });
+  expect(await db.aretryDlq()).toEqual({ applied: 1, failed: 0, superseded: 0, missing: 0 });
   expect(table.get('a')).toBe('bad');
   expect(await db.agetDlq()).toEqual([]);
   balance(db);
@@ -157,7 +157,7 @@ test('dead letters survive, are paged, and can be cleared one by one', async () 
   const rest = await again.agetDlq({ after: first[1]?.id ?? 0 });
   expect([...first, ...rest].map(({ key }) => key)).toEqual(['k0', 'k1', 'k2', 'k3', 'k4']);
   expect(await again.aclearDlq([first[0]?.id ?? 0, 9_999])).toBe(1);
-  expect(await again.aretryDlq([first[1]?.id ?? 0])).toEqual({ applied: 0, failed: 1, superseded: 0 });
+  expect(await again.aretryDlq([first[1]?.id ?? 0])).toEqual({ applied: 0, failed: 1, superseded: 0, missing: 0 });
   // A new number is never one that a dead letter has.
   await again.aset('new', 1);
   expect(again.stats().lastSeq).toBeGreaterThan(rest.at(-1)?.seq ?? 0);
@@ -182,7 +182,7 @@ test('a newer write of the key drops its older dead letter, and a retry never br
   await repair(db);
   table.set('stays', 'new');
   // The retry waits for what is staged, and then finds that it is late.
-  expect(await db.aretryDlq()).toEqual({ applied: 1, failed: 0, superseded: 0 });
+  expect(await db.aretryDlq()).toEqual({ applied: 1, failed: 0, superseded: 1, missing: 0 });
   expect(Object.fromEntries(table.entries())).toEqual({ clear: 'bad', set: 'new', stays: 'new' });
   balance(db);
   await db.close();

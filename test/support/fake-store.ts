@@ -22,7 +22,8 @@ export class FakeStore {
     }
     await this.before('answer', batch);
     const applied = lastSeq - afterSeq;
-    return { applied, coalesced: 0, superseded: 0, dead: [], durable: true, durationMs: 0 };
+    const queue = { entries: 0, bytes: 0, oldestAt: undefined };
+    return { applied, coalesced: 0, superseded: [], evicted: [], dead: [], queue, durable: true, durationMs: 0 };
   }
 
   async reopen(): Promise<void> {}

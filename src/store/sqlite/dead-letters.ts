@@ -1,136 +1,138 @@
-import { type Frame, FrameBuilder, FrameReader, Kind, type SqlValue, Target } from '../../base/frame/index.ts';
-import type { DeadLetter, DeadLetterSummary, DeadOperation } from '../store.ts';
-import { type Connection, narrow, type Statement } from './connection.ts';
+import { foldName } from '../../base/fold-name.ts';
+import { Kind } from '../../base/frame/index.ts';
+import type { DeadLetterSummary, PortableDeadLetter, QueueLimits, QueueState, SupersededLetter } from '../store.ts';
+import type { Connection, Statement } from './connection.ts';
+import { DeadLetterIndex, isOlder, type KeyedLetter, type TableKey, tableKey, tableOf } from './dead-letter-index.ts';
 import type { Classified } from './result-codes.ts';
+import { decodeWrite, encodeWrite, isOfKey, keysOf, operationOf, type WriteCopy } from './write-copy.ts';
 
-/** One write as the frame reader found it, kept for longer than the reader stands on it. */
-export interface WriteCopy {
-  readonly seq: number;
-  readonly acceptedAt: number;
-  readonly kind: Kind;
-  readonly table: string | null;
-  readonly statement: string | null;
-  readonly key: string;
-  readonly value: string | Uint8Array;
-  readonly parameters: readonly SqlValue[];
-  /** The members, of a group. */
-  readonly members: readonly WriteCopy[];
-}
-
-export function copyOf(reader: FrameReader): WriteCopy {
-  return {
-    seq: reader.seq,
-    acceptedAt: reader.acceptedAt,
-    kind: reader.kind,
-    table: reader.target.table,
-    statement: reader.target.statement,
-    key: reader.key,
-    value: reader.value,
-    parameters: reader.parameters,
-    members: [],
-  };
-}
-
-/** Takes a group and its members off the reader, which stands on the group. */
-export function copyGroup(reader: FrameReader): WriteCopy {
-  const members: WriteCopy[] = [];
-  const { seq, acceptedAt } = reader;
-  for (let left = reader.members; left > 0 && reader.next(); left--) members.push(copyOf(reader));
-  const tables = new Set(members.map((member) => member.table));
-  const table = tables.size === 1 ? (members[0]?.table ?? null) : null;
-  return { seq, acceptedAt, kind: Kind.group, table, statement: null, key: '', value: '', parameters: [], members };
-}
-
-const OPERATIONS: Readonly<Record<Kind, DeadOperation>> = {
-  [Kind.putText]: 'put',
-  [Kind.putBlob]: 'put',
-  [Kind.delete]: 'delete',
-  [Kind.clear]: 'clear',
-  [Kind.append]: 'append',
-  [Kind.stage]: 'sql',
-  [Kind.ensure]: 'ensure',
-  [Kind.group]: 'group',
-};
-
-const SUMMARY_COLUMNS = `id, seq, table_name AS "table", operation, key, accepted_at AS acceptedAt,
+export const SUMMARY_COLUMNS = `id, seq, table_name AS "table", operation, key, accepted_at AS acceptedAt,
   first_failed_at AS firstFailedAt, last_failed_at AS lastFailedAt, attempts, error_class AS errorClass,
-  error_code AS errorCode, error_message AS errorMessage`;
+  error_code AS errorCode, error_message AS errorMessage, length(write) AS bytes`;
 
-const NONE: DeadLetterSummary[] = [];
+const NONE: SupersededLetter[] = [];
+
+/** What is kept in memory of the table. */
+interface Summed {
+  readonly index: DeadLetterIndex;
+  entries: number;
+  bytes: number;
+}
 
 /**
- * The dead-letter table as the writer works on it: always inside the caller's transaction. A write is kept as a frame
- * of its own, so that a retry applies exactly what was accepted.
+ * The dead-letter table as the writer works on it: always inside the caller's transaction.
  *
- * Which keys have entries is also kept in memory, since every applied key has to be checked against it.
+ * No old write may overwrite a newer one, and the tables of the user keep no sequence numbers. So whoever applies a write
+ * says so here, and the entries that are older lose its keys: a put or delete goes, a group goes with the last of its keys
+ * (unless there are rows in it), a `clear` remembers the key and will spare it. Changes made by SQL are not seen.
  */
 export class DeadLetters {
   readonly #db: Connection;
   readonly #insert: Statement;
-  readonly #deleteOlder: Statement;
-  readonly #deleteOlderOfTable: Statement;
-  #keys: Map<string, Set<string>> | undefined;
+  readonly #delete: Statement;
+  readonly #overwritten: Statement;
+  #summed: Summed | undefined;
 
   constructor(db: Connection) {
     this.#db = db;
     this.#insert = db.prepare(
       `INSERT INTO _sluice_dead_letters (seq, table_name, operation, key, accepted_at, first_failed_at, last_failed_at,
-         attempts, error_class, error_code, error_message, write)
-       VALUES (?, ?, ?, ?, ?, ?, ?, 1, ?, ?, ?, ?)`,
+         attempts, error_class, error_code, error_message, write, origin)
+       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
     );
-    this.#deleteOlder = db.prepare(
-      `DELETE FROM _sluice_dead_letters WHERE table_name = ? AND key = ? AND seq < ? RETURNING ${SUMMARY_COLUMNS}`,
-    );
-    this.#deleteOlderOfTable = db.prepare(
-      `DELETE FROM _sluice_dead_letters WHERE table_name = ? AND key IS NOT NULL AND seq < ? RETURNING ${SUMMARY_COLUMNS}`,
-    );
+    this.#delete = db.prepare(`DELETE FROM _sluice_dead_letters WHERE id = ? RETURNING ${SUMMARY_COLUMNS}`);
+    this.#overwritten = db.prepare('INSERT OR IGNORE INTO _sluice_dead_letters_overwritten VALUES (?, ?, ?)');
+  }
+
+  get state(): QueueState {
+    const { entries, bytes } = this.#sums();
+    const oldest = this.#db.prepare('SELECT first_failed_at FROM _sluice_dead_letters ORDER BY id LIMIT 1').pluck();
+    return { entries, bytes, oldestAt: entries === 0 ? undefined : (oldest.get() as number) };
   }
 
   add(write: WriteCopy, error: Classified): void {
-    const now = BigInt(Date.now());
-    const key = write.kind <= Kind.delete ? write.key : null;
-    this.#insert.run(
-      BigInt(write.seq),
-      write.table,
-      OPERATIONS[write.kind],
-      key,
-      BigInt(Math.round(write.acceptedAt)),
-      now,
-      now,
-      error.class,
-      error.code,
-      error.message,
-      frameOf(write).bytes,
+    const now = Date.now();
+    this.#store(
+      write,
+      {
+        ...namesOf(write),
+        seq: write.seq,
+        acceptedAt: Math.round(write.acceptedAt),
+        firstFailedAt: now,
+        lastFailedAt: now,
+        attempts: 1,
+        errorClass: error.class === 'config' ? 'config' : 'permanent',
+        errorCode: error.code,
+        errorMessage: error.message,
+      },
+      encodeWrite(write).bytes,
+      null,
     );
-    if (key !== null) this.#keysOf(write.table ?? '').add(key);
   }
 
-  /** Drops the entries that a write applied under `seq` has made pointless, and returns them. */
-  supersede(table: string, key: string, seq: number): DeadLetterSummary[] {
-    if (!this.#loaded().get(table)?.has(key)) return NONE;
-    return this.#deleteOlder.all(table, key, BigInt(seq)) as DeadLetterSummary[];
+  /** Takes an entry of another queue in, or of an earlier time of this one; returns whether it was not here yet. */
+  import(letter: PortableDeadLetter, own: { databaseId: string; appliedSeq: number }): boolean {
+    const { origin } = letter;
+    const isOwn = origin === `${own.databaseId}:${letter.seq}` && letter.seq <= own.appliedSeq;
+    const known = isOwn
+      ? this.#db.prepare('SELECT 1 FROM _sluice_dead_letters WHERE seq = ? AND origin IS NULL').get(letter.seq)
+      : this.#db.prepare('SELECT 1 FROM _sluice_dead_letters WHERE origin = ?').get(origin);
+    if (known !== undefined) return false;
+    // Numbers of another database say nothing here. What is written from now on is newer.
+    const write = decodeWrite(letter.write, isOwn ? letter.seq : own.appliedSeq);
+    this.#store(write, { ...letter, ...namesOf(write), seq: write.seq }, letter.write, isOwn ? null : origin);
+    return true;
   }
 
-  supersedeTable(table: string, seq: number): DeadLetterSummary[] {
-    if (!this.#loaded().has(table)) return NONE;
-    return this.#deleteOlderOfTable.all(table, BigInt(seq)) as DeadLetterSummary[];
+  /** A write was applied, by a batch or as the retry of the entry `id`: returns the entries that it has superseded. */
+  supersededBy(write: WriteCopy, id = 0): SupersededLetter[] {
+    if (this.#sums().index.isEmpty) return NONE;
+    switch (write.kind) {
+      case Kind.putText:
+      case Kind.putBlob:
+      case Kind.delete:
+        return this.supersededByKey(write.table as string, write.key, write.seq, id);
+      case Kind.clear:
+        return this.#supersededByClear(write.table as string, write.seq, id);
+      case Kind.group:
+        return write.members.flatMap((member) => this.supersededBy(member, id));
+      default:
+        return NONE;
+    }
   }
 
-  /** To be called when a transaction was rolled back, or entries have gone. */
-  forget(): void {
-    this.#keys = undefined;
+  supersededByKey(table: string, key: string, seq: number, id = 0): SupersededLetter[] {
+    const { index } = this.#sums();
+    if (index.isEmpty) return NONE;
+    const name = tableKey(table, key);
+    const gone = index.ofKey(name).flatMap((letter) => this.#loseKey(letter, name, seq, id));
+    for (const letter of index.clearsOf(tableOf(name))) {
+      if (isOlder(letter, seq, id)) this.#overwritten.run(BigInt(letter.id), tableOf(name), key);
+    }
+    return gone;
   }
 
-  summaries(afterSeq: number, lastSeq: number): DeadLetterSummary[] {
-    return this.#db
-      .prepare(`SELECT ${SUMMARY_COLUMNS} FROM _sluice_dead_letters WHERE seq > ? AND seq <= ? ORDER BY id`)
-      .all(afterSeq, lastSeq) as DeadLetterSummary[];
-  }
-
-  /** The write of an entry, `undefined` where the entry is gone. */
+  /** The write of an entry, as far as it is still to be applied; `undefined` where the entry is gone. */
   write(id: number): WriteCopy | undefined {
-    const bytes = this.#db.prepare('SELECT write FROM _sluice_dead_letters WHERE id = ?').pluck().get(id);
-    return bytes === undefined ? undefined : writeOf(bytes as Uint8Array);
+    const row = this.#db.prepare('SELECT seq, write FROM _sluice_dead_letters WHERE id = ?').get(id) as
+      | { seq: number; write: Uint8Array }
+      | undefined;
+    if (row === undefined) return undefined;
+    const write = decodeWrite(row.write, row.seq);
+    if (write.kind === Kind.clear) return { ...write, sparing: id };
+    if (write.kind !== Kind.group) return write;
+    const overwritten = this.#overwrittenOf(id);
+    return { ...write, members: write.members.filter((member) => !keysOf(member).some((key) => overwritten.has(key))) };
+  }
+
+  /** An entry and the newer ones of its keys, in the order in which they have to be tried. */
+  newestFirst(id: number): number[] {
+    const letter = this.#sums().index.get(id);
+    return letter === undefined
+      ? [id]
+      : this.#sums()
+          .index.newestFirst(letter)
+          .map((each) => each.id);
   }
 
   failedAgain(id: number, error: Classified): void {
@@ -141,93 +143,146 @@ export class DeadLetters {
       .run(BigInt(Date.now()), error.code, error.message, id);
   }
 
-  remove(id: number): number {
-    this.forget();
-    return this.#db.prepare('DELETE FROM _sluice_dead_letters WHERE id = ?').run(id).changes;
-  }
-
-  #keysOf(table: string): Set<string> {
-    const tables = this.#loaded();
-    let keys = tables.get(table);
-    if (keys === undefined) {
-      keys = new Set();
-      tables.set(table, keys);
+  /** Returns what was there. */
+  remove(id: number): DeadLetterSummary | undefined {
+    const sums = this.#sums();
+    const letter = this.#delete.get(id) as DeadLetterSummary | undefined;
+    if (letter === undefined) return undefined;
+    sums.entries--;
+    sums.bytes -= letter.bytes;
+    if (letter.operation === 'group' || letter.operation === 'clear') {
+      this.#db.prepare('DELETE FROM _sluice_dead_letters_overwritten WHERE id = ?').run(id);
     }
-    return keys;
+    sums.index.remove(id);
+    return letter;
   }
 
-  #loaded(): Map<string, Set<string>> {
-    if (this.#keys === undefined) {
-      this.#keys = new Map();
-      const rows = this.#db
-        .prepare('SELECT table_name, key FROM _sluice_dead_letters WHERE key IS NOT NULL')
-        .raw()
-        .all() as [string, string][];
-      for (const [table, key] of rows) this.#keysOf(table).add(key);
+  /** Drops the oldest entries until the queue is within its limits. */
+  evict({ maxEntries, maxBytes, maxAgeMs, overflow }: QueueLimits): DeadLetterSummary[] {
+    if (overflow === 'block') return [];
+    const sums = this.#sums();
+    const tooOld = maxAgeMs === undefined ? Number.NEGATIVE_INFINITY : Date.now() - maxAgeMs;
+    const oldest = this.#db.prepare('SELECT id, first_failed_at AS at FROM _sluice_dead_letters ORDER BY id LIMIT 100');
+    const evicted: DeadLetterSummary[] = [];
+    for (;;) {
+      const before = evicted.length;
+      for (const { id, at } of oldest.all() as { id: number; at: number }[]) {
+        if (sums.entries <= maxEntries && sums.bytes <= maxBytes && at >= tooOld) return evicted;
+        evicted.push(this.remove(id) as DeadLetterSummary);
+      }
+      if (evicted.length === before) return evicted;
     }
-    return this.#keys;
+  }
+
+  summaries(afterSeq: number, lastSeq: number): DeadLetterSummary[] {
+    return this.#db
+      .prepare(`SELECT ${SUMMARY_COLUMNS} FROM _sluice_dead_letters WHERE seq > ? AND seq <= ? ORDER BY id`)
+      .all(afterSeq, lastSeq) as DeadLetterSummary[];
+  }
+
+  /** To be called when a transaction was rolled back: what is kept in memory is read again when it is needed. */
+  forget(): void {
+    this.#summed = undefined;
+  }
+
+  #store(
+    write: WriteCopy,
+    summary: Omit<DeadLetterSummary, 'id' | 'bytes'>,
+    bytes: Uint8Array,
+    origin: string | null,
+  ): void {
+    const sums = this.#sums();
+    const { lastInsertRowid } = this.#insert.run(
+      BigInt(summary.seq),
+      summary.table,
+      summary.operation,
+      summary.key,
+      BigInt(summary.acceptedAt),
+      BigInt(summary.firstFailedAt),
+      BigInt(summary.lastFailedAt),
+      BigInt(summary.attempts),
+      summary.errorClass,
+      summary.errorCode,
+      summary.errorMessage,
+      bytes,
+      origin,
+    );
+    sums.entries++;
+    sums.bytes += bytes.length;
+    const letter = keyedLetter(Number(lastInsertRowid), write);
+    if (letter !== undefined) sums.index.add(letter);
+  }
+
+  #supersededByClear(table: string, seq: number, id: number): SupersededLetter[] {
+    const folded = foldName(table);
+    return [...this.#sums().index.ofTable(folded)].flatMap((letter) => {
+      if (letter.clears === folded) return isOlder(letter, seq, id) ? this.#superseded(letter, seq) : NONE;
+      const keys = [...letter.keys].filter((own) => tableOf(own) === folded);
+      return keys.flatMap((key) => this.#loseKey(letter, key, seq, id));
+    });
+  }
+
+  #loseKey(letter: KeyedLetter, key: TableKey, seq: number, id: number): SupersededLetter[] {
+    if (!isOlder(letter, seq, id)) return NONE;
+    if (letter.keys.size === 1 && !letter.hasMore) return this.#superseded(letter, seq);
+    this.#sums().index.loseKey(letter, key);
+    const table = tableOf(key);
+    this.#overwritten.run(BigInt(letter.id), table, key.slice(table.length + 1));
+    return NONE;
+  }
+
+  #superseded({ id }: KeyedLetter, bySeq: number): SupersededLetter[] {
+    return [{ ...(this.remove(id) as DeadLetterSummary), bySeq }];
+  }
+
+  #overwrittenOf(id: number): ReadonlySet<TableKey> {
+    const rows = this.#db
+      .prepare('SELECT table_name, key FROM _sluice_dead_letters_overwritten WHERE id = ?')
+      .raw()
+      .all(id) as [string, string][];
+    return new Set(rows.map(([table, key]) => tableKey(table, key)));
+  }
+
+  #sums(): Summed {
+    this.#summed ??= this.#load();
+    return this.#summed;
+  }
+
+  #load(): Summed {
+    const size = this.#db
+      .prepare('SELECT count(*) AS entries, ifnull(sum(length(write)), 0) AS bytes FROM _sluice_dead_letters')
+      .get() as { entries: number; bytes: number };
+    const index = new DeadLetterIndex();
+    const keyed = this.#db.prepare(
+      `SELECT id, seq, table_name AS "table", key, operation FROM _sluice_dead_letters
+       WHERE operation IN ('put', 'delete', 'group', 'clear')`,
+    );
+    for (const { id, seq, table, key, operation } of keyed.all() as DeadLetterSummary[]) {
+      // Only a group has to be looked into.
+      const isOfOneKey = operation === 'put' || operation === 'delete';
+      const letter = isOfOneKey
+        ? letterOf(id, seq, [tableKey(table as string, key as string)])
+        : keyedLetter(id, this.write(id) as WriteCopy);
+      if (letter !== undefined) index.add(letter);
+    }
+    return { index, ...size };
   }
 }
 
-/** Entries with what they wanted to write, oldest first. Works on any connection. */
-export function listDeadLetters(db: Connection, afterId: number, limit: number): DeadLetter[] {
-  const rows = db
-    .prepare(`SELECT ${SUMMARY_COLUMNS}, write FROM _sluice_dead_letters WHERE id > ? ORDER BY id LIMIT ?`)
-    .all(afterId, limit) as (DeadLetterSummary & { write: Uint8Array })[];
-  return rows.map(({ write, ...summary }) => ({ ...summary, ...contentOf(writeOf(write)) }));
+function namesOf(write: WriteCopy): Pick<DeadLetterSummary, 'table' | 'operation' | 'key'> {
+  return { table: write.table, operation: operationOf(write), key: isOfKey(write.kind) ? write.key : null };
 }
 
-function contentOf(write: WriteCopy): Pick<DeadLetter, 'statement' | 'payload'> {
-  switch (write.kind) {
-    case Kind.putText:
-    case Kind.putBlob:
-      return { statement: null, payload: write.value };
-    case Kind.append:
-    case Kind.stage:
-      return { statement: write.statement, payload: write.parameters.map(narrow) };
-    case Kind.ensure:
-      return { statement: write.statement, payload: null };
-    default:
-      return { statement: null, payload: null };
+/** A write as the index knows it; `undefined` where it has no key. */
+function keyedLetter(id: number, write: WriteCopy): KeyedLetter | undefined {
+  if (write.kind === Kind.clear) {
+    return { ...letterOf(id, write.seq, []), clears: foldName(write.table as string), hasMore: true };
   }
+  const keys = keysOf(write);
+  if (keys.length === 0) return undefined;
+  return { ...letterOf(id, write.seq, keys), hasMore: write.members.some(({ kind }) => !isOfKey(kind)) };
 }
 
-function frameOf(write: WriteCopy): Frame {
-  const builder = new FrameBuilder(write.acceptedAt);
-  if (write.kind === Kind.group) {
-    builder.group(write.members.length);
-    for (const member of write.members) addTo(builder, member);
-  } else {
-    addTo(builder, write);
-  }
-  return builder.build(write.seq);
-}
-
-function addTo(builder: FrameBuilder, write: WriteCopy): void {
-  const target = new Target(write.table, write.statement);
-  switch (write.kind) {
-    case Kind.putText:
-    case Kind.putBlob:
-      return builder.put(target, write.key, write.value);
-    case Kind.delete:
-      return builder.delete(target, write.key);
-    case Kind.clear:
-      return builder.clear(target);
-    case Kind.append:
-      return builder.append(target, write.parameters);
-    case Kind.stage:
-      return builder.stage(target, write.parameters);
-    case Kind.ensure:
-      return builder.ensure(target);
-    default:
-      throw new Error(`a record of kind ${write.kind} cannot stand alone`);
-  }
-}
-
-function writeOf(bytes: Uint8Array): WriteCopy {
-  const aligned = Buffer.from(new ArrayBuffer(bytes.length));
-  aligned.set(bytes);
-  const reader = new FrameReader(aligned);
-  reader.next();
-  return reader.kind === Kind.group ? copyGroup(reader) : copyOf(reader);
+function letterOf(id: number, seq: number, keys: readonly TableKey[]): KeyedLetter {
+  return { id, seq, keys: new Set(keys), clears: undefined, hasMore: false };
 }

@@ -1,6 +1,6 @@
 import { messageOf, SluiceError } from '../../base/errors.ts';
 import type { SqlValue } from '../../base/frame/index.ts';
-import type { CountOverlay, DeadLetter, KeyRange, Parameters, QueryLimits, SqlRow, StoreScan } from '../store.ts';
+import type { CountOverlay, KeyRange, Parameters, QueryLimits, SqlRow, StoreScan } from '../store.ts';
 import type { ReaderProtocol } from './reader-protocol.ts';
 import { type Spawn, ThreadClient } from './rpc.ts';
 
@@ -36,11 +36,11 @@ export class ReaderPool {
   }
 
   count(table: string, overlay: CountOverlay): Promise<number> {
-    return this.#call('count', { table, overlay });
+    return this.call('count', { table, overlay });
   }
 
   query(sql: string, parameters: Parameters, limits: QueryLimits): Promise<SqlRow[]> {
-    return this.#call('query', { sql, parameters, limits });
+    return this.call('query', { sql, parameters, limits });
   }
 
   async scan(table: string, range: KeyRange): Promise<StoreScan> {
@@ -51,14 +51,6 @@ export class ReaderPool {
       next: (count) => readerErrors(reader.call('nextOfScan', { scan, count })),
       close: () => void reader.call('closeScan', { scan }),
     };
-  }
-
-  deadLetterCount(): Promise<number> {
-    return this.#call('deadLetterCount', null);
-  }
-
-  deadLetters(afterId: number, limit: number): Promise<DeadLetter[]> {
-    return this.#call('deadLetters', { afterId, limit });
   }
 
   async close(): Promise<void> {
@@ -75,13 +67,14 @@ export class ReaderPool {
     const requests: PointReads['requests'] = [];
     const answer = Promise.resolve().then(() => {
       this.#pointReads = undefined;
-      return this.#call('getMany', requests);
+      return this.call('getMany', requests);
     });
     this.#pointReads = { requests, answer };
     return this.#pointReads;
   }
 
-  async #call<C extends keyof ReaderProtocol & string>(
+  /** Any call that one answer settles. */
+  async call<C extends keyof ReaderProtocol & string>(
     call: C,
     request: ReaderProtocol[C]['request'],
   ): Promise<ReaderProtocol[C]['response']> {

@@ -1,5 +1,18 @@
 import type { SqlValue } from '../../base/frame/index.ts';
-import type { CountOverlay, DeadLetter, Entry, KeyRange, Parameters, QueryLimits, SqlRow } from '../store.ts';
+import type {
+  CountOverlay,
+  DeadLetter,
+  DeadLetterFilter,
+  DeadLetterGroup,
+  DeadLetterRange,
+  DeadLetterSummary,
+  Entry,
+  KeyRange,
+  Parameters,
+  PortableDeadLetter,
+  QueryLimits,
+  SqlRow,
+} from '../store.ts';
 
 /** What a reader thread answers, in the order in which it was asked. */
 export type ReaderProtocol = {
@@ -10,7 +23,10 @@ export type ReaderProtocol = {
   openScan: { request: { table: string; range: KeyRange }; response: { scan: number; appliedSeq: number } };
   nextOfScan: { request: { scan: number; count: number }; response: Entry[] };
   closeScan: { request: { scan: number }; response: null };
-  deadLetterCount: { request: null; response: number };
-  deadLetters: { request: { afterId: number; limit: number }; response: DeadLetter[] };
+  deadLetters: { request: DeadLetterRange; response: DeadLetter[] };
+  deadLetterSummaries: { request: DeadLetterRange; response: DeadLetterSummary[] };
+  portableDeadLetters: { request: DeadLetterRange; response: PortableDeadLetter[] };
+  deadLetter: { request: number; response: DeadLetter | undefined };
+  deadLetterGroups: { request: DeadLetterFilter; response: DeadLetterGroup[] };
   close: { request: null; response: null };
 };

@@ -1,6 +1,7 @@
 import { type MessagePort, workerData } from 'node:worker_threads';
 import { SluiceError } from '../../base/errors.ts';
 import type { SyncScan } from '../store.ts';
+import { getDeadLetter, listDeadLetters, listPortable, listSummaries, summarize } from './dead-letter-reads.ts';
 import { SqliteReader } from './reader.ts';
 import type { ReaderProtocol } from './reader-protocol.ts';
 import { serve } from './rpc.ts';
@@ -38,8 +39,11 @@ serve<ReaderProtocol>(port, {
     scans.delete(scan);
     return null;
   },
-  deadLetterCount: () => reader.deadLetterCount(),
-  deadLetters: ({ afterId, limit }) => reader.deadLetters(afterId, limit),
+  deadLetters: (range) => reader.ask((db) => listDeadLetters(db, range)),
+  deadLetterSummaries: (range) => reader.ask((db) => listSummaries(db, range)),
+  portableDeadLetters: (range) => reader.ask((db) => listPortable(db, range)),
+  deadLetter: (id) => reader.ask((db) => getDeadLetter(db, id)),
+  deadLetterGroups: (filter) => reader.ask((db) => summarize(db, filter)),
   close() {
     reader.close();
     return null;

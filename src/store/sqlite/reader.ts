@@ -3,7 +3,6 @@ import type { SqlValue } from '../../base/frame/index.ts';
 import type {
   Column,
   CountOverlay,
-  DeadLetter,
   Entry,
   KeyRange,
   Parameters,
@@ -13,7 +12,6 @@ import type {
   SyncScan,
 } from '../store.ts';
 import { type Connection, narrow, openConnection, quote, readRows, type Statement } from './connection.ts';
-import { listDeadLetters } from './dead-letters.ts';
 import { columnsOf } from './schema.ts';
 
 const STATEMENTS_MAX = 500;
@@ -92,14 +90,9 @@ export class SqliteReader implements SyncReads {
     });
   }
 
-  deadLetterCount(): number {
-    return reading(
-      () => this.#connection().prepare('SELECT count(*) FROM _sluice_dead_letters').pluck().get() as number,
-    );
-  }
-
-  deadLetters(afterId: number, limit: number): DeadLetter[] {
-    return reading(() => listDeadLetters(this.#connection(), afterId, limit));
+  /** Any other question, answered on the connection of the point reads. */
+  ask<T>(question: (db: Connection) => T): T {
+    return reading(() => question(this.#connection()));
   }
 
   close(): void {

@@ -4,12 +4,16 @@ import { type Column, StoreFailure } from '../store.ts';
 import type { Connection } from './connection.ts';
 
 /** Version of the tables below, kept in the state row. */
-const STORE_FORMAT = 1;
+const STORE_FORMAT = 2;
 
 /**
  * Sluice's own tables. The state row is where the exactly-once promise lives: the watermark moves in the same
  * transaction as the writes below it. `batch_after` and `batch_result` remember what the batch that started there has
- * done so far, so that the answer survives the death of the thread that worked it out.
+ * done so far, `change_id` and `change_result` the same of the last change of the queue, so that the answer survives the
+ * death of the thread that worked it out.
+ *
+ * `_sluice_dead_letters_overwritten` names the keys of a dead group or `clear` that have been written since: a retry leaves
+ * them alone.
  */
 const OWN_TABLES = `
   CREATE TABLE IF NOT EXISTS _sluice_state (
@@ -20,7 +24,9 @@ const OWN_TABLES = `
     owner TEXT NOT NULL,
     applied_seq INTEGER NOT NULL,
     batch_after INTEGER NOT NULL,
-    batch_result TEXT NOT NULL
+    batch_result TEXT NOT NULL,
+    change_id TEXT NOT NULL DEFAULT '',
+    change_result TEXT NOT NULL DEFAULT ''
   );
   CREATE TABLE IF NOT EXISTS _sluice_dead_letters (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -35,10 +41,30 @@ const OWN_TABLES = `
     error_class TEXT NOT NULL,
     error_code TEXT NOT NULL,
     error_message TEXT NOT NULL,
-    write BLOB NOT NULL
+    write BLOB NOT NULL,
+    origin TEXT
   );
   CREATE INDEX IF NOT EXISTS _sluice_dead_letters_seq ON _sluice_dead_letters (seq);
+  CREATE TABLE IF NOT EXISTS _sluice_dead_letters_overwritten (
+    id INTEGER NOT NULL,
+    table_name TEXT NOT NULL,
+    key TEXT NOT NULL,
+    PRIMARY KEY (id, table_name, key)
+  ) WITHOUT ROWID;
 `;
+
+/** On a column that a migration may have to add first. */
+const ORIGIN_INDEX = `
+  CREATE UNIQUE INDEX IF NOT EXISTS _sluice_dead_letters_origin ON _sluice_dead_letters (origin) WHERE origin IS NOT NULL`;
+
+/** From each format to the next. */
+const MIGRATIONS: Readonly<Record<number, string>> = {
+  1: `
+    ALTER TABLE _sluice_state ADD COLUMN change_id TEXT NOT NULL DEFAULT '';
+    ALTER TABLE _sluice_state ADD COLUMN change_result TEXT NOT NULL DEFAULT '';
+    ALTER TABLE _sluice_dead_letters ADD COLUMN origin TEXT;
+    UPDATE _sluice_state SET format = 2;`,
+};
 
 export interface StateRow {
   readonly databaseId: string;
@@ -47,6 +73,8 @@ export interface StateRow {
   readonly appliedSeq: number;
   readonly batchAfter: number;
   readonly batchResult: string;
+  readonly changeId: string;
+  readonly changeResult: string;
 }
 
 /** Creates what is missing and makes sure that `owner` has the database. Runs in the caller's transaction. */
@@ -56,8 +84,14 @@ export function claimState(db: Connection, owner: string, takeOver: boolean): vo
     `INSERT INTO _sluice_state (id, format, database_id, epoch, owner, applied_seq, batch_after, batch_result)
      VALUES (1, ?, ?, 1, ?, 0, -1, '') ON CONFLICT (id) DO NOTHING`,
   ).run(BigInt(STORE_FORMAT), randomBytes(16).toString('hex'), owner);
-  const format = db.prepare('SELECT format FROM _sluice_state').pluck().get();
-  if (format !== STORE_FORMAT) {
+  const readFormat = () => db.prepare('SELECT format FROM _sluice_state').pluck().get() as number;
+  let format = readFormat();
+  for (let step = MIGRATIONS[format]; step !== undefined; step = MIGRATIONS[format]) {
+    db.exec(step);
+    format = readFormat();
+  }
+  if (format === STORE_FORMAT) db.exec(ORIGIN_INDEX);
+  else {
     throw new SluiceError(
       'SLUICE_UNSUPPORTED',
       `the database has Sluice's tables in format ${String(format)}, this version reads ${STORE_FORMAT}: open it with the version that wrote it`,
@@ -76,7 +110,7 @@ export function claimState(db: Connection, owner: string, takeOver: boolean): vo
 
 export const SELECT_STATE = `
   SELECT database_id AS databaseId, epoch, owner, applied_seq AS appliedSeq, batch_after AS batchAfter,
-         batch_result AS batchResult FROM _sluice_state`;
+         batch_result AS batchResult, change_id AS changeId, change_result AS changeResult FROM _sluice_state`;
 
 /** The columns of a table; `undefined` where there is none. */
 export function columnsOf(db: Connection, table: string): Column[] | undefined {

@@ -1,14 +1,19 @@
+import { randomUUID } from 'node:crypto';
 import { messageOf, SluiceError } from '../../base/errors.ts';
 import type { SqlValue } from '../../base/frame/index.ts';
 import type { CountOverlay } from '../store.ts';
 import {
   type Batch,
   type BatchResult,
+  type Breaker,
   type DeadLetterStore,
   type ExecuteResult,
   type KeyRange,
   type Parameters,
   type QueryLimits,
+  type QueueChange,
+  type QueueChanged,
+  type QueueLimits,
   type SqlRow,
   type Store,
   type StoreFacts,
@@ -18,7 +23,7 @@ import {
 import { SqliteReader } from './reader.ts';
 import { ReaderPool, storeClosed } from './reader-pool.ts';
 import { type Spawn, spawnWorker, ThreadClient, ThreadDied } from './rpc.ts';
-import type { WriterProtocol } from './writer-protocol.ts';
+import type { WriterProtocol, WriterStart } from './writer-protocol.ts';
 
 type WriterThread = ThreadClient<WriterProtocol>;
 
@@ -32,6 +37,8 @@ export interface SqliteStoreOptions {
   /** Names this process in the state row. */
   readonly owner: string;
   readonly readers: number;
+  readonly queueLimits: QueueLimits;
+  readonly breaker: Breaker;
   readonly spawn?: Spawn | undefined;
   readonly onWriterRestart?: ((reason: string) => void) | undefined;
 }
@@ -55,12 +62,7 @@ export class SqliteStore implements Store {
   static async open(options: SqliteStoreOptions): Promise<SqliteStore> {
     const writer = spawnWriter(options);
     try {
-      const facts = await writer.call('start', {
-        path: options.path,
-        owner: options.owner,
-        takeOver: true,
-        check: false,
-      });
+      const facts = await writer.call('start', { ...startOf(options), takeOver: true, check: false });
       return new SqliteStore(options, writer, facts);
     } catch (error) {
       await writer.terminate();
@@ -79,10 +81,12 @@ export class SqliteStore implements Store {
     this.sync = new SqliteReader(options.path, 0);
     this.#readers = new ReaderPool(options.path, options.readers, options.spawn ?? spawnWorker);
     this.deadLetters = {
-      size: () => this.#readers.deadLetterCount(),
-      list: (afterId, limit) => this.#readers.deadLetters(afterId, limit),
-      retry: (ids) => this.#direct('retryDeadLetters', ids),
-      clear: (ids) => this.#direct('clearDeadLetters', ids),
+      list: (range) => this.#readers.call('deadLetters', range),
+      listSummaries: (range) => this.#readers.call('deadLetterSummaries', range),
+      listPortable: (range) => this.#readers.call('portableDeadLetters', range),
+      get: (id) => this.#readers.call('deadLetter', id),
+      summary: (filter) => this.#readers.call('deadLetterGroups', filter),
+      change: (change) => this.#changeQueue(change),
     };
   }
 
@@ -123,6 +127,18 @@ export class SqliteStore implements Store {
         });
       }
       throw error;
+    }
+  }
+
+  async #changeQueue(change: QueueChange): Promise<QueueChanged> {
+    const id = randomUUID();
+    for (;;) {
+      try {
+        return await (await this.#liveWriter()).call('changeQueue', { id, change });
+      } catch (error) {
+        // Under its id it is done once, however often it is asked for. Deaths in a row end in a failure of the start.
+        if (!(error instanceof ThreadDied)) throw error;
+      }
     }
   }
 
@@ -179,11 +195,10 @@ export class SqliteStore implements Store {
       throw new StoreFailure('fatal', `the writer thread died ${DEATHS_MAX} times without applying anything`);
     }
     this.#options.onWriterRestart?.(this.#check ? 'reopen' : 'death');
-    const { path, owner } = this.#options;
     const writer = spawnWriter(this.#options);
     this.#writer = writer;
     try {
-      await writer.call('start', { path, owner, takeOver: false, check: this.#check });
+      await writer.call('start', { ...startOf(this.#options), takeOver: false, check: this.#check });
     } catch (error) {
       // It did not die by itself: a locked database, say, is no crash loop.
       if (!(error instanceof ThreadDied)) this.#deaths--;
@@ -193,6 +208,10 @@ export class SqliteStore implements Store {
     this.#check = false;
     return writer;
   }
+}
+
+function startOf({ path, owner, queueLimits, breaker }: SqliteStoreOptions): Omit<WriterStart, 'takeOver' | 'check'> {
+  return { path, owner, queueLimits, breaker };
 }
 
 function spawnWriter({ spawn = spawnWorker }: SqliteStoreOptions): WriterThread {

@@ -1,4 +1,14 @@
-import type { Batch, BatchResult, ExecuteResult, Parameters, RetryOutcome, StoreFacts } from '../store.ts';
+import type {
+  Batch,
+  BatchResult,
+  Breaker,
+  ExecuteResult,
+  Parameters,
+  QueueChange,
+  QueueChanged,
+  QueueLimits,
+  StoreFacts,
+} from '../store.ts';
 
 /** What the writer thread answers. Calls are answered one by one, in the order in which they were made. */
 export type WriterProtocol = {
@@ -6,8 +16,8 @@ export type WriterProtocol = {
   start: { request: WriterStart; response: StoreFacts };
   apply: { request: Batch; response: BatchResult };
   execute: { request: { sql: string; parameters: Parameters }; response: ExecuteResult };
-  retryDeadLetters: { request: readonly number[]; response: RetryOutcome[] };
-  clearDeadLetters: { request: readonly number[]; response: number };
+  /** A change is made once under its id. */
+  changeQueue: { request: { id: string; change: QueueChange }; response: QueueChanged };
   /** The last call: carries the WAL into the database and closes it. */
   close: { request: null; response: null };
 };
@@ -20,4 +30,6 @@ export interface WriterStart {
   readonly takeOver: boolean;
   /** Run SQLite's own quick check first. */
   readonly check: boolean;
+  readonly queueLimits: QueueLimits;
+  readonly breaker: Breaker;
 }

@@ -19,8 +19,7 @@ serve<WriterProtocol>(port, {
   },
   apply: (batch) => started().apply(batch),
   execute: ({ sql, parameters }) => started().execute(sql, parameters),
-  retryDeadLetters: (ids) => started().retryDeadLetters(ids),
-  clearDeadLetters: (ids) => started().clearDeadLetters(ids),
+  changeQueue: ({ id, change }) => started().changeQueue(id, change),
   close() {
     started().close();
     return null;

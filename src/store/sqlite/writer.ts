@@ -6,14 +6,17 @@ import {
   type BatchResult,
   type ExecuteResult,
   type Parameters,
-  type RetryOutcome,
+  type QueueChange,
+  type QueueChanged,
   type StoreFacts,
   StoreFailure,
 } from '../store.ts';
 import { Applier } from './applier.ts';
 import { type Connection, checkVersion, narrow, openConnection, readRows } from './connection.ts';
+import { QueueChanger } from './queue-changer.ts';
 import { classify, toFailure } from './result-codes.ts';
 import { claimState, SELECT_STATE, type StateRow } from './schema.ts';
+import { writerParts } from './writer-parts.ts';
 import type { WriterStart } from './writer-protocol.ts';
 
 /** At start another program may hold the file for a moment; nobody else waits for this thread yet. */
@@ -30,11 +33,12 @@ const GAP_MS = 100;
 export class Writer {
   readonly #db: Connection;
   readonly #applier: Applier;
+  readonly #queue: QueueChanger;
   readonly facts: StoreFacts;
   #durable: boolean;
   #gap: NodeJS.Timeout | undefined;
 
-  constructor({ path, owner, takeOver, check }: WriterStart) {
+  constructor({ path, owner, takeOver, check, queueLimits, breaker }: WriterStart) {
     this.#db = openConnection(path, { readonly: false, busyTimeoutMs: START_BUSY_TIMEOUT_MS });
     try {
       const version = checkVersion(this.#db);
@@ -47,8 +51,10 @@ export class Writer {
       // The watermark may have been written and never synced by a process that was killed: until a complete checkpoint
       // has carried it into the database file, no log segment may be deleted on its word.
       this.#durable = this.#checkpoint();
-      this.#applier = new Applier(this.#db, owner);
-      this.facts = this.#readFacts(version);
+      const parts = writerParts(this.#db, owner);
+      this.#applier = new Applier(parts, { limits: queueLimits, breaker });
+      this.#queue = new QueueChanger(parts, queueLimits);
+      this.facts = { ...this.#readFacts(version), queue: parts.dead.state };
       this.#db.pragma('busy_timeout = 0');
     } catch (error) {
       this.#db.close();
@@ -93,12 +99,10 @@ export class Writer {
     }
   }
 
-  retryDeadLetters(ids: readonly number[]): RetryOutcome[] {
-    return this.#applier.retry(ids);
-  }
-
-  clearDeadLetters(ids: readonly number[]): number {
-    return this.#applier.clear(ids);
+  changeQueue(id: string, change: QueueChange): QueueChanged {
+    const changed = this.#queue.change(id, change);
+    this.#awaitGap();
+    return changed;
   }
 
   close(): void {
@@ -134,12 +138,9 @@ export class Writer {
     this.#db.exec('COMMIT');
   }
 
-  #readFacts(version: string): StoreFacts {
+  #readFacts(version: string): Omit<StoreFacts, 'queue'> {
     const { databaseId, epoch, appliedSeq } = this.#db.prepare(SELECT_STATE).get() as StateRow;
-    const { entries, seq } = this.#db
-      .prepare('SELECT count(*) AS entries, ifnull(max(seq), 0) AS seq FROM _sluice_dead_letters')
-      .get() as { entries: number; seq: number };
-    return { databaseId, epoch, appliedSeq, durable: this.#durable, deadSeq: seq, deadEntries: entries, version };
+    return { databaseId, epoch, appliedSeq, durable: this.#durable, version };
   }
 }
 

@@ -1,0 +1,100 @@
+import { createInterface } from 'node:readline';
+import { Readable } from 'node:stream';
+import { crc32 } from 'node:zlib';
+import { messageOf, SluiceError } from '../base/errors.ts';
+import { FrameReader } from '../base/frame/index.ts';
+import { show } from '../base/options.ts';
+import type { PortableDeadLetter } from '../store/store.ts';
+
+/** Where NDJSON comes from: a text, or its parts in whatever pieces. */
+export type NdjsonSource = string | Uint8Array | Iterable<string | Uint8Array> | AsyncIterable<string | Uint8Array>;
+
+/**
+ * One dead letter as a line. `write`, the stored bytes, and `origin` are what an import goes by; the rest is for people and
+ * for tools like jq. An integer beyond 2^53 is its digits, a BLOB is `{"$blob": base64}`.
+ */
+export function toLine({ write, ...letter }: PortableDeadLetter): string {
+  const bytes = Buffer.from(write);
+  const text = JSON.stringify(
+    { ...letter, crc32: crc32(bytes), write: bytes.toString('base64') },
+    (_, value: unknown) => {
+      if (typeof value === 'bigint') return String(value);
+      return value instanceof Uint8Array ? { $blob: Buffer.from(value).toString('base64') } : value;
+    },
+  );
+  return `${text}\n`;
+}
+
+/** The lines of a source that are not empty, with their numbers. */
+export async function* linesOf(source: NdjsonSource): AsyncGenerator<{ number: number; line: string }> {
+  const parts = typeof source === 'string' || source instanceof Uint8Array ? [source] : source;
+  const lines = createInterface({
+    input: Readable.from(parts, { objectMode: true }),
+    crlfDelay: Number.POSITIVE_INFINITY,
+  });
+  let number = 0;
+  for await (const line of lines) {
+    number++;
+    if (line.trim() !== '') yield { number, line };
+  }
+}
+
+/** A line as a dead letter. */
+export function fromLine(line: string, number: number): PortableDeadLetter {
+  try {
+    return read(JSON.parse(line) as Record<string, unknown>);
+  } catch (cause) {
+    throw new SluiceError(
+      'SLUICE_INVALID_VALUE',
+      `line ${number} is no dead letter: ${messageOf(cause)}. What came before it was imported; correct the line, and import all of it again: what is there is not taken twice`,
+      { cause },
+    );
+  }
+}
+
+function read(value: Record<string, unknown>): PortableDeadLetter {
+  if (typeof value !== 'object' || value === null) throw new TypeError('it is no JSON object');
+  const write = Buffer.from(text(value, 'write'), 'base64');
+  if (crc32(write) !== integer(value, 'crc32')) throw new TypeError('write and crc32 do not belong together');
+  checkFrame(write);
+  return {
+    id: 0,
+    bytes: write.length,
+    // These three, and the content, are read from the write.
+    table: null,
+    operation: 'put',
+    key: null,
+    statement: null,
+    payload: null,
+    seq: integer(value, 'seq'),
+    acceptedAt: integer(value, 'acceptedAt'),
+    firstFailedAt: integer(value, 'firstFailedAt'),
+    lastFailedAt: integer(value, 'lastFailedAt'),
+    attempts: integer(value, 'attempts'),
+    errorClass: value['errorClass'] === 'config' ? 'config' : 'permanent',
+    errorCode: text(value, 'errorCode'),
+    errorMessage: text(value, 'errorMessage'),
+    origin: text(value, 'origin'),
+    write,
+  };
+}
+
+function checkFrame(write: Buffer): void {
+  // On memory of its own, as the reader wants it aligned.
+  const reader = new FrameReader(Buffer.from(Uint8Array.from(write).buffer));
+  const first = reader.seq + 1;
+  while (reader.next());
+  if (reader.seq !== first) throw new TypeError('write must hold exactly one write');
+}
+
+function text(value: Record<string, unknown>, name: string): string {
+  const found = value[name];
+  if (typeof found !== 'string' || found === '') throw new TypeError(`${name} must be a string, not ${show(found)}`);
+  return found;
+}
+
+function integer(value: Record<string, unknown>, name: string): number {
+  const found = value[name];
+  if (Number.isSafeInteger(found) && (found as number) >= 0) return found as number;
+  throw new TypeError(`${name} must be an integer, not ${show(found)}`);
+}

@@ -1,0 +1,130 @@
+import {
+  type DeadLetterSummary,
+  type QueueChange,
+  type QueueChanged,
+  type QueueLimits,
+  StoreFailure,
+  type SupersededLetter,
+} from '../store.ts';
+import type { Statement } from './connection.ts';
+import type { Classified } from './result-codes.ts';
+import { SELECT_STATE, type StateRow } from './schema.ts';
+import { CommitRefused, TransactionLost } from './transaction.ts';
+import type { WriterParts } from './writer-parts.ts';
+
+/** What a change has done so far. */
+interface Done {
+  readonly applied: number[];
+  readonly failed: number[];
+  readonly superseded: SupersededLetter[];
+  readonly evicted: DeadLetterSummary[];
+  cleared: number;
+  imported: number;
+}
+
+/**
+ * Changes the dead-letter queue. What a change has done is kept in the state row, in the transaction in which it was done:
+ * asked for again under the same id, since the thread died before it could answer, it is not done twice.
+ *
+ * A retry tries all its entries in one transaction, each after the newer ones of its keys. Where an entry takes the
+ * transaction with it, or the COMMIT is refused, they are done again with a transaction for each.
+ */
+export class QueueChanger {
+  readonly #parts: WriterParts;
+  readonly #limits: QueueLimits;
+  readonly #remember: Statement;
+
+  constructor(parts: WriterParts, limits: QueueLimits) {
+    this.#parts = parts;
+    this.#limits = limits;
+    this.#remember = parts.db.prepare('UPDATE _sluice_state SET change_id = ?, change_result = ? WHERE owner = ?');
+  }
+
+  change(id: string, change: QueueChange): QueueChanged {
+    const { changeId, changeResult } = this.#state();
+    const done = changeId === id ? (JSON.parse(changeResult) as Done) : undefined;
+    const result = change.do === 'retry' ? this.#retry(id, change.ids, done) : (done ?? this.#make(id, change));
+    return { ...result, queue: this.#parts.dead.state };
+  }
+
+  #make(id: string, change: Exclude<QueueChange, { do: 'retry' }>): Done {
+    const { dead } = this.#parts;
+    return this.#inTransaction(id, nothing(), (done) => {
+      if (change.do === 'clear') {
+        for (const entry of change.ids) if (dead.remove(entry) !== undefined) done.cleared++;
+        return;
+      }
+      if (change.do === 'import') {
+        const own = this.#state();
+        for (const letter of change.letters) if (dead.import(letter, own)) done.imported++;
+      }
+      done.evicted.push(...dead.evict(this.#limits));
+    });
+  }
+
+  #retry(id: string, ids: readonly number[], before: Done = nothing()): Done {
+    const { dead } = this.#parts;
+    try {
+      return this.#inTransaction(id, before, (done) => {
+        for (const entry of ids) for (const each of dead.newestFirst(entry)) this.#retryOne(each, done);
+      });
+    } catch (error) {
+      if (!isOfOneEntry(error)) throw error;
+    }
+    let done = before;
+    for (const entry of ids) for (const each of dead.newestFirst(entry)) done = this.#retryAlone(id, each, done);
+    return done;
+  }
+
+  #retryAlone(id: string, entry: number, before: Done): Done {
+    try {
+      return this.#inTransaction(id, before, (done) => this.#retryOne(entry, done));
+    } catch (error) {
+      if (!isOfOneEntry(error)) throw error;
+      return this.#inTransaction(id, before, (done) => this.#failAgain(entry, error.reason, done));
+    }
+  }
+
+  #retryOne(entry: number, done: Done): void {
+    const { dead, executor } = this.#parts;
+    const write = done.failed.includes(entry) ? undefined : dead.write(entry);
+    // It has failed already, as one of the newer ones, or it is gone.
+    if (write === undefined) return;
+    const error = executor.attempt(write);
+    if (error !== undefined) return this.#failAgain(entry, error, done);
+    dead.remove(entry);
+    done.applied.push(entry);
+    done.superseded.push(...dead.supersededBy(write, entry));
+  }
+
+  #failAgain(entry: number, reason: Classified, done: Done): void {
+    this.#parts.dead.failedAgain(entry, reason);
+    done.failed.push(entry);
+  }
+
+  /** Does more of a change, on top of what it has done before, and remembers it. */
+  #inTransaction(id: string, before: Done, work: (done: Done) => void): Done {
+    const done = structuredClone(before);
+    this.#parts.transactions.run(() => {
+      this.#parts.catalog.refresh();
+      work(done);
+      const { changes } = this.#remember.run(id, JSON.stringify(done), this.#parts.owner);
+      if (changes !== 1) {
+        throw new StoreFailure('fatal', 'the database was taken over by another process, which is now its only writer');
+      }
+    });
+    return done;
+  }
+
+  #state(): StateRow {
+    return this.#parts.db.prepare(SELECT_STATE).get() as StateRow;
+  }
+}
+
+function isOfOneEntry(error: unknown): error is TransactionLost | CommitRefused {
+  return error instanceof TransactionLost || error instanceof CommitRefused;
+}
+
+function nothing(): Done {
+  return { applied: [], failed: [], superseded: [], evicted: [], cleared: 0, imported: 0 };
+}

@@ -1,0 +1,141 @@
+import { type Frame, FrameBuilder, FrameReader, Kind, type SqlValue, Target } from '../../base/frame/index.ts';
+import type { DeadLetter, DeadOperation } from '../store.ts';
+import { narrow } from './connection.ts';
+import { type TableKey, tableKey } from './dead-letter-index.ts';
+
+/** One write as the frame reader found it, kept for longer than the reader stands on it. */
+export interface WriteCopy {
+  readonly seq: number;
+  readonly acceptedAt: number;
+  readonly kind: Kind;
+  readonly table: string | null;
+  readonly statement: string | null;
+  readonly key: string;
+  readonly value: string | Uint8Array;
+  readonly parameters: readonly SqlValue[];
+  /** The members, of a group. */
+  readonly members: readonly WriteCopy[];
+  /** Of a `clear` that is retried: the dead letter it comes from, whose overwritten keys are spared. */
+  readonly sparing?: number | undefined;
+}
+
+export function copyOf(reader: FrameReader): WriteCopy {
+  return {
+    seq: reader.seq,
+    acceptedAt: reader.acceptedAt,
+    kind: reader.kind,
+    table: reader.target.table,
+    statement: reader.target.statement,
+    key: reader.key,
+    value: reader.value,
+    parameters: reader.parameters,
+    members: [],
+  };
+}
+
+/** Takes a group and its members off the reader, which stands on the group. */
+export function copyGroup(reader: FrameReader): WriteCopy {
+  const members: WriteCopy[] = [];
+  const { seq, acceptedAt } = reader;
+  for (let left = reader.members; left > 0 && reader.next(); left--) members.push(copyOf(reader));
+  const tables = new Set(members.map((member) => member.table));
+  const table = tables.size === 1 ? (members[0]?.table ?? null) : null;
+  return { seq, acceptedAt, kind: Kind.group, table, statement: null, key: '', value: '', parameters: [], members };
+}
+
+/** The write of a dead letter. Its place in the order is the entry's, which an import may have changed. */
+export function decodeWrite(bytes: Uint8Array, seq?: number): WriteCopy {
+  const aligned = Buffer.from(new ArrayBuffer(bytes.length));
+  aligned.set(bytes);
+  const reader = new FrameReader(aligned);
+  reader.next();
+  const write = reader.kind === Kind.group ? copyGroup(reader) : copyOf(reader);
+  if (seq === undefined || seq === write.seq) return write;
+  return { ...write, seq, members: write.members.map((member) => ({ ...member, seq })) };
+}
+
+/** A frame of its own, so that a retry applies exactly what was accepted. */
+export function encodeWrite(write: WriteCopy): Frame {
+  const builder = new FrameBuilder(write.acceptedAt);
+  if (write.kind === Kind.group) {
+    builder.group(write.members.length);
+    for (const member of write.members) addTo(builder, member);
+  } else {
+    addTo(builder, write);
+  }
+  return builder.build(write.seq);
+}
+
+/** The keys that a write is about: one of a put or delete, those of its members of a group. */
+export function keysOf(write: WriteCopy): TableKey[] {
+  if (write.kind === Kind.group) return write.members.flatMap(keysOf);
+  return isOfKey(write.kind) ? [tableKey(write.table as string, write.key)] : [];
+}
+
+/** Whether a write is about one key: a put or a delete. */
+export function isOfKey(kind: Kind): boolean {
+  return kind <= Kind.delete;
+}
+
+const OPERATIONS: Readonly<Record<Kind, DeadOperation>> = {
+  [Kind.putText]: 'put',
+  [Kind.putBlob]: 'put',
+  [Kind.delete]: 'delete',
+  [Kind.clear]: 'clear',
+  [Kind.append]: 'append',
+  [Kind.stage]: 'sql',
+  [Kind.ensure]: 'ensure',
+  [Kind.group]: 'group',
+};
+
+export function operationOf({ kind }: WriteCopy): DeadOperation {
+  return OPERATIONS[kind];
+}
+
+/** What a write wanted to write, as people and programs read it. */
+export function contentOf(write: WriteCopy): Pick<DeadLetter, 'statement' | 'payload'> {
+  if (write.kind !== Kind.group) return simpleContentOf(write);
+  const payload = write.members.map((member) => ({
+    table: member.table,
+    operation: operationOf(member),
+    key: isOfKey(member.kind) ? member.key : null,
+    ...simpleContentOf(member),
+  }));
+  return { statement: null, payload };
+}
+
+function simpleContentOf(write: WriteCopy): { statement: string | null; payload: SqlValue | readonly SqlValue[] } {
+  switch (write.kind) {
+    case Kind.putText:
+    case Kind.putBlob:
+      return { statement: null, payload: write.value };
+    case Kind.append:
+    case Kind.stage:
+      return { statement: write.statement, payload: write.parameters.map(narrow) };
+    case Kind.ensure:
+      return { statement: write.statement, payload: null };
+    default:
+      return { statement: null, payload: null };
+  }
+}
+
+function addTo(builder: FrameBuilder, write: WriteCopy): void {
+  const target = new Target(write.table, write.statement);
+  switch (write.kind) {
+    case Kind.putText:
+    case Kind.putBlob:
+      return builder.put(target, write.key, write.value);
+    case Kind.delete:
+      return builder.delete(target, write.key);
+    case Kind.clear:
+      return builder.clear(target);
+    case Kind.append:
+      return builder.append(target, write.parameters);
+    case Kind.stage:
+      return builder.stage(target, write.parameters);
+    case Kind.ensure:
+      return builder.ensure(target);
+    default:
+      throw new Error(`a record of kind ${write.kind} cannot stand alone`);
+  }
+}

@@ -1,0 +1,25 @@
+import { Catalog } from './catalog.ts';
+import type { Connection } from './connection.ts';
+import { DeadLetters } from './dead-letters.ts';
+import { Executor } from './executor.ts';
+import { Transactions } from './transaction.ts';
+
+/** What stands on the writer's connection, shared by all that works on it. */
+export interface WriterParts {
+  readonly db: Connection;
+  readonly owner: string;
+  readonly catalog: Catalog;
+  readonly executor: Executor;
+  readonly dead: DeadLetters;
+  readonly transactions: Transactions;
+}
+
+export function writerParts(db: Connection, owner: string): WriterParts {
+  const catalog = new Catalog(db);
+  const dead = new DeadLetters(db);
+  const transactions = new Transactions(db, () => {
+    dead.forget();
+    catalog.forget();
+  });
+  return { db, owner, catalog, dead, transactions, executor: new Executor(db, catalog) };
+}
