@@ -1,6 +1,7 @@
 import { exponentialBuckets } from 'prom-client';
 import { VERSION } from '../base/version.ts';
 import type { State } from '../engine/index.ts';
+import type { StallReason } from '../flush/index.ts';
 import type { MetricsStats } from './source.ts';
 
 export const PREFIX = 'sluice_';
@@ -28,6 +29,15 @@ const STATES = Object.keys({
   closing: 0,
   closed: 0,
 } satisfies Record<State, 0>);
+
+const STALL_REASONS = Object.keys({
+  transient: 0,
+  space: 0,
+  reopen: 0,
+  config: 0,
+  breaker: 0,
+  'queue-full': 0,
+} satisfies Record<StallReason, 0>);
 
 export const FAMILIES: readonly Family[] = [
   counter('writes_accepted_total', 'Writes accepted.', (s) => s.accepted),
@@ -73,7 +83,22 @@ export const FAMILIES: readonly Family[] = [
   ),
   counter('worker_restarts_total', 'Restarts of the writer thread.', (s) => s.writerRestarts),
 
+  {
+    type: 'gauge',
+    name: 'flush_stalled',
+    help: 'Whether the flush stands still: 1 for the reason, 0 for all others.',
+    label: 'reason',
+    read: (s) => Object.fromEntries(STALL_REASONS.map((reason) => [reason, reason === s.stall ? 1 : 0])),
+  },
+
   gauge('dlq_entries', 'Entries in the dead-letter queue.', (s) => s.deadLetters.entries),
+  gauge('dlq_size_bytes', 'Size of the writes in the dead-letter queue.', (s) => s.deadLetters.bytes),
+  gauge(
+    'dlq_oldest_entry_age_seconds',
+    'Time since the oldest entry of the dead-letter queue was first refused. 0 for an empty queue.',
+    (s) => (s.deadLetters.oldestAt === undefined ? 0 : Math.max(0, Date.now() - s.deadLetters.oldestAt) / 1_000),
+  ),
+  counter('dlq_imported_total', 'Dead letters that came in by an import.', (s) => s.deadLetters.imported),
   counter('dlq_retried_total', 'Dead letters that SQLite took when they were retried.', (s) => s.deadLetters.retried),
   counter(
     'dlq_superseded_total',
@@ -81,6 +106,11 @@ export const FAMILIES: readonly Family[] = [
     (s) => s.deadLetters.superseded,
   ),
   counter('dlq_cleared_total', 'Dead letters that were deleted on request.', (s) => s.deadLetters.cleared),
+  counter(
+    'dlq_evicted_total',
+    'Dead letters that were dropped to keep the queue within its limits.',
+    (s) => s.deadLetters.evicted,
+  ),
 
   {
     type: 'gauge',

@@ -1,6 +1,6 @@
 import type { DeadLetterCounters } from '../dlq/index.ts';
 import type { EngineEvents, State } from '../engine/index.ts';
-import type { FlushEvents } from '../flush/index.ts';
+import type { FlushEvents, StallReason } from '../flush/index.ts';
 
 /** The numbers that metrics are made of. What each means is said at `DatabaseStats`, which has them all. */
 export interface MetricsStats {
@@ -25,8 +25,11 @@ export interface MetricsStats {
   readonly flushBusyMs: number;
   readonly lastFlushAt: number | undefined;
   readonly writerRestarts: number;
-  readonly deadLetters: Readonly<Pick<DeadLetterCounters, 'retried' | 'superseded' | 'cleared'>> & {
+  readonly stall: StallReason | undefined;
+  readonly deadLetters: Readonly<DeadLetterCounters> & {
     readonly entries: number;
+    readonly bytes: number;
+    readonly oldestAt: number | undefined;
   };
 }
 

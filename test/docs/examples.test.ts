@@ -79,21 +79,23 @@ test('every example in a doc comment type checks, runs, and prints what it says'
   }
 });
 
-test('every program in the README runs as it stands', async () => {
-  const readme = readFileSync(join(root, 'README.md'), 'utf8');
-  const programs = [...readme.matchAll(/^```js\n([\s\S]*?)^```$/gm)].map(([, code = '']) => code);
-  expect(programs.length).toBeGreaterThanOrEqual(2);
-  const folder = project([]);
-  for (const [i, code] of programs.entries()) {
-    const file = join(folder, `readme-${i}.mjs`);
-    writeFileSync(file, code);
-    const { stderr } = await run(process.execPath, ['--unhandled-rejections=strict', file], {
-      cwd: folder,
-      timeout: 20_000,
-    });
-    expect(stderr, code).toBe('');
-  }
-});
+for (const page of ['README.md', 'docs/dead-letters.md']) {
+  test(`every program in ${page} runs as it stands`, async () => {
+    const text = readFileSync(join(root, page), 'utf8');
+    const programs = [...text.matchAll(/^```js\n([\s\S]*?)^```$/gm)].map(([, code = '']) => code);
+    expect(programs.length).toBeGreaterThanOrEqual(1);
+    const folder = project([]);
+    for (const [i, code] of programs.entries()) {
+      const file = join(folder, `program-${i}.mjs`);
+      writeFileSync(file, code);
+      const { stderr } = await run(process.execPath, ['--unhandled-rejections=strict', file], {
+        cwd: folder,
+        timeout: 20_000,
+      });
+      expect(stderr, code).toBe('');
+    }
+  });
+}
 
 /** `// … text …` stands for an output that has the text in it; anything else, line by line, for itself. */
 function expectOutput(stdout: string, output: readonly string[], name: string): void {

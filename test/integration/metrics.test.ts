@@ -116,6 +116,8 @@ const COUNTERS: Readonly<Record<string, (stats: DatabaseStats) => number>> = {
   dlq_retried_total: (s) => s.deadLetters.retried,
   dlq_superseded_total: (s) => s.deadLetters.superseded,
   dlq_cleared_total: (s) => s.deadLetters.cleared,
+  dlq_imported_total: (s) => s.deadLetters.imported,
+  dlq_evicted_total: (s) => s.deadLetters.evicted,
 };
 
 const GAUGES: Readonly<Record<string, (stats: DatabaseStats) => number>> = {
@@ -128,6 +130,7 @@ const GAUGES: Readonly<Record<string, (stats: DatabaseStats) => number>> = {
   log_segments: (s) => s.logSegments,
   flush_last_success_timestamp_seconds: (s) => (s.lastFlushAt ?? 0) / 1_000,
   dlq_entries: (s) => s.deadLetters.entries,
+  dlq_size_bytes: (s) => s.deadLetters.bytes,
 };
 
 const HISTOGRAMS = [
@@ -149,6 +152,11 @@ async function expectSameAsStats(registry: Registry, label: string, db: Database
     expect(found.types.get(`sluice_${name}`)).toBe(name in COUNTERS ? 'counter' : 'gauge');
   }
   expect(value('writes_rejected_total', 'reason="full"')).toBe(stats.refused);
+  const reasons = ['transient', 'space', 'reopen', 'config', 'breaker', 'queue-full'];
+  for (const reason of reasons)
+    expect(value('flush_stalled', `reason="${reason}"`)).toBe(reason === stats.stall ? 1 : 0);
+  if (stats.deadLetters.entries === 0) expect(value('dlq_oldest_entry_age_seconds')).toBe(0);
+  else expect(value('dlq_oldest_entry_age_seconds')).toBeGreaterThanOrEqual(0);
   const states = ['ok', 'degraded', 'space', 'failed', 'closing', 'closed'];
   for (const state of states) expect(value('state', `state="${state}"`)).toBe(state === stats.state ? 1 : 0);
   return found;
