@@ -1,4 +1,5 @@
 import { messageOf, SluiceError } from '../../base/errors.ts';
+import { sqliteMeaning } from '../../base/failure.ts';
 import type { SqlValue } from '../../base/frame/index.ts';
 import type { CountOverlay } from '../store.ts';
 import {
@@ -48,6 +49,8 @@ export class SqliteStore implements Store {
   readonly #readers: ReaderPool;
   #writer: WriterThread;
   #deaths = 0;
+  /** Failures by code since a batch was applied. */
+  readonly #failures = new Map<string, number>();
   #starting: Promise<WriterThread> | undefined;
   #check = false;
   #closed = false;
@@ -87,9 +90,25 @@ export class SqliteStore implements Store {
   }
 
   async apply(batch: Batch): Promise<BatchResult> {
-    const result = await this.#call('apply', batch);
-    this.#deaths = 0;
-    return result;
+    try {
+      const result = await this.#call('apply', batch);
+      this.#deaths = 0;
+      this.#failures.clear();
+      return result;
+    } catch (error) {
+      throw error instanceof StoreFailure ? this.#escalate(error) : error;
+    }
+  }
+
+  /** A failure that comes back may mean something else than the first one did. */
+  #escalate(failure: StoreFailure): StoreFailure {
+    const { sqliteCode: code } = failure;
+    if (code === undefined) return failure;
+    const count = (this.#failures.get(code) ?? 0) + 1;
+    this.#failures.set(code, count);
+    const later = sqliteMeaning(code)?.later;
+    if (later === undefined || count < later.from) return failure;
+    return new StoreFailure(later.class, `${failure.message} (${count} times)`, code, failure.cause);
   }
 
   async reopen(): Promise<void> {

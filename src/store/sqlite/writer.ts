@@ -14,6 +14,7 @@ import { Applier } from './applier.ts';
 import { type Connection, checkVersion, narrow, openConnection, readRows } from './connection.ts';
 import { classify, toFailure } from './result-codes.ts';
 import { claimState, SELECT_STATE, type StateRow } from './schema.ts';
+import { examine } from './space-probe.ts';
 import type { WriterStart } from './writer-protocol.ts';
 
 /** At start another program may hold the file for a moment; nobody else waits for this thread yet. */
@@ -28,6 +29,7 @@ const GAP_MS = 100;
 
 /** The only read-write connection to the database, and what it does between two calls. */
 export class Writer {
+  readonly #path: string;
   readonly #db: Connection;
   readonly #applier: Applier;
   readonly facts: StoreFacts;
@@ -35,7 +37,8 @@ export class Writer {
   #gap: NodeJS.Timeout | undefined;
 
   constructor({ path, owner, takeOver, check }: WriterStart) {
-    this.#db = openConnection(path, { readonly: false, busyTimeoutMs: START_BUSY_TIMEOUT_MS });
+    this.#path = path;
+    this.#db = this.#open();
     try {
       const version = checkVersion(this.#db);
       configure(this.#db);
@@ -52,16 +55,36 @@ export class Writer {
       this.#db.pragma('busy_timeout = 0');
     } catch (error) {
       this.#db.close();
-      throw error instanceof SluiceError ? error : toFailure(error);
+      throw this.#failureOf(error);
     }
+  }
+
+  #open(): Connection {
+    try {
+      return openConnection(this.#path, { readonly: false, busyTimeoutMs: START_BUSY_TIMEOUT_MS });
+    } catch (error) {
+      throw this.#failureOf(error);
+    }
+  }
+
+  #failureOf(error: unknown): Error {
+    return error instanceof SluiceError ? error : examine(toFailure(error), this.#path);
   }
 
   apply(batch: Batch): BatchResult {
     const start = performance.now();
-    const result = this.#applier.apply(batch);
+    const result = this.#applied(batch);
     if (!this.#durable) this.#durable = this.#checkpoint();
     this.#awaitGap();
     return { ...result, durable: this.#durable, durationMs: performance.now() - start };
+  }
+
+  #applied(batch: Batch): ReturnType<Applier['apply']> {
+    try {
+      return this.#applier.apply(batch);
+    } catch (error) {
+      throw this.#failureOf(error);
+    }
   }
 
   /** One statement of the user's, in a transaction of its own. */
