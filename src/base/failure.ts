@@ -1,3 +1,6 @@
+import { constants } from 'node:os';
+import { codeOf } from './errors.ts';
+
 /**
  * What a failure means for the work that failed, whatever its text:
  * `transient` try again, `space` try again when there is room, `config` somebody has to repair something,
@@ -85,7 +88,7 @@ const CODELESS_ROWS: readonly (readonly [text: string, Meaning, code: string])[]
   ['Cannot open database because the directory does not exist', { class: 'config' }, 'NO_DIRECTORY'],
 ];
 
-/** Node's codes for a disk, as the log meets them; for a code that is not here, what was open is given up. */
+/** Codes of a disk, as the log meets them; for a code that is not here, what was open is given up. */
 const DISK_ROWS: readonly (readonly [FailureClass, string])[] = [
   ['space', 'ENOSPC EDQUOT EFBIG'],
   ['transient', 'EMFILE ENFILE EAGAIN EINTR ENOMEM'],
@@ -132,7 +135,15 @@ export function codelessMeaning(error: unknown): { readonly code: string; readon
   return meaning === undefined || code === undefined ? BIND : { code, meaning };
 }
 
-/** What one of Node's file system codes means. */
+/** The name of a disk's error; by number where Node.js has none, as for EDQUOT. */
+export function diskCode(error: unknown): string | undefined {
+  const code = codeOf(error);
+  const { errno } = (error ?? {}) as { errno?: unknown };
+  if (typeof errno !== 'number' || (code !== undefined && diskClasses.has(code))) return code;
+  return Object.entries(constants.errno).find(([, number]) => number === -errno)?.[0] ?? code;
+}
+
+/** What the code of a disk's error means. */
 export function diskMeaning(code: string | undefined): FailureClass {
   return diskClasses.get(code ?? '') ?? 'reopen';
 }

@@ -1,5 +1,5 @@
-import { codeOf, messageOf } from '../../base/errors.ts';
-import { diskMeaning, type FailureClass } from '../../base/failure.ts';
+import { messageOf } from '../../base/errors.ts';
+import { diskCode, diskMeaning, type FailureClass } from '../../base/failure.ts';
 
 /** An operation on the log that the disk refused. `reopen`: the segment is lost, a new one may do. */
 export class LogFailure extends Error {
@@ -8,6 +8,6 @@ export class LogFailure extends Error {
 
   constructor(operation: string, cause: unknown) {
     super(`${operation} failed: ${messageOf(cause)}`, { cause });
-    this.failure = diskMeaning(codeOf(cause));
+    this.failure = diskMeaning(diskCode(cause));
   }
 }

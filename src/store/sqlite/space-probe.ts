@@ -1,6 +1,5 @@
 import * as fs from 'node:fs';
-import { codeOf } from '../../base/errors.ts';
-import { diskMeaning, type FailureClass, sqliteMeaning } from '../../base/failure.ts';
+import { diskCode, diskMeaning, type FailureClass, sqliteMeaning } from '../../base/failure.ts';
 import { StoreFailure } from '../store.ts';
 
 const PROBE_BYTES = 64 * 1024;
@@ -50,7 +49,7 @@ function probeDisk(database: string): string | undefined {
     }
     return undefined;
   } catch (error) {
-    return codeOf(error);
+    return diskCode(error);
   }
 }
 

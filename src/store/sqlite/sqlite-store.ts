@@ -112,6 +112,8 @@ export class SqliteStore implements Store {
   }
 
   async reopen(): Promise<void> {
+    // Terminated in the middle of a call, as of a checkpoint in a gap, better-sqlite3 aborts the process when it throws.
+    await this.#writer.call('close', null).catch(() => null);
     await this.#writer.terminate();
     this.#check = true;
   }
