@@ -1,5 +1,5 @@
-import { messageOf, SluiceError } from '../../base/errors.ts';
-import { sqliteMeaning } from '../../base/failure.ts';
+import { codeOf, messageOf, SluiceError } from '../../base/errors.ts';
+import { diskMeaning, sqliteMeaning } from '../../base/failure.ts';
 import type { SqlValue } from '../../base/frame/index.ts';
 import type { CountOverlay } from '../store.ts';
 import {
@@ -206,14 +206,20 @@ export class SqliteStore implements Store {
     try {
       await writer.call('start', { path, owner, takeOver: false, check: this.#check });
     } catch (error) {
-      // It did not die by itself: a locked database, say, is no crash loop.
-      if (!(error instanceof ThreadDied)) this.#deaths--;
+      // It did not die by itself: a locked database, say, or a process that is out of descriptors, is no crash loop.
+      if (!(error instanceof ThreadDied) || isStarved(error.cause)) this.#deaths--;
       await writer.terminate();
       throw error;
     }
     this.#check = false;
     return writer;
   }
+}
+
+/** Whether a thread could not start for want of descriptors or memory. */
+function isStarved(cause: unknown): boolean {
+  const code = codeOf(cause);
+  return code === 'ERR_WORKER_INIT_FAILED' || diskMeaning(code) === 'transient';
 }
 
 function spawnWriter({ spawn = spawnWorker }: SqliteStoreOptions): WriterThread {
