@@ -51,7 +51,7 @@ const IO_FAILURES_MAX = 2;
  * 1. A group is acknowledged only by a round that wrote (and at `sync`, synced) all of it and everything before it.
  * 2. If a round fails, everybody who waits for a part of it is told so, once: "durability unknown". The frames stay in
  *    the log's memory and go first in the next round, with the same numbers.
- * 3. Room and descriptors are waited for, for ever; a failure of the disk itself is answered once, in a new segment; the
+ * 3. Room, descriptors and permissions are waited for, for ever; a failure of the disk itself is answered once, in a new segment; the
  *    second one in a row ends the engine.
  *
  * Rejected: a delay to let groups grow (the sync itself is the delay, and an idle log answers at once), and overlapping
@@ -199,12 +199,12 @@ export class GroupCommit {
       } catch (error) {
         if (!(error instanceof LogFailure)) return this.#health.fail('log', error as Error);
         this.#rejectGroups(error);
-        if (error.failure === 'io' && ++ioFailures >= IO_FAILURES_MAX) {
+        if (error.failure === 'reopen' && ++ioFailures >= IO_FAILURES_MAX) {
           this.#health.fail('log', error);
           return;
         }
         this.#health.trouble('log', error.failure === 'space' ? 'space' : 'degraded', error);
-        if (error.failure !== 'io') await this.#waitForDisk(error, ++attempt);
+        if (error.failure !== 'reopen') await this.#waitForDisk(error, ++attempt);
       }
       this.#source.onLogChange();
     } while (this.#hasWork() || (this.#log.hasWaiting && !this.#stopped));

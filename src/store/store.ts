@@ -1,4 +1,7 @@
+import type { FailureClass } from '../base/failure.ts';
 import type { Frame, SqlValue } from '../base/frame/index.ts';
+
+export type { FailureClass } from '../base/failure.ts';
 
 /**
  * Where applied data lives. Everything above this folder knows a store only through this file: a second store is a
@@ -78,15 +81,7 @@ export interface BatchResult {
   readonly durationMs: number;
 }
 
-/**
- * What a failure of the store means, whatever its text:
- * `transient` try again, `space` try again when there is room, `config` somebody has to repair something,
- * `breaker` too large a share of a batch died, so somebody should look, `reopen` the connection is not to be trusted any more, `fatal` stop and keep the log.
- * (`permanent`, which is about one row, never leaves the store: it becomes a dead letter.)
- */
-export type FailureClass = 'transient' | 'space' | 'config' | 'breaker' | 'reopen' | 'fatal';
-
-/** A failure of the store that is nobody's write's fault. */
+/** A failure of the store that is nobody's write's fault: what is `permanent` becomes a dead letter and never leaves it. */
 export class StoreFailure extends Error {
   override readonly name = 'StoreFailure';
   readonly failure: FailureClass;

@@ -13,6 +13,12 @@ export interface Ended {
   readonly errors: string;
 }
 
+export interface ChildOptions {
+  readonly env?: Readonly<Record<string, string>>;
+  /** Run by the shell that the process comes from, `ulimit -n 50` for instance. */
+  readonly limits?: string;
+}
+
 /** A Node.js process that runs a text as a module, with `open`, `SluiceError` and `closeOnSignals` in scope. */
 export class Child {
   readonly process: ChildProcess;
@@ -20,11 +26,13 @@ export class Child {
   output = '';
   errors = '';
 
-  constructor(program: string, args: readonly string[] = []) {
+  constructor(program: string, args: readonly string[] = [], { env, limits = ':' }: ChildOptions = {}) {
     const file = join(tempDir(), 'program.mjs');
     writeFileSync(file, `import { closeOnSignals, open, SluiceError } from ${JSON.stringify(ENTRY)};\n${program}\n`);
-    this.process = spawn(process.execPath, ['--unhandled-rejections=strict', file, ...args], {
-      stdio: ['ignore', 'pipe', 'pipe'],
+    const command = [process.execPath, '--unhandled-rejections=strict', file, ...args];
+    this.process = spawn('/bin/sh', ['-c', `${limits} && exec "$0" "$@"`, ...command], {
+      stdio: ['pipe', 'pipe', 'pipe'],
+      env: { ...process.env, ...env },
     });
     this.process.stdout?.on('data', (text: Buffer) => {
       this.output += text.toString();

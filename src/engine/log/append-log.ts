@@ -209,7 +209,7 @@ export class AppendLog {
     } catch (error) {
       const failure = new LogFailure('writing to the log', error);
       // A part of the frame may be there. With room or descriptors short the file itself is sound: cut it off.
-      const cut = failure.failure !== 'io' && (await succeeds(segment.file.truncate(segment.offset)));
+      const cut = failure.failure !== 'reopen' && (await succeeds(segment.file.truncate(segment.offset)));
       if (!cut) await this.#abandon(segment);
       throw failure;
     }

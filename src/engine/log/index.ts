@@ -1,3 +1,3 @@
 export { AppendLog, type AppendLogOptions } from './append-log.ts';
-export { LogFailure, type LogFailureClass } from './log-failure.ts';
+export { LogFailure } from './log-failure.ts';
 export { Recovery, type RecoveryPolicy, type RecoveryReport } from './recovery.ts';

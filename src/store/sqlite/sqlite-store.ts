@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
-import { messageOf, SluiceError } from '../../base/errors.ts';
+import { codeOf, messageOf, SluiceError } from '../../base/errors.ts';
+import { diskMeaning, sqliteMeaning } from '../../base/failure.ts';
 import type { SqlValue } from '../../base/frame/index.ts';
 import type { CountOverlay } from '../store.ts';
 import {
@@ -55,6 +56,8 @@ export class SqliteStore implements Store {
   readonly #readers: ReaderPool;
   #writer: WriterThread;
   #deaths = 0;
+  /** Failures by code since a batch was applied. */
+  readonly #failures = new Map<string, number>();
   #starting: Promise<WriterThread> | undefined;
   #check = false;
   #closed = false;
@@ -91,12 +94,30 @@ export class SqliteStore implements Store {
   }
 
   async apply(batch: Batch): Promise<BatchResult> {
-    const result = await this.#call('apply', batch);
-    this.#deaths = 0;
-    return result;
+    try {
+      const result = await this.#call('apply', batch);
+      this.#deaths = 0;
+      this.#failures.clear();
+      return result;
+    } catch (error) {
+      throw error instanceof StoreFailure ? this.#escalate(error) : error;
+    }
+  }
+
+  /** A failure that comes back may mean something else than the first one did. */
+  #escalate(failure: StoreFailure): StoreFailure {
+    const { sqliteCode: code } = failure;
+    if (code === undefined) return failure;
+    const count = (this.#failures.get(code) ?? 0) + 1;
+    this.#failures.set(code, count);
+    const later = sqliteMeaning(code)?.later;
+    if (later === undefined || count < later.from) return failure;
+    return new StoreFailure(later.class, `${failure.message} (${count} times)`, code, failure.cause);
   }
 
   async reopen(): Promise<void> {
+    // Terminated in the middle of a call, as of a checkpoint in a gap, better-sqlite3 aborts the process when it throws.
+    await this.#writer.call('close', null).catch(() => null);
     await this.#writer.terminate();
     this.#check = true;
   }
@@ -200,8 +221,8 @@ export class SqliteStore implements Store {
     try {
       await writer.call('start', { ...startOf(this.#options), takeOver: false, check: this.#check });
     } catch (error) {
-      // It did not die by itself: a locked database, say, is no crash loop.
-      if (!(error instanceof ThreadDied)) this.#deaths--;
+      // It did not die by itself: a locked database, say, or a process that is out of descriptors, is no crash loop.
+      if (!(error instanceof ThreadDied) || isStarved(error.cause)) this.#deaths--;
       await writer.terminate();
       throw error;
     }
@@ -212,6 +233,12 @@ export class SqliteStore implements Store {
 
 function startOf({ path, owner, queueLimits, breaker }: SqliteStoreOptions): Omit<WriterStart, 'takeOver' | 'check'> {
   return { path, owner, queueLimits, breaker };
+}
+
+/** Whether a thread could not start for want of descriptors or memory. */
+function isStarved(cause: unknown): boolean {
+  const code = codeOf(cause);
+  return code === 'ERR_WORKER_INIT_FAILED' || diskMeaning(code) === 'transient';
 }
 
 function spawnWriter({ spawn = spawnWorker }: SqliteStoreOptions): WriterThread {

@@ -16,6 +16,7 @@ import { type Connection, checkVersion, narrow, openConnection, readRows } from 
 import { QueueChanger } from './queue-changer.ts';
 import { classify, toFailure } from './result-codes.ts';
 import { claimState, SELECT_STATE, type StateRow } from './schema.ts';
+import { examine } from './space-probe.ts';
 import { writerParts } from './writer-parts.ts';
 import type { WriterStart } from './writer-protocol.ts';
 
@@ -31,6 +32,7 @@ const GAP_MS = 100;
 
 /** The only read-write connection to the database, and what it does between two calls. */
 export class Writer {
+  readonly #path: string;
   readonly #db: Connection;
   readonly #applier: Applier;
   readonly #queue: QueueChanger;
@@ -39,7 +41,8 @@ export class Writer {
   #gap: NodeJS.Timeout | undefined;
 
   constructor({ path, owner, takeOver, check, queueLimits, breaker }: WriterStart) {
-    this.#db = openConnection(path, { readonly: false, busyTimeoutMs: START_BUSY_TIMEOUT_MS });
+    this.#path = path;
+    this.#db = this.#open();
     try {
       const version = checkVersion(this.#db);
       configure(this.#db);
@@ -58,16 +61,37 @@ export class Writer {
       this.#db.pragma('busy_timeout = 0');
     } catch (error) {
       this.#db.close();
-      throw error instanceof SluiceError ? error : toFailure(error);
+      throw this.#failureOf(error);
     }
+  }
+
+  #open(): Connection {
+    try {
+      return openConnection(this.#path, { readonly: false, busyTimeoutMs: START_BUSY_TIMEOUT_MS });
+    } catch (error) {
+      throw this.#failureOf(error);
+    }
+  }
+
+  #failureOf(error: unknown): Error {
+    return error instanceof SluiceError ? error : examine(toFailure(error), this.#path);
   }
 
   apply(batch: Batch): BatchResult {
     const start = performance.now();
-    const result = this.#applier.apply(batch);
+    const result = this.#examined(() => this.#applier.apply(batch));
     if (!this.#durable) this.#durable = this.#checkpoint();
     this.#awaitGap();
     return { ...result, durable: this.#durable, durationMs: performance.now() - start };
+  }
+
+  /** What cannot be done, with the class that the disk gives it. */
+  #examined<T>(work: () => T): T {
+    try {
+      return work();
+    } catch (error) {
+      throw this.#failureOf(error);
+    }
   }
 
   /** One statement of the user's, in a transaction of its own. */
@@ -100,7 +124,7 @@ export class Writer {
   }
 
   changeQueue(id: string, change: QueueChange): QueueChanged {
-    const changed = this.#queue.change(id, change);
+    const changed = this.#examined(() => this.#queue.change(id, change));
     this.#awaitGap();
     return changed;
   }

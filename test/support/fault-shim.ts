@@ -1,0 +1,71 @@
+import { execFileSync } from 'node:child_process';
+import { closeSync, openSync, readSync, writeFileSync, writeSync } from 'node:fs';
+import { constants } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { onTestFinished } from 'vitest';
+import { tempDir } from './temp-dir.ts';
+
+export type Operation = 'write' | 'sync' | 'truncate' | 'open' | 'read' | 'lock' | 'map' | 'stat' | 'unlink' | 'malloc';
+
+export interface Fault {
+  readonly operation: Operation;
+  /** What the path ends with: `a.db-wal`. */
+  readonly file?: string;
+  /** An errno by name; `SHORT`: the call moves no byte. */
+  readonly error: keyof typeof constants.errno | 'SHORT';
+  /** Calls to let through first. */
+  readonly skip?: number;
+  /** Calls to fail; all, if not given. */
+  readonly times?: number;
+}
+
+const SOURCE = fileURLToPath(new URL('fault-shim.c', import.meta.url));
+
+// As in fault-shim.c.
+const RULES = 8;
+const RULE_BYTES = 96;
+const AT = { suffix: 16, error: 80, skip: 84, times: 88, hits: 92 } as const;
+
+/** Why the shim cannot be used here, if so. */
+export const NO_SHIM: string | undefined =
+  process.platform === 'linux' ? undefined : `LD_PRELOAD is Linux's, this is ${process.platform}`;
+
+/** System calls of a child process that fail on purpose: start it with {@link env}, then arm as often as you like. */
+export class FaultShim {
+  readonly env: Readonly<Record<string, string>>;
+  readonly #rules: number;
+
+  constructor() {
+    const folder = tempDir();
+    const library = join(folder, 'fault-shim.so');
+    execFileSync('cc', ['-shared', '-fPIC', '-O1', '-U_FORTIFY_SOURCE', '-o', library, SOURCE, '-ldl']);
+    const rules = join(folder, 'rules');
+    writeFileSync(rules, Buffer.alloc(RULES * RULE_BYTES));
+    this.#rules = openSync(rules, 'r+');
+    onTestFinished(() => closeSync(this.#rules));
+    this.env = { LD_PRELOAD: library, FAULT_SHIM_RULES: rules };
+  }
+
+  /** From now on these calls fail, and no others. */
+  arm(...faults: readonly Fault[]): void {
+    const bytes = Buffer.alloc(RULES * RULE_BYTES);
+    if (faults.length > RULES) throw new Error(`the shim has room for ${RULES} rules`);
+    for (const [i, { operation, file = '', error, skip = 0, times = -1 }] of faults.entries()) {
+      const at = i * RULE_BYTES;
+      bytes.write(operation, at, 15);
+      bytes.write(file, at + AT.suffix, 63);
+      bytes.writeInt32LE(error === 'SHORT' ? 0 : constants.errno[error], at + AT.error);
+      bytes.writeInt32LE(skip, at + AT.skip);
+      bytes.writeInt32LE(times, at + AT.times);
+    }
+    writeSync(this.#rules, bytes, 0, bytes.length, 0);
+  }
+
+  /** How often each of the armed faults has come true. */
+  hits(): number[] {
+    const bytes = Buffer.alloc(RULES * RULE_BYTES);
+    readSync(this.#rules, bytes, 0, bytes.length, 0);
+    return Array.from({ length: RULES }, (_, i) => bytes.readInt32LE(i * RULE_BYTES + AT.hits));
+  }
+}
