@@ -113,7 +113,10 @@ async function openFile<T>(
   let store: SqliteStore | undefined;
   try {
     const onWriterRestart = (reason: string) => emit('writer-restart', { reason });
-    store = await SqliteStore.open({ path, owner: randomUUID(), readers: options.readers, spawn, onWriterRestart });
+    const health = new Health(emit);
+    const onLost = (failure: Error) => health.fail('flush', failure);
+    const wiring = { spawn, clock, onWriterRestart, onLost };
+    store = await SqliteStore.open({ path, owner: randomUUID(), readers: options.readers, ...wiring });
     const { databaseId, epoch, appliedSeq, deadEntries } = store.facts;
 
     const place = { fileSystem, directory, databaseId, epoch };
@@ -126,7 +129,6 @@ async function openFile<T>(
     await recovery.repair();
     const log = new AppendLog({ ...place, segmentBytes: options.log.segmentBytes }, recovery.start);
 
-    const health = new Health(emit);
     const engine = new Engine(engineOptions(options), log, appliedSeq, { health, clock, random, emit });
     const flusher = new Flusher(engine, store, options.flush, { clock, random, emit });
     const queue = new DeadLetterQueue(store.deadLetters, deadEntries, () => flusher.barrier('retry of dead letters'));

@@ -70,6 +70,7 @@ export class Flusher {
   #confirmation: Timer | undefined;
   #stopped = false;
   #cutShort: (() => void) | undefined;
+  #batchSince: number | undefined;
 
   flushes = 0;
   retries = 0;
@@ -94,6 +95,11 @@ export class Flusher {
     engine.onAccepted = () => this.#onAccepted();
     engine.onAwaited = () => this.request();
     engine.health.onFailed(() => this.#stop());
+  }
+
+  /** How long the batch that is on its way has been there, its attempts and pauses included; 0 while there is none. */
+  get runningMs(): number {
+    return this.#batchSince === undefined ? 0 : this.#clock.elapsed() - this.#batchSince;
   }
 
   /** Flushes everything accepted so far and waits for it. */
@@ -206,7 +212,9 @@ export class Flusher {
       const last = batch.at(-1);
       if (last === undefined) return;
       if (this.#holds.size > 0) await Promise.allSettled(this.#holds);
+      this.#batchSince = this.#clock.elapsed();
       await this.#applyUntilDone(batch, last.lastSeq);
+      this.#batchSince = undefined;
     }
   }
 
@@ -245,6 +253,7 @@ export class Flusher {
         if (failure === 'fatal' || (failure === 'reopen' && ++reopens > REOPENS_MAX)) {
           return this.#engine.health.fail('flush', error);
         }
+        if (this.#stopped) return;
         await this.#pauseBefore(attempt, failure, error);
         if (failure === 'reopen') await this.#store.reopen();
       }

@@ -1,10 +1,21 @@
-import type { Batch, BatchResult, ExecuteResult, Parameters, RetryOutcome, StoreFacts } from '../store.ts';
+import type {
+  Batch,
+  BatchResult,
+  CheckpointCounts,
+  ExecuteResult,
+  Parameters,
+  RetryOutcome,
+  StoreFacts,
+} from '../store.ts';
+import type { FileId } from './file-identity.ts';
 
 /** What the writer thread answers. Calls are answered one by one, in the order in which they were made. */
 export type WriterProtocol = {
   /** The first call: opens the database. */
-  start: { request: WriterStart; response: StoreFacts };
-  apply: { request: Batch; response: BatchResult };
+  start: { request: WriterStart; response: WriterFacts };
+  apply: { request: Batch; response: { result: BatchResult; report: WriterReport } };
+  /** Asked now and then: whether the files are still in their places, and how they are. */
+  look: { request: null; response: WriterReport };
   execute: { request: { sql: string; parameters: Parameters }; response: ExecuteResult };
   retryDeadLetters: { request: readonly number[]; response: RetryOutcome[] };
   clearDeadLetters: { request: readonly number[]; response: number };
@@ -20,4 +31,18 @@ export interface WriterStart {
   readonly takeOver: boolean;
   /** Run SQLite's own quick check first. */
   readonly check: boolean;
+  /** The database file that the thread before this one had open. */
+  readonly expected?: FileId | undefined;
+}
+
+export interface WriterFacts {
+  readonly facts: StoreFacts;
+  readonly database: FileId;
+  readonly report: WriterReport;
+}
+
+export interface WriterReport {
+  readonly walBytes: number;
+  /** Since the last report. */
+  readonly checkpoints: CheckpointCounts;
 }

@@ -4,6 +4,7 @@ import type { SqlValue } from '../../base/frame/index.ts';
 import {
   type Batch,
   type BatchResult,
+  type CheckpointCounts,
   type ExecuteResult,
   type Parameters,
   type RetryOutcome,
@@ -12,9 +13,10 @@ import {
 } from '../store.ts';
 import { Applier } from './applier.ts';
 import { type Connection, checkVersion, narrow, openConnection, readRows } from './connection.ts';
+import { assertSameDatabase, type FileId, FileIdentity, filesGone } from './file-identity.ts';
 import { classify, toFailure } from './result-codes.ts';
 import { claimState, SELECT_STATE, type StateRow } from './schema.ts';
-import type { WriterStart } from './writer-protocol.ts';
+import type { WriterReport, WriterStart } from './writer-protocol.ts';
 
 /** At start another program may hold the file for a moment; nobody else waits for this thread yet. */
 const START_BUSY_TIMEOUT_MS = 5_000;
@@ -26,15 +28,24 @@ const PAGE_CACHE_KIB = 64 * 1024;
 
 const GAP_MS = 100;
 
+/** How long a checkpoint that a reader has held up waits for the next attempt. */
+const HELD_UP_MS = 2_000;
+
 /** The only read-write connection to the database, and what it does between two calls. */
 export class Writer {
   readonly #db: Connection;
   readonly #applier: Applier;
   readonly facts: StoreFacts;
+  readonly #path: string;
+  readonly #files: FileIdentity;
   #durable: boolean;
   #gap: NodeJS.Timeout | undefined;
+  #checkpoints = noCheckpoints();
 
-  constructor({ path, owner, takeOver, check }: WriterStart) {
+  constructor({ path, owner, takeOver, check, expected }: WriterStart) {
+    // Or SQLite would make a new file in its place.
+    if (expected !== undefined) assertSameDatabase(path, expected);
+    this.#path = path;
     this.#db = openConnection(path, { readonly: false, busyTimeoutMs: START_BUSY_TIMEOUT_MS });
     try {
       const version = checkVersion(this.#db);
@@ -44,6 +55,7 @@ export class Writer {
       if (this.#db.pragma('synchronous', { simple: true }) !== 2) {
         throw new StoreFailure('fatal', 'SQLite did not keep synchronous=FULL');
       }
+      this.#files = new FileIdentity(path);
       // The watermark may have been written and never synced by a process that was killed: until a complete checkpoint
       // has carried it into the database file, no log segment may be deleted on its word.
       this.#durable = this.#checkpoint();
@@ -58,7 +70,10 @@ export class Writer {
 
   apply(batch: Batch): BatchResult {
     const start = performance.now();
+    this.assertFiles();
     const result = this.#applier.apply(batch);
+    // A commit into a file that is gone is not one: the log must keep these writes.
+    this.assertFiles();
     if (!this.#durable) this.#durable = this.#checkpoint();
     this.#awaitGap();
     return { ...result, durable: this.#durable, durationMs: performance.now() - start };
@@ -67,6 +82,7 @@ export class Writer {
   /** One statement of the user's, in a transaction of its own. */
   execute(sql: string, parameters: Parameters): ExecuteResult {
     try {
+      this.assertFiles();
       const statement = this.#db.prepare(sql);
       const before = this.#db.prepare('SELECT total_changes()').pluck();
       const start = before.get() as number;
@@ -76,6 +92,7 @@ export class Writer {
         this.#db.exec('ROLLBACK');
         throw new SluiceError('SLUICE_INVALID_SQL', 'the statement left a transaction open, which was rolled back');
       }
+      this.assertFiles();
       this.#awaitGap();
       const lastInsertRowid = this.#db.prepare('SELECT last_insert_rowid()').pluck().safeIntegers().get() as SqlValue;
       return {
@@ -94,11 +111,28 @@ export class Writer {
   }
 
   retryDeadLetters(ids: readonly number[]): RetryOutcome[] {
-    return this.#applier.retry(ids);
+    return this.#onFiles(() => this.#applier.retry(ids));
   }
 
   clearDeadLetters(ids: readonly number[]): number {
-    return this.#applier.clear(ids);
+    return this.#onFiles(() => this.#applier.clear(ids));
+  }
+
+  /** The database file as the operating system knows it. */
+  get database(): FileId {
+    return this.#files.database;
+  }
+
+  /** Throws unless the database and its WAL are where they were opened. */
+  assertFiles(): void {
+    const { database, wal } = this.#files.look();
+    if (database !== 'there' || wal !== 'there') throw filesGone(this.#path, database, wal);
+  }
+
+  report(): WriterReport {
+    const checkpoints = this.#checkpoints;
+    this.#checkpoints = noCheckpoints();
+    return { walBytes: this.#files.look().walBytes, checkpoints };
   }
 
   close(): void {
@@ -109,22 +143,53 @@ export class Writer {
 
   /** Carries the WAL into the database when nothing has been asked for a moment. */
   #awaitGap(): void {
-    if (this.#gap === undefined) this.#gap = setTimeout(() => this.#checkpoint(), GAP_MS);
-    else this.#gap.refresh();
+    this.#checkpointIn(GAP_MS);
   }
 
-  /** Whether all of the WAL is in the database file, and the WAL empty. `busy = 0` alone says nothing. */
+  /** A reader that holds it up may be the last thing that happens for long: the WAL must shrink when it has gone. */
+  #checkpointIn(delayMs: number): void {
+    clearTimeout(this.#gap);
+    this.#gap = setTimeout(() => {
+      if (!this.#checkpoint()) this.#checkpointIn(HELD_UP_MS);
+    }, delayMs);
+  }
+
+  #onFiles<T>(work: () => T): T {
+    this.assertFiles();
+    const result = work();
+    this.assertFiles();
+    return result;
+  }
+
   #checkpoint(): boolean {
+    const result = this.#tryCheckpoint();
+    this.#checkpoints[result]++;
+    // After a sync that failed, only a complete checkpoint proves anything again.
+    if (result === 'failed') this.#durable = false;
+    return result === 'complete';
+  }
+
+  /**
+   * Complete is: all of the WAL is in the database file, and the WAL empty. `busy = 0` alone says nothing.
+   *
+   * Not into a database that has lost its name, nor where another WAL stands in the place of ours: what is left as it is
+   * can be put together again by whoever puts the files back. A WAL that is only gone is still open here, and what is in
+   * it goes when this connection does: into the database with it.
+   */
+  #tryCheckpoint(): keyof CheckpointCounts {
     try {
+      const { database, wal } = this.#files.look();
+      if (database !== 'there' || wal === 'replaced') return 'failed';
       const [row] = this.#db.pragma('wal_checkpoint(TRUNCATE)') as {
         busy: number;
         log: number;
         checkpointed: number;
       }[];
-      return row !== undefined && row.busy === 0 && row.log >= 0 && row.log === row.checkpointed;
+      const complete = row !== undefined && row.busy === 0 && row.log >= 0 && row.log === row.checkpointed;
+      return complete ? 'complete' : 'partial';
     } catch {
       // Nothing is lost by a checkpoint that did not happen; a real fault of the disk comes back with the next batch.
-      return false;
+      return 'failed';
     }
   }
 
@@ -141,6 +206,10 @@ export class Writer {
       .get() as { entries: number; seq: number };
     return { databaseId, epoch, appliedSeq, durable: this.#durable, deadSeq: seq, deadEntries: entries, version };
   }
+}
+
+function noCheckpoints(): Record<keyof CheckpointCounts, number> {
+  return { complete: 0, partial: 0, failed: 0 };
 }
 
 function configure(db: Connection): void {
