@@ -18,7 +18,7 @@ import { classify, toFailure } from './result-codes.ts';
 import { claimState, SELECT_STATE, type StateRow } from './schema.ts';
 import type { WriterReport, WriterStart } from './writer-protocol.ts';
 
-/** At start another program may hold the file for a moment; nobody else waits for this thread yet. */
+/** At start another program may hold the file for a moment; nobody else waits for this thread yet. Not for checkpoints. */
 const START_BUSY_TIMEOUT_MS = 5_000;
 
 /** Pages in the WAL before SQLite checkpoints by itself, inside a commit. Normally a gap comes first. */
@@ -56,12 +56,12 @@ export class Writer {
         throw new StoreFailure('fatal', 'SQLite did not keep synchronous=FULL');
       }
       this.#files = new FileIdentity(path);
+      this.#db.pragma('busy_timeout = 0');
       // The watermark may have been written and never synced by a process that was killed: until a complete checkpoint
       // has carried it into the database file, no log segment may be deleted on its word.
       this.#durable = this.#checkpoint();
       this.#applier = new Applier(this.#db, owner);
       this.facts = this.#readFacts(version);
-      this.#db.pragma('busy_timeout = 0');
     } catch (error) {
       this.#db.close();
       throw error instanceof SluiceError ? error : toFailure(error);
