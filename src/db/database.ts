@@ -75,7 +75,8 @@ const CLOSE_GRACE_MS = 2_000;
  * done at the next open.
  *
  * Not promised: safety on network file systems or disks that lie about syncing, and when other programs move or replace
- * the file or its log folder.
+ * the log folder. If they move or replace the file itself or its `-wal`, the database fails before it acknowledges anything
+ * on their word; put back in their place, they are opened again with nothing lost.
  */
 export class Database<T = unknown> extends Table<T> {
   /** The file, with all links resolved. */
