@@ -475,6 +475,7 @@ export class DeadLetterQueue {
         const passes = error instanceof StoreFailure && (error.failure === 'transient' || error.failure === 'space');
         if (!passes || stop.aborted) throw toStoreError(error);
         await this.#sleep(backoffMs(attempt, PAUSE_FIRST_MS, PAUSE_MAX_MS, random), stop);
+        stop.throwIfAborted();
       }
     }
   }

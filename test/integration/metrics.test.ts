@@ -129,6 +129,8 @@ const GAUGES: Readonly<Record<string, (stats: DatabaseStats) => number>> = {
   log_size_bytes: (s) => s.logBytes,
   log_segments: (s) => s.logSegments,
   flush_last_success_timestamp_seconds: (s) => (s.lastFlushAt ?? 0) / 1_000,
+  flush_running_seconds: (s) => s.flushRunningMs / 1_000,
+  sqlite_wal_size_bytes: (s) => s.walBytes,
   dlq_entries: (s) => s.deadLetters.entries,
   dlq_size_bytes: (s) => s.deadLetters.bytes,
 };

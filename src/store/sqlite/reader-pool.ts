@@ -22,6 +22,7 @@ export class ReaderPool {
   readonly #readers: Reader[] = [];
   #pointReads: PointReads | undefined;
   #closed = false;
+  #closing: readonly Reader[] = [];
 
   constructor(path: string, size: number, spawn: Spawn) {
     this.#path = path;
@@ -55,12 +56,18 @@ export class ReaderPool {
 
   async close(): Promise<void> {
     this.#closed = true;
+    this.#closing = this.#readers.splice(0);
     await Promise.all(
-      this.#readers.splice(0).map(async (reader) => {
+      this.#closing.map(async (reader) => {
         if (!reader.dead) await reader.call('close', null).catch(() => null);
         await reader.terminate();
       }),
     );
+  }
+
+  /** Lets {@link close} wait no longer for reads that are still running. */
+  abandon(): void {
+    for (const reader of this.#closing) reader.abandon();
   }
 
   #collectPointReads(): PointReads {
