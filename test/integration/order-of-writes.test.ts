@@ -1,4 +1,5 @@
 import { execFileSync } from 'node:child_process';
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import * as fc from 'fast-check';
 import { type Database, open } from 'sluicedb';
@@ -60,7 +61,8 @@ const tally = { crashes: 0, recovered: 0, coalesced: 0 };
 
 /**
  * What a SIGKILL would leave, as the database goes on from there. `cp` reads it: this process must not open SQLite's
- * files. A copy is an image of one moment if no batch is on its way, and if no checkpoint empties the WAL meanwhile.
+ * files, nor the lock beside the log. A copy is an image of one moment if no batch is on its way, and if no checkpoint
+ * empties the WAL meanwhile.
  */
 async function crash(db: Database<number>, folder: string, flushes: readonly Promise<unknown>[]): Promise<string> {
   await db.adurable();
@@ -68,7 +70,17 @@ async function crash(db: Database<number>, folder: string, flushes: readonly Pro
   const pin = db.scan();
   pin.next();
   const image = tempDir();
-  execFileSync('cp', ['-r', `${folder}/.`, image]);
+  execFileSync('cp', ['-r', ...['a.db', 'a.db-wal', 'a.db-shm'].map((name) => join(folder, name)), image]);
+  mkdirSync(join(image, 'a.db-log'));
+  for (const name of readdirSync(join(folder, 'a.db-log')).filter((one) => one.endsWith('.log'))) {
+    const path = join('a.db-log', name);
+    try {
+      writeFileSync(join(image, path), readFileSync(join(folder, path)));
+    } catch (error) {
+      // The flush before may still be deleting what is in SQLite.
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+    }
+  }
   pin.return?.(undefined);
   tally.crashes++;
   tally.coalesced += db.stats().coalesced;
