@@ -84,7 +84,7 @@ function examineCopy(path: string, check: boolean): DatabaseFacts {
 
 function readFacts(db: Connection, check: boolean): DatabaseFacts {
   const pageSize = db.pragma('page_size', { simple: true }) as number;
-  const sqliteVersion = db.prepare('SELECT sqlite_version()').pluck().get() as string;
+  const sqliteVersion = libraryVersion();
   let state: DatabaseFacts['state'];
   let deadLetters: DeadLetterFacts | undefined;
   let unreadable: ExamineFailure | undefined;
@@ -98,6 +98,16 @@ function readFacts(db: Connection, check: boolean): DatabaseFacts {
   const isOurs = state !== undefined || unreadable !== undefined;
   const checks = check && isOurs ? runChecks(db, deadLetters !== undefined) : undefined;
   return { pageSize, sqliteVersion, state, deadLetters, unreadable, checks };
+}
+
+/** Asked of no file: one whose schema is damaged answers nothing. */
+function libraryVersion(): string {
+  const db = openConnection(':memory:', { readonly: false, busyTimeoutMs: 0 });
+  try {
+    return db.prepare('SELECT sqlite_version()').pluck().get() as string;
+  } finally {
+    db.close();
+  }
 }
 
 function isDamage(error: unknown): boolean {
