@@ -109,10 +109,11 @@ export interface VerifyReport {
  * @example
  * ```ts
  * import { mkdtempSync, rmSync } from 'node:fs';
+ * import { tmpdir } from 'node:os';
  * import { join } from 'node:path';
  * import { inspect, open } from 'sluicedb';
  *
- * const folder = mkdtempSync('sluice-');
+ * const folder = mkdtempSync(join(tmpdir(), 'sluice-'));
  * const db = await open(join(folder, 'a.db'));
  * db.set('a', 1);
  * await db.close();
@@ -164,10 +165,11 @@ export async function inspect(path: string): Promise<InspectReport> {
  * @example
  * ```ts
  * import { mkdtempSync, rmSync } from 'node:fs';
+ * import { tmpdir } from 'node:os';
  * import { join } from 'node:path';
  * import { open, verify } from 'sluicedb';
  *
- * const folder = mkdtempSync('sluice-');
+ * const folder = mkdtempSync(join(tmpdir(), 'sluice-'));
  * const db = await open(join(folder, 'a.db'));
  * db.set('a', 1);
  * await db.close();
