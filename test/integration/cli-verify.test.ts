@@ -12,10 +12,10 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { crc32 } from 'node:zlib';
-import { inspect, open, verify } from 'sluicedb';
+import { inspect, open, type SegmentFacts, verify } from 'sluicedb';
 import { describe, expect, test } from 'vitest';
 import { stampFrame, writeU64 } from '../../dist/base/frame/index.js';
-import { saltOf } from '../../dist/engine/log/segment.js';
+import { encodeHeader, saltOf, segmentName } from '../../dist/engine/log/segment.js';
 import { Child } from '../support/child.ts';
 import { sluice } from '../support/cli.ts';
 import { codeFrom, refusal } from '../support/eventually.ts';
@@ -100,6 +100,22 @@ describe('damage', () => {
     expect(kindsOf(findings)).toEqual([`gap ${segmentsOf(file)[1]}`]);
     const [first, second] = report.log.segments;
     expect(findings[0]?.message).toContain(`writes ${(first?.lastSeq ?? 0) + 1} to ${(second?.firstSeq ?? 0) - 1}`);
+    await expectForetold(file, report);
+  });
+
+  test('a segment that is gone, before one that is still empty', async () => {
+    const file = await killed();
+    const [{ number, bytes, lastSeq, own }] = (await inspected(file)).log.segments.slice(-1) as [SegmentFacts];
+    const { databaseId, epoch } = (await inspected(file)).state;
+    const previous = { number, offset: bytes as number, lastSeq: lastSeq as number };
+    const header = encodeHeader({ databaseId, epoch, number: number + 1, firstSeq: previous.lastSeq + 1, previous });
+    writeFileSync(join(`${file}-log`, segmentName(number + 1)), header);
+    expect([own, (await inspected(file)).recovery]).toMatchObject([true, { outcome: 'recover', writes: WRITES }]);
+    expect(await verified(file)).toMatchObject({ ok: true });
+    rmSync(segment(file, -2));
+    const report = await inspected(file);
+    expect(kindsOf((await verified(file)).findings)).toEqual([`gap ${segmentName(number + 1)}`]);
+    expect(report.recovery?.outcome).toBe('refuse');
     await expectForetold(file, report);
   });
 

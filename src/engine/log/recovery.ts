@@ -231,9 +231,11 @@ function longestPrefix(segments: readonly Segment[], appliedSeq: number): Pick<P
       if (next !== undefined && next.previous.lastSeq <= end) continue;
       return lost(`the header of ${name} is damaged`, i);
     }
-    if (first <= last && first > end + 1) {
+    // What the header says counts too: of a segment that has no frame yet, it is all there is.
+    const next = Math.max(first <= last ? first : 0, header.previous.lastSeq + 1);
+    if (next > end + 1) {
       return lost(
-        `${name} begins with write ${first}, but write ${end + 1} is missing: a segment is lost, or the database is older than its log`,
+        `${name} begins with write ${next}, but write ${end + 1} is missing: a segment is lost, or the database is older than its log`,
         i,
       );
     }
