@@ -14,8 +14,11 @@ import { join } from 'node:path';
 import { crc32 } from 'node:zlib';
 import { inspect, open, type SegmentFacts, verify } from 'sluicedb';
 import { describe, expect, test } from 'vitest';
+import { systemClock } from '../../dist/base/clock.js';
 import { stampFrame, writeU64 } from '../../dist/base/frame/index.js';
+import { nodeFileSystem } from '../../dist/base/node-file-system.js';
 import { encodeHeader, saltOf, segmentName } from '../../dist/engine/log/segment.js';
+import { acquireLock } from '../../dist/store/sqlite/index.js';
 import { Child } from '../support/child.ts';
 import { sluice } from '../support/cli.ts';
 import { codeFrom, refusal } from '../support/eventually.ts';
@@ -61,6 +64,17 @@ describe('damage', () => {
     const report = await inspected(file);
     expect(kindsOf((await verified(file)).findings)).toEqual([`frame ${segmentsOf(file).at(-1)}`]);
     await expectForetold(file, report);
+  });
+
+  test('damage at the end of a log that is being written is not judged, anywhere else it is', async () => {
+    const file = await killed();
+    flip(segment(file, -1), 3_000);
+    const lock = await acquireLock(`${file}-log`, file, 0, nodeFileSystem, systemClock);
+    expect(await verify(file)).toMatchObject({ ok: true, open: true, findings: [] });
+    expect((await inspect(file)).log.segments.at(-1)).toMatchObject({ damage: null });
+    flip(segment(file, 1), 3_000);
+    expect(kindsOf((await verify(file)).findings)).toEqual([`frame ${segmentsOf(file)[1]}`]);
+    lock.release();
   });
 
   test('damage in what is applied is a finding, though recovery does not mind', async () => {
