@@ -188,7 +188,7 @@ describe('a database that is in use', () => {
     );
     await child.says('open');
     let segments = 0;
-    for (let round = 0; round < 6; round++) {
+    for (let round = 0; round < 4; round++) {
       const report = await inspect(file);
       expect(report).toMatchObject({ process: { open: true, owner: { pid: child.process.pid } }, recovery: null });
       expect(report.log.segments.filter(({ damage }) => damage !== null)).toEqual([]);
@@ -342,7 +342,11 @@ describe('the commands', () => {
     ]) {
       expect(said).toContain(text);
     }
-    expect((await sluice(['verify', file])).stdout).toContain(`${file}: sound`);
+    const verdict = await sluice(['verify', file]);
+    expect([verdict.code, verdict.stderr]).toEqual([0, '']);
+    expect(verdict.stdout).toContain(`${file}: sound`);
+    const { code, stdout } = await sluice(['inspect', '--json', file]);
+    expect([code, JSON.parse(stdout)]).toEqual([0, await inspected(file)]);
   });
 });
 

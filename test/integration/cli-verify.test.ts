@@ -50,7 +50,11 @@ describe('damage', () => {
     expect(report.log.segments.map(({ damage }) => damage !== null)).toEqual(segmentsOf(file).map((_, i) => i === 1));
     const { findings } = await verified(file);
     expect(kindsOf(findings)).toEqual([`frame ${segmentsOf(file)[1]}`]);
-    expect((await sluice(['verify', file])).stdout).toContain('1 finding');
+    const said = await sluice(['verify', file]);
+    expect([said.code, said.stderr]).toEqual([1, '']);
+    expect(said.stdout).toContain('1 finding');
+    const { code, stdout } = await sluice(['verify', '--json', file]);
+    expect([code, JSON.parse(stdout)]).toEqual([1, await verified(file)]);
     expect((await sluice(['inspect', file])).stdout).toContain('Open would refuse (SLUICE_LOG_CORRUPT)');
     const { setAside } = await expectForetold(file, report);
     expect(setAside.length).toBeGreaterThanOrEqual(2);
@@ -220,49 +224,55 @@ describe('dead letters', () => {
 
   test('whose write does not decode, or whose columns say something else, are found one by one', async () => {
     const file = await withDeadLetters();
-    const changes: [change: string, message: string][] = [
-      ['write = substr(write, 1, length(write) - 1)', 'does not decode'],
-      ["write = 'text'", 'not stored as bytes'],
-      ["write = x'00'", 'does not decode'],
-      ['seq = seq + 100', 'its seq is'],
-      ["operation = 'clear'", 'its operation is'],
-      ["table_name = 'elsewhere'", 'its table_name is'],
-      ["key = 'another'", 'its key is'],
+    const changes: readonly (readonly [id: number, change: string, message: string])[][] = [
+      [
+        [1, 'write = substr(write, 1, length(write) - 1)', 'does not decode'],
+        [2, 'seq = seq + 100', 'its seq is'],
+        [3, "write = 'text'", 'not stored as bytes'],
+        [4, "operation = 'clear'", 'its operation is'],
+        [5, "table_name = 'elsewhere'", 'its table_name is'],
+      ],
+      [
+        [1, "key = 'another'", 'its key is'],
+        [2, "write = x'00'", 'does not decode'],
+        [3, "key = 'c'", 'its key is'],
+        [5, 'write = (SELECT write FROM _sluice_dead_letters WHERE id = 4)', 'its seq is'],
+      ],
     ];
-    for (const [what, message] of changes) {
-      for (const id of [1, 3]) {
-        const copy = join(tempDir(), 'a.db');
-        copyFileSync(file, copy);
-        change(copy, `UPDATE _sluice_dead_letters SET ${what} WHERE id = ${id}`);
-        const { findings, ok } = await verify(copy);
-        expect([what, ok, kindsOf(findings)]).toEqual([what, false, [`dead-letter ${id}`]]);
-        expect(findings[0]?.message).toContain(message);
-      }
+    for (const set of changes) {
+      const copy = join(tempDir(), 'a.db');
+      copyFileSync(file, copy);
+      for (const [id, what] of set) change(copy, `UPDATE _sluice_dead_letters SET ${what} WHERE id = ${id}`);
+      const { ok, findings } = await verify(copy);
+      expect([ok, kindsOf(findings)]).toEqual([false, set.map(([id]) => `dead-letter ${id}`)]);
+      for (const [i, [, , message]] of set.entries()) expect(findings[i]?.message).toContain(message);
     }
   });
 });
 
 test('a state row that cannot be is found', async () => {
   const file = await closed((db) => db.set('a', 1));
-  const changes: [change: string, finding: string, log: boolean][] = [
-    ["UPDATE _sluice_state SET database_id = 'mine'", 'database_id', false],
-    ['UPDATE _sluice_state SET epoch = 0', 'epoch', false],
-    ['UPDATE _sluice_state SET applied_seq = -1', 'applied_seq', false],
-    ["UPDATE _sluice_state SET format = 'x'", 'format', false],
-    ["UPDATE _sluice_state SET owner = ''", 'owner', true],
-    ['UPDATE _sluice_state SET batch_after = 7', 'batch_after', true],
-    ["UPDATE _sluice_state SET batch_result = '{'", 'batch_result', true],
-    ['DELETE FROM _sluice_state', '0 rows', false],
-    ['DROP TABLE _sluice_dead_letters', '_sluice_dead_letters is missing', true],
+  const cases: { sql: string; problems: string[]; log: boolean }[] = [
+    {
+      sql: `UPDATE _sluice_state SET owner = '', batch_after = 7, batch_result = '{'; DROP TABLE _sluice_dead_letters`,
+      problems: ['owner', 'batch_after', 'batch_result', '_sluice_dead_letters is missing'],
+      log: true,
+    },
+    {
+      sql: `UPDATE _sluice_state SET database_id = 'mine', epoch = 0, format = 'x', applied_seq = -1, batch_after = -1`,
+      problems: ['database_id', 'epoch', 'format', 'applied_seq'],
+      log: false,
+    },
+    { sql: 'DELETE FROM _sluice_state', problems: ['0 rows'], log: false },
   ];
-  for (const [what, message, log] of changes) {
+  for (const { sql, problems, log } of cases) {
     const copy = join(tempDir(), 'a.db');
     copyFileSync(file, copy);
-    change(copy, what);
+    change(copy, sql);
     const { findings, notes } = await verify(copy);
-    expect([what, findings[0]?.kind]).toEqual([what, 'state']);
-    expect(findings.map((finding) => finding.message).join()).toContain(message);
-    expect(notes.length, what).toBe(log ? 0 : 1);
+    expect(kindsOf(findings), sql).toEqual(problems.map(() => 'state database'));
+    for (const [i, problem] of problems.entries()) expect(findings[i]?.message).toContain(problem);
+    expect(notes.length, sql).toBe(log ? 0 : 1);
     if (!log) expect(await codeFrom(() => inspect(copy))).toBe('SLUICE_STORE');
   }
 });

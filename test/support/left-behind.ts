@@ -1,4 +1,5 @@
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import Sqlite from 'better-sqlite3';
 import {
@@ -9,10 +10,10 @@ import {
   open,
   type RecoveryReport,
   type VerifyReport,
+  verify,
 } from 'sluicedb';
-import { expect } from 'vitest';
+import { afterAll, expect } from 'vitest';
 import { Child } from './child.ts';
-import { sluice } from './cli.ts';
 import { refusal } from './eventually.ts';
 import { fingerprint } from './fingerprint.ts';
 import { tempDir } from './temp-dir.ts';
@@ -37,12 +38,25 @@ export const VICTIM = `
 
 /** A database with a backlog whose process was killed. The first `flushed` writes are applied, and in the WAL. */
 export async function killed({ writes = WRITES, flushed = 0 } = {}): Promise<string> {
-  const file = join(tempDir(), 'a.db');
+  const kind = `${writes}-${flushed}`;
+  const folder = join(killedOnes, kind);
+  if (!existsSync(folder)) await kill(folder, writes, flushed);
+  const copy = tempDir();
+  cpSync(folder, copy, { recursive: true, preserveTimestamps: true });
+  return join(copy, 'a.db');
+}
+
+/** One of each kind, made once for all tests of a file. */
+const killedOnes = mkdtempSync(join(tmpdir(), 'sluice-test-'));
+afterAll(() => rmSync(killedOnes, { recursive: true, force: true }));
+
+async function kill(folder: string, writes: number, flushed: number): Promise<void> {
+  mkdirSync(folder);
+  const file = join(folder, 'a.db');
   const child = new Child(VICTIM, [file, String(writes), String(flushed)]);
   await child.says('written');
   child.process.kill('SIGKILL');
   await child.end();
-  return file;
 }
 
 export async function closed(
@@ -78,15 +92,12 @@ export async function inspected(file: string): Promise<InspectReport> {
   return report;
 }
 
-/** `sluice verify --json`, which must leave everything as it was. */
+/** What `verify` reports. Must leave everything as it was. */
 export async function verified(file: string): Promise<VerifyReport> {
   const before = fingerprint(dirname(file));
-  const { code, stdout, stderr } = await sluice(['verify', '--json', file]);
-  expect(stderr).toBe('');
+  const report = await verify(file);
   expect(fingerprint(dirname(file))).toEqual(before);
-  const report = JSON.parse(stdout) as VerifyReport;
   expect(report.ok).toBe(report.findings.length === 0);
-  expect(code).toBe(report.ok ? 0 : 1);
   return report;
 }
 
