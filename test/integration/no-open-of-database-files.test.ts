@@ -140,7 +140,9 @@ test('[fault 53] few files import node:fs, and the one that knows the files of a
     if (!name.endsWith('.ts')) continue;
     const text = readFileSync(join(src, name), 'utf8');
     const modules = [
-      ...text.matchAll(/^(?:import|export) .*from '((?:node:)?fs(?:\/promises)?)'|(?:import|require)\('((?:node:)?fs[^']*)'\)/gm),
+      ...text.matchAll(
+        /^(?:import|export) .*from '((?:node:)?fs(?:\/promises)?)'|(?:import|require)\('((?:node:)?fs[^']*)'\)/gm,
+      ),
     ];
     if (modules.length > 0) found[name] = modules.map(([, one, other]) => (one ?? other) as string);
   }
