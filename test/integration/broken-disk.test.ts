@@ -341,6 +341,7 @@ test.for([
   ['SQLITE_IOERR_SHMOPEN', { operation: 'truncate', file: SHM, error: 'EIO' }],
   ['SQLITE_IOERR_SHMMAP', { operation: 'map', file: SHM, error: 'ENODEV' }],
   ['SQLITE_IOERR_DELETE', { operation: 'unlink', file: 'a.db-journal', error: 'EIO' }],
+  ['SQLITE_READONLY_DIRECTORY', { operation: 'open', file: 'a.db-journal', error: 'EACCES' }],
   ['SQLITE_CANTOPEN', { operation: 'open', file: 'a.db', error: 'EMFILE' }],
 ] as [string, Fault][])('%s at open refuses it, and changes nothing', async ([code, fault], context) => {
   if (NO_SHIM !== undefined) context.skip(NO_SHIM);

@@ -102,8 +102,10 @@ test("an error in the user's own statement is that statement's fault, any other 
   const users = { ownStatement: false };
   expect(classify(coded('SQLITE_ERROR'), users).class).toBe('permanent');
   expect(classify(coded(`UNKNOWN_SQLITE_ERROR_${1 | (99 << 8)}`), users).class).toBe('permanent');
+  expect(classify(coded('SQLITE_ERROR_MISSING_COLLSEQ'), users).class).toBe('permanent');
+  expect(classify(coded('SQLITE_ERROR_RETRY'), users).class).toBe('transient');
   for (const [code, expected] of CASES) {
-    if (code !== 'SQLITE_ERROR') expect(classify(coded(code), users).class).toBe(expected);
+    if (!code.startsWith('SQLITE_ERROR')) expect(classify(coded(code), users).class).toBe(expected);
   }
 });
 
