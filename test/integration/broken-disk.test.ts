@@ -13,7 +13,7 @@ import { tempDir } from '../support/temp-dir.ts';
  * What SQLite says of a broken disk, produced by system calls that fail. The database lives in a process of its own.
  */
 
-const OPTIONS = { flush: { mode: 'manual' }, closeTimeoutMs: 500 } as const;
+const OPTIONS = { flush: { mode: 'manual' }, closeTimeoutMs: 500, log: { segmentBytes: 1_048_576 } } as const;
 const PROBE = 'a.db-sluice-probe';
 const WAL = 'a.db-wal';
 const SHM = 'a.db-shm';
@@ -443,4 +443,44 @@ test('a process that is out of descriptors cannot start the thread again: waited
   expect(failures[0]).toBe('reopen SQLITE_IOERR_FSYNC');
   expect(failures.slice(1).every((one) => one.startsWith('transient'))).toBe(true);
   await allIsWell({ db, file });
+});
+
+test('a connection that is given up while a checkpoint fails does not take the process with it', async (context) => {
+  const given = await broken(context);
+  const { db, shim } = given;
+  for (let round = 0; round < 6; round++) {
+    shim.arm();
+    await write(given, { rows: 400, bytes: 32_000 });
+    // The checkpoint comes some 100 ms after the batch, the end of the connection up to 100 ms after its failure.
+    await db.run(`await kept.flushed; await new Promise((resolve) => setTimeout(resolve, ${15 * round}));`);
+    shim.arm(REOPEN, { operation: 'sync', file: 'a.db', error: 'EIO' });
+    await write(given, { rows: 1 });
+    await eventually(async () => (await db.seen()).restarts.length > round, 'the connection is reopened');
+  }
+  shim.arm();
+  expect(new Set((await db.seen()).failures)).toEqual(new Set(['reopen SQLITE_IOERR_FSYNC']));
+  await allIsWell(given);
+});
+
+test.for([
+  ['EDQUOT', 'write', 'space'],
+  ['EFBIG', 'write', 'space'],
+  ['EACCES', 'open', 'degraded'],
+  ['EMFILE', 'open', 'degraded'],
+] as const)('the log: %s from %s is waited for, in the state %s', async ([error, operation, state], context) => {
+  const given = await broken(context);
+  const { db, shim } = given;
+  // A new segment.
+  await db.run('await db.aflush();');
+  shim.arm({ operation, file: '.log', error });
+  await db.run(`
+    for (let i = 0; i < 9; i++) db.stage('INSERT INTO r VALUES (?, ?)', [++kept.written, 'x'.repeat(600_000)]);
+    kept.durable = db.adurable();
+    kept.durable.catch(() => undefined);`);
+  await eventually(async () => (await db.stats()).state === state, 'the log is in trouble');
+  await eventually(() => (shim.hits()[0] ?? 0) >= 3, 'several attempts have failed');
+  expect((await db.stats()).state).toBe(state);
+  shim.arm();
+  await db.run('kept.flushed = db.aflush();');
+  await allIsWell(given);
 });

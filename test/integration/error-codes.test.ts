@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { chmodSync, copyFileSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, copyFileSync, existsSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { BroadcastChannel, Worker } from 'node:worker_threads';
@@ -339,7 +339,8 @@ test('READONLY: a file without the right to write is refused at open, and opens 
   await (await open(file)).close();
   chmodSync(file, 0o444);
   await expect(open(file)).rejects.toMatchObject({ code: 'SLUICE_STORE', sqliteCode: 'SQLITE_READONLY' });
-  chmodSync(file, 0o644);
+  // SQLite gives its other files the rights of the first one.
+  for (const one of [file, `${file}-wal`, `${file}-shm`]) if (existsSync(one)) chmodSync(one, 0o644);
   const db = await open(file);
   await db.aset('k', 1);
   expect(await db.close()).toEqual({ pending: 0 });
