@@ -1,9 +1,8 @@
 import { execFileSync } from 'node:child_process';
-import { closeSync, mkdirSync, openSync, statSync, writeSync } from 'node:fs';
+import { closeSync, openSync, statSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import Sqlite from 'better-sqlite3';
 import { expect, type TestContext, test } from 'vitest';
-import { Child } from '../support/child.ts';
 import { eventually } from '../support/eventually.ts';
 import { type Fault, FaultShim, NO_SHIM } from '../support/fault-shim.ts';
 import { RemoteDatabase } from '../support/remote-database.ts';
@@ -331,43 +330,6 @@ test('NOMEM: three attempts, then a new connection, and everything is applied on
   expect(failures.slice(0, 4)).toEqual([...Array(3).fill('transient SQLITE_NOMEM'), 'reopen SQLITE_NOMEM']);
   expect(restarts[0]).toBe('reopen');
   await allIsWell(given);
-});
-
-test.for([
-  ['SQLITE_IOERR_LOCK', { operation: 'lock', file: 'a.db', error: 'EIO' }],
-  ['SQLITE_PERM', { operation: 'lock', file: 'a.db', error: 'EPERM' }],
-  ['SQLITE_IOERR', { operation: 'stat', file: 'a.db', error: 'EIO' }],
-  ['SQLITE_IOERR_FSTAT', { operation: 'stat', file: 'a.db', error: 'EIO', skip: 1 }],
-  ['SQLITE_IOERR_SHMOPEN', { operation: 'truncate', file: SHM, error: 'EIO' }],
-  ['SQLITE_IOERR_SHMMAP', { operation: 'map', file: SHM, error: 'ENODEV' }],
-  ['SQLITE_IOERR_DELETE', { operation: 'unlink', file: 'a.db-journal', error: 'EIO' }],
-  ['SQLITE_READONLY_DIRECTORY', { operation: 'open', file: 'a.db-journal', error: 'EACCES' }],
-  ['SQLITE_CANTOPEN', { operation: 'open', file: 'a.db', error: 'EMFILE' }],
-] as [string, Fault][])('%s at open refuses it, and changes nothing', async ([code, fault], context) => {
-  if (NO_SHIM !== undefined) context.skip(NO_SHIM);
-  const shim = new FaultShim();
-  const folder = join(tempDir(), 'folder');
-  mkdirSync(folder);
-  const attempt = async () => {
-    const child = new Child(
-      `try {
-         const db = await open(process.argv[2]);
-         await db.aset('k', 1);
-         await db.close();
-         console.log('opened');
-       } catch (error) {
-         console.log(error.code, error.sqliteCode);
-       }`,
-      [join(folder, 'a.db')],
-      { env: shim.env },
-    );
-    return (await child.end()).output.trim();
-  };
-  shim.arm(fault);
-  expect(await attempt()).toBe(`SLUICE_STORE ${code}`);
-  expect(shim.hits()[0]).toBeGreaterThan(0);
-  shim.arm();
-  expect(await attempt()).toBe('opened');
 });
 
 test('IOERR_TRUNCATE: a checkpoint between batches is left for later', async (context) => {

@@ -15,7 +15,7 @@ import { machine, Threads } from '../support/machine.ts';
 import { tempDir } from '../support/temp-dir.ts';
 
 /*
- * What becomes of a batch when SQLite gives its real errors. Those that need a broken disk are in broken-disk.test.ts, a
+ * What becomes of a batch when SQLite gives its real errors. Those that need a broken disk are in broken-disk*.test.ts, a
  * full database in locked-database.test.ts, and the rows of the table themselves in unit/result-codes.test.ts.
  */
 
@@ -438,7 +438,7 @@ test.for(['SQLITE_NOTADB', 'SQLITE_CORRUPT'])(
   },
 );
 
-/** Codes that tests produce, here or in broken-disk.test.ts. */
+/** Codes that tests produce, here or in broken-disk*.test.ts. */
 const PRODUCED =
   'BUSY BUSY_SNAPSHOT LOCKED NOMEM FULL MISMATCH TOOBIG ERROR ERROR_MISSING_COLLSEQ PERM READONLY READONLY_DIRECTORY CANTOPEN ' +
   'CONSTRAINT CONSTRAINT_CHECK CONSTRAINT_DATATYPE CONSTRAINT_FOREIGNKEY CONSTRAINT_NOTNULL CONSTRAINT_PRIMARYKEY ' +
