@@ -220,3 +220,20 @@ test('[fault 52] a writer thread that starts again takes the WAL it finds, but n
   renameSync(join(folder, 'aside.db'), file);
   await expectAll(file, 2);
 });
+
+test('[fault 52] a reader that starts when the file is another one does not answer from that one', async () => {
+  const folder = tempDir();
+  const [file, other] = [join(folder, 'a.db'), join(folder, 'other.db')];
+  const stranger = await open(other, MANUAL);
+  await stranger.aset('k', 'of another database');
+  await stranger.close();
+  const db = await open(file, MANUAL);
+  db.on('failure', () => {});
+  await db.aset('k', 'ours');
+  await db.aflush();
+  renameSync(other, file);
+  // No reader thread has been needed yet.
+  expect(await codeFrom(() => db.aget('k'))).toBe('SLUICE_STORE');
+  expect(db.get('k')).toBe('ours');
+  await db.close();
+});

@@ -1,6 +1,9 @@
 import { messageOf, SluiceError } from '../../base/errors.ts';
 import type { SqlValue } from '../../base/frame/index.ts';
+
 import type { CountOverlay, KeyRange, Parameters, QueryLimits, SqlRow, StoreScan } from '../store.ts';
+import type { FileId } from './file-identity.ts';
+
 import type { ReaderProtocol } from './reader-protocol.ts';
 import { type Spawn, ThreadClient } from './rpc.ts';
 
@@ -17,6 +20,7 @@ interface PointReads {
 /** The reader threads: started when first needed, the least loaded one serves, a dead one is replaced. */
 export class ReaderPool {
   readonly #path: string;
+  readonly #database: FileId;
   readonly #size: number;
   readonly #spawn: Spawn;
   readonly #readers: Reader[] = [];
@@ -24,8 +28,9 @@ export class ReaderPool {
   #closed = false;
   #closing: readonly Reader[] = [];
 
-  constructor(path: string, size: number, spawn: Spawn) {
+  constructor(path: string, database: FileId, size: number, spawn: Spawn) {
     this.#path = path;
+    this.#database = database;
     this.#size = size;
     this.#spawn = spawn;
   }
@@ -100,7 +105,7 @@ export class ReaderPool {
   #start(): Reader {
     const reader: Reader = new ThreadClient(ENTRY, this.#spawn);
     this.#readers.push(reader);
-    void reader.call('start', { path: this.#path });
+    void reader.call('start', { path: this.#path, database: this.#database });
     return reader;
   }
 }

@@ -99,8 +99,8 @@ export class SqliteStore implements Store {
     this.#database = started.database;
     this.facts = started.facts;
     this.#take(started.report);
-    this.sync = new SqliteReader(options.path, 0);
-    this.#readers = new ReaderPool(options.path, options.readers, options.spawn ?? spawnWorker);
+    this.sync = new SqliteReader(options.path, started.database, 0);
+    this.#readers = new ReaderPool(options.path, started.database, options.readers, options.spawn ?? spawnWorker);
     this.deadLetters = {
       list: (range) => this.#readers.call('deadLetters', range),
       listSummaries: (range) => this.#readers.call('deadLetterSummaries', range),
