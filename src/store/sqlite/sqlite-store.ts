@@ -36,6 +36,9 @@ const WRITER_ENTRY = new URL('./writer-thread.js', import.meta.url);
 /** Deaths of the writer thread in a row, with no batch applied between them, before it is given up on. */
 const DEATHS_MAX = 5;
 
+/** Deaths during one change of the queue, which is then taken for their cause. Fewer: the flush must outlive them. */
+const CHANGE_DEATHS_MAX = 3;
+
 /** How often the writer thread is asked how it is, whether or not there is work for it. */
 const LOOK_MS = 2_000;
 
@@ -158,13 +161,7 @@ export class SqliteStore implements Store {
     try {
       return await (await this.#liveWriter()).call(call, request);
     } catch (error) {
-      if (error instanceof ThreadDied) {
-        throw new SluiceError(
-          'SLUICE_OUTCOME_UNKNOWN',
-          'the writer thread died before it answered: what was asked for may or may not have been committed, look before you ask again',
-          { cause: error },
-        );
-      }
+      if (error instanceof ThreadDied) throw outcomeUnknown(error);
       if (error instanceof StoreFailure) {
         throw new SluiceError('SLUICE_STORE', `SQLite refused: ${error.message}`, {
           cause: error,
@@ -177,12 +174,13 @@ export class SqliteStore implements Store {
 
   async #changeQueue(change: QueueChange): Promise<QueueChanged> {
     const id = randomUUID();
-    for (;;) {
+    for (let death = 1; ; death++) {
       try {
         return await (await this.#liveWriter()).call('changeQueue', { id, change });
       } catch (error) {
-        // Under its id it is done once, however often it is asked for. Deaths in a row end in a failure of the start.
+        // Under its id it is done once, however often it is asked for.
         if (!(error instanceof ThreadDied)) throw error;
+        if (death === CHANGE_DEATHS_MAX) throw outcomeUnknown(error);
       }
     }
   }
@@ -289,6 +287,14 @@ export class SqliteStore implements Store {
     this.#check = false;
     return writer;
   }
+}
+
+function outcomeUnknown(cause: ThreadDied): SluiceError {
+  return new SluiceError(
+    'SLUICE_OUTCOME_UNKNOWN',
+    'the writer thread died before it answered: what was asked for may or may not have been committed, look before you ask again',
+    { cause },
+  );
 }
 
 function startOf({ path, owner, queueLimits, breaker }: SqliteStoreOptions): Omit<WriterStart, 'takeOver' | 'check'> {
