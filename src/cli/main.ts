@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
 import { SluiceError } from '../base/errors.ts';
+import { dlqCommand } from './dlq-command.ts';
 import { ingestCommand } from './ingest-command.ts';
 import { serveCommand } from './serve-command.ts';
 
@@ -14,7 +15,8 @@ const program = new Command('sluice')
   .version(version)
   .showHelpAfterError('(sluice --help, or sluice COMMAND --help, says what there is)')
   .addCommand(serveCommand(version))
-  .addCommand(ingestCommand());
+  .addCommand(ingestCommand())
+  .addCommand(dlqCommand());
 
 try {
   await program.parseAsync();
