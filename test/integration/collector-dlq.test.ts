@@ -1,4 +1,4 @@
-import { request } from 'node:http';
+import { type IncomingMessage, request } from 'node:http';
 import { join } from 'node:path';
 import type { Database, DeadLetterSummary, OpenOptions } from 'sluicedb';
 import { type Collector, type CollectorOptions, startCollector } from 'sluicedb/server';
@@ -145,34 +145,57 @@ describe('looking at dead letters over HTTP', () => {
     expect((await ask(`${url}/dlq/${2n ** 70n}`)).status).toBe(400);
   });
 
-  it('exports what can be imported again, larger than any buffer, while the reader is slow', async () => {
+  it('exports what can be imported again, and reads on only as fast as it is taken', async () => {
     const { url, db } = await started();
-    const count = 3_000;
+    const count = 4_000;
     await db.aexecute('CREATE TABLE wide (n INTEGER CHECK (n > 1000000), pad TEXT)');
     const rows = db.rows('wide');
     for (let n = 0; n < count; n++) rows.append({ n, pad: 'x'.repeat(3_000) });
     await db.aflush();
-    let reads = 0;
-    const text = await new Promise<string>((resolve, reject) => {
-      const sent = request(`${url}/dlq/export`, { agent: false }, (response) => {
-        expect(response.headers['content-type']).toBe(NDJSON);
-        let taken = '';
-        response.setEncoding('utf8').on('data', (part: string) => {
-          taken += part;
-          if (++reads % 20 === 0) {
-            response.pause();
-            setTimeout(() => response.resume(), 5);
-          }
-        });
-        response.on('error', reject).on('end', () => resolve(taken));
+    let read = 0;
+    let ended = 0;
+    const original = db.dlq.export.bind(db.dlq);
+    db.dlq.export = async function* (query) {
+      try {
+        for await (const line of original(query)) {
+          read++;
+          yield line;
+        }
+      } finally {
+        ended++;
+      }
+    };
+    const begin = () =>
+      new Promise<IncomingMessage>((resolve, reject) => {
+        request(`${url}/dlq/export`, { agent: false }, resolve).on('error', reject).end();
       });
-      sent.on('error', reject).end();
-    });
-    expect(text.split('\n')).toHaveLength(count + 1);
-    await db.dlq.clear('all');
-    expect(await db.dlq.import(text)).toEqual({ imported: count, duplicates: 0 });
+    const standsStill = async () => {
+      let before = -1;
+      await eventually(async () => {
+        before = read;
+        await new Promise((resolve) => setTimeout(resolve, 300));
+        return read > 0 && read === before;
+      }, 'nothing more is read');
+    };
+    const slow = await begin();
+    expect(slow.headers['content-type']).toBe(NDJSON);
+    await standsStill();
+    expect(read, 'lines that were read while nobody took them').toBeLessThan(count);
+    let text = '';
+    for await (const part of slow.setEncoding('utf8')) text += part as string;
+    expect([text.split('\n').length, read, ended]).toEqual([count + 1, count, 1]);
+
+    read = 0;
+    const gone = await begin();
+    await standsStill();
+    gone.destroy();
+    await eventually(() => ended === 2, 'it is given up with its client');
+    expect(read).toBeLessThan(count);
+
     const head = await ask(`${url}/dlq/export`, { method: 'HEAD' });
     expect([head.status, head.headers['content-type'], head.text]).toEqual([200, NDJSON, '']);
+    await db.dlq.clear('all');
+    expect(await db.dlq.import(text)).toEqual({ imported: count, duplicates: 0 });
   });
 
   it('refuses what it does not understand, with a reason', async () => {
