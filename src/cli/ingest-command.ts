@@ -6,6 +6,7 @@ import { DURABILITIES } from '../db/options.ts';
 import { closeOnSignals } from '../db/signals.ts';
 import type { Durability } from '../engine/index.ts';
 import { Tables } from '../server/tables.ts';
+import { checkUrl } from './address.ts';
 import { inMiB, type Progress, startProgress } from './progress.ts';
 import { type Input, inputOf, readInto } from './records.ts';
 import { type CountingSink, DatabaseSink, HttpSink } from './sinks.ts';
@@ -108,12 +109,9 @@ function databaseTarget(db: Database): Target {
 }
 
 function collectorTarget(url: string): Target {
-  if (!/^https?:\/\//i.test(url) || !URL.canParse(url)) {
-    throw new SluiceError('SLUICE_INVALID_OPTION', `--url must be an address as http://127.0.0.1:9464, not '${url}'`);
-  }
-  const token = process.env['SLUICE_TOKEN'] || undefined;
+  checkUrl(url);
   return {
-    sinkFor: ({ table }) => new HttpSink(url, table, token),
+    sinkFor: ({ table }) => new HttpSink(url, table),
     finish: async (rows) => `${rows} confirmed by ${url}`,
     close: async () => {},
   };

@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
 import { SluiceError } from '../base/errors.ts';
+import { dlqCommand } from './dlq-command.ts';
 import { ingestCommand } from './ingest-command.ts';
 import { inspectCommand } from './inspect-command.ts';
 import { serveCommand } from './serve-command.ts';
@@ -19,6 +20,7 @@ const program = new Command('sluice')
   .showHelpAfterError('(sluice --help, or sluice COMMAND --help, says what there is)')
   .addCommand(serveCommand(version))
   .addCommand(ingestCommand())
+  .addCommand(dlqCommand())
   .addCommand(inspectCommand())
   .addCommand(verifyCommand());
 

@@ -45,6 +45,44 @@ function startLines(total: number | undefined): Progress {
   };
 }
 
+/** How far a run over entries of the dead-letter queue is: as {@link Progress}, whose size is known as it begins. */
+export interface EntryProgress {
+  update(progress: { readonly done: number; readonly total: number }): void;
+  stop(): void;
+}
+
+export function startEntryProgress(): EntryProgress {
+  return process.stderr.isTTY ? startEntryBar() : startEntryLines();
+}
+
+function startEntryBar(): EntryProgress {
+  const bar = new SingleBar({
+    format: ' {bar} {percentage}% | {value} of {total} entries | {eta_formatted} left',
+    stream: process.stderr,
+    hideCursor: true,
+  });
+  let begun = false;
+  return {
+    update({ done, total }) {
+      if (!begun) bar.start(total, 0);
+      begun = true;
+      bar.update(done);
+    },
+    stop: () => bar.stop(),
+  };
+}
+
+function startEntryLines(): EntryProgress {
+  let text = 'waiting for the database';
+  const timer = setInterval(() => console.error(text), LINE_MS).unref();
+  return {
+    update({ done, total }) {
+      text = `${done} of ${total} entries done`;
+    },
+    stop: () => clearInterval(timer),
+  };
+}
+
 export function inMiB(bytes: number): string {
   return (bytes / MIB).toFixed(1);
 }

@@ -3,7 +3,8 @@ import { messageOf } from '../base/errors.ts';
 import { DURABILITIES } from '../db/options.ts';
 import type { Durability } from '../engine/index.ts';
 import { type Collector, startCollector } from '../server/index.ts';
-import { bytes, collect, integer } from './arguments.ts';
+import { bytes, collect, duration, integer } from './arguments.ts';
+import { logEvents } from './event-log.ts';
 
 interface ServeFlags {
   readonly host: string;
@@ -17,12 +18,16 @@ interface ServeFlags {
   readonly fullWait?: number;
   readonly queryTimeout?: number;
   readonly lockTimeout?: number;
+  readonly dlqMaxEntries?: number;
+  readonly dlqMaxBytes?: number;
+  readonly dlqMaxAge?: number;
+  readonly dlqOverflow?: 'block' | 'evict-oldest';
 }
 
 /** `sluice serve [FILE]` */
 export function serveCommand(version: string): Command {
   return new Command('serve')
-    .description('serve a database over HTTP: POST /write, GET /kv, /query, /metrics, /healthz, /readyz')
+    .description('serve a database over HTTP: POST /write, GET /kv, /query, /dlq, /metrics, /healthz, /readyz')
     .argument('[FILE]', 'the database file, made if there is none', './sluice.db')
     .option(
       '--host <address>',
@@ -43,6 +48,15 @@ export function serveCommand(version: string): Command {
     .option('--full-wait <ms>', 'how long a write waits for room before 503 (default: 5000)', integer)
     .option('--query-timeout <ms>', 'how long a query may run (default: 5000)', integer)
     .option('--lock-timeout <ms>', 'how long to wait for another process to let go of the file (default: 0)', integer)
+    .option('--dlq-max-entries <number>', 'dead letters at which their queue is full (default: 1000000)', integer)
+    .option('--dlq-max-bytes <size>', 'size of them at which their queue is full (default: 1g)', bytes)
+    .option('--dlq-max-age <time>', 'age of the oldest at which their queue is full, such as 12h or 30d', duration)
+    .addOption(
+      new Option(
+        '--dlq-overflow <policy>',
+        'when it is full: hold all writes back, or drop the oldest dead letters for good (default: block)',
+      ).choices(['block', 'evict-oldest']),
+    )
     .addHelpText(
       'after',
       '\nThe environment variable SLUICE_TOKEN, if set, is the bearer token that every request but /healthz must send.' +
@@ -59,6 +73,12 @@ async function serve(version: string, file: string, flags: ServeFlags): Promise<
       durability,
       lockTimeoutMs: flags.lockTimeout,
       staging: { maxBytes: flags.stagingMaxBytes },
+      dlq: {
+        maxEntries: flags.dlqMaxEntries,
+        maxBytes: flags.dlqMaxBytes,
+        maxAgeMs: flags.dlqMaxAge,
+        overflow: flags.dlqOverflow,
+      },
     },
     host,
     port,
@@ -69,15 +89,7 @@ async function serve(version: string, file: string, flags: ServeFlags): Promise<
     fullWaitMs: flags.fullWait,
     queryTimeoutMs: flags.queryTimeout,
   });
-  const { db } = collector;
-  db.on('failure', ({ during, error }) => console.error(`sluice: ${during}: ${messageOf(error)}`));
-  db.on('state', ({ state, previous }) => {
-    if (state !== 'closing' && state !== 'closed')
-      console.error(`sluice: the database is ${state}, it was ${previous}`);
-  });
-  db.on('dead-letter', ({ table, errorMessage }) =>
-    console.error(`sluice: SQLite refused a write to ${table ?? 'the database'} for good: ${errorMessage}`),
-  );
+  logEvents(collector.db);
   endOnSignals(collector);
   console.log(banner(version, collector, flags));
 }

@@ -1,8 +1,9 @@
 import { systemClock } from '../base/clock.ts';
-import { codeOf, messageOf, SluiceError } from '../base/errors.ts';
+import { SluiceError } from '../base/errors.ts';
 import type { WriteAnswer } from '../server/index.ts';
 import { type Destination, type LineError, LineWriter } from '../server/line-writer.ts';
 import { LINE_BYTES_MAX, LineSplitter } from '../server/lines.ts';
+import { checkUrl, nobodyThere, reasonOf, tokenHeaders } from './address.ts';
 import type { Sink } from './records.ts';
 
 /** Where a file goes to, and what became of its lines. */
@@ -82,10 +83,9 @@ export class HttpSink implements CountingSink {
   #partBytes = 0;
   #line = 0;
 
-  constructor(url: string, table: string, token: string | undefined) {
-    this.#url = `${url.replace(/\/+$/, '')}/write/${encodeURIComponent(table)}`;
-    const authorization = token === undefined ? {} : { authorization: `Bearer ${token}` };
-    this.#headers = { 'content-type': 'application/x-ndjson', ...authorization };
+  constructor(url: string, table: string) {
+    this.#url = `${checkUrl(url)}/write/${encodeURIComponent(table)}`;
+    this.#headers = { 'content-type': 'application/x-ndjson', ...tokenHeaders() };
   }
 
   async feed(chunk: Buffer): Promise<void> {
@@ -178,21 +178,11 @@ export class HttpSink implements CountingSink {
       response = await fetch(this.#url, { method: 'POST', headers: this.#headers, body, redirect: 'error' });
       text = await response.text();
     } catch (cause) {
-      // fetch puts what happened into the cause of a message that says nothing.
-      const inner = cause instanceof TypeError && cause.cause !== undefined ? cause.cause : cause;
-      const reason = codeOf(inner) ?? messageOf(inner);
-      if (reason === 'ECONNREFUSED' || reason === 'ENOTFOUND') {
-        throw new SluiceError(
-          'SLUICE_NOT_FOUND',
-          `there is nobody at ${this.#url} (${reason}): is the collector running?`,
-          {
-            cause,
-          },
-        );
-      }
+      const nobody = nobodyThere(this.#url, cause);
+      if (nobody !== undefined) throw nobody;
       throw new SluiceError(
         'SLUICE_OUTCOME_UNKNOWN',
-        `${this.#url} did not answer (${reason}): the last ${lines.length} lines that were sent may be there or not`,
+        `${this.#url} did not answer (${reasonOf(cause)}): the last ${lines.length} lines that were sent may be there or not`,
         { cause },
       );
     }

@@ -4,7 +4,7 @@ import type { Clock, Timer } from '../base/clock.ts';
 import { SluiceError } from '../base/errors.ts';
 import { OptionReader, show } from '../base/options.ts';
 import type { Random } from '../base/random.ts';
-import { checkWait, type WaitOptions, waitFor } from '../base/waiting.ts';
+import { checkWait, Deferred, type WaitOptions, waitFor } from '../base/waiting.ts';
 import type { Emit } from '../engine/index.ts';
 import type { FlushEvents } from '../flush/index.ts';
 import {
@@ -155,6 +155,8 @@ export class DeadLetterQueue {
   readonly #oneAtATime = pLimit(1);
   /** Told of every entry that is superseded, while a retry runs. */
   readonly #watchers = new Set<(letter: DeadLetterSummary) => void>();
+  /** Of the runs that are under way, or wait for their turn. */
+  readonly #stops = new Set<AbortController>();
   #state: QueueState;
   #eviction: Timer | undefined;
 
@@ -247,8 +249,8 @@ export class DeadLetterQueue {
    * unless the flush stands still. Newer entries of the same keys are tried along, newest first, so that of each key the
    * newest write that can be applied is what stays. An entry that fails again keeps its id and `firstFailedAt`.
    *
-   * Errors: `SLUICE_INVALID_OPTION`; `SLUICE_STORE` where SQLite can change nothing at all; `SLUICE_TIMEOUT` and
-   * `SLUICE_ABORTED`, after the transaction that is under way: what was done stays done.
+   * Errors: `SLUICE_INVALID_OPTION`; `SLUICE_STORE` where SQLite can change nothing at all; `SLUICE_TIMEOUT`,
+   * `SLUICE_ABORTED` and, at close, `SLUICE_CLOSED`, after the transaction that is under way: what was done stays done.
    */
   async retry(selection: DeadLetterSelection, options: QueueRunOptions<RetryProgress> = {}): Promise<RetryResult> {
     const selected = readSelection(selection, 'dlq.retry');
@@ -380,6 +382,7 @@ export class DeadLetterQueue {
   /** @internal */
   close(): void {
     this.#eviction?.cancel();
+    for (const stop of this.#stops) stop.abort();
   }
 
   #reading<T>(what: string, wait: WaitOptions, read: (store: DeadLetterStore) => Promise<T>): Promise<T> {
@@ -415,7 +418,14 @@ export class DeadLetterQueue {
   #exclusively<T>({ what, wait }: Run<never>, work: (stop: AbortSignal) => Promise<T>): Promise<T> {
     this.#parts.assertAccepting();
     const stop = new AbortController();
-    const body = this.#oneAtATime(() => work(stop.signal));
+    const closed = new Deferred<never>();
+    stop.signal.addEventListener('abort', () =>
+      closed.reject(new SluiceError('SLUICE_CLOSED', `${what} was ended by close: what was done stays done`)),
+    );
+    this.#stops.add(stop);
+    const body = Promise.race([this.#oneAtATime(() => work(stop.signal)), closed.promise]).finally(() =>
+      this.#stops.delete(stop),
+    );
     return waitFor(body, what, wait, this.#parts.clock, () => stop.abort());
   }
 
@@ -447,12 +457,12 @@ export class DeadLetterQueue {
     const start = clock.elapsed();
     let done = 0;
     for await (const page of this.#pages(resolved, batchSize)) {
+      await this.#sleep((done / ratePerSecond) * 1_000 - (clock.elapsed() - start), stop);
       if (stop.aborted) return;
       const progress = await deal(page);
       done += page.length;
       if (stop.aborted) return;
       onProgress({ ...progress, done, total: resolved.total } as Progress);
-      await this.#sleep((done / ratePerSecond) * 1_000 - (clock.elapsed() - start), stop);
     }
   }
 

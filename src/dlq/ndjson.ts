@@ -11,18 +11,20 @@ export type NdjsonSource = string | Uint8Array | Iterable<string | Uint8Array> |
 
 /**
  * One dead letter as a line. `write`, the stored bytes, and `origin` are what an import goes by; the rest is for people and
- * for tools like jq. An integer beyond 2^53 is its digits, a BLOB is `{"$blob": base64}`.
+ * for tools like jq.
  */
 export function toLine({ write, ...letter }: PortableDeadLetter): string {
   const bytes = Buffer.from(write);
-  const text = JSON.stringify(
-    { ...letter, crc32: crc32(bytes), write: bytes.toString('base64') },
-    (_, value: unknown) => {
-      if (typeof value === 'bigint') return String(value);
-      return value instanceof Uint8Array ? { $blob: Buffer.from(value).toString('base64') } : value;
-    },
-  );
-  return `${text}\n`;
+  return `${toJson({ ...letter, crc32: crc32(bytes), write: bytes.toString('base64') })}\n`;
+}
+
+/** JSON of what SQLite's values can be: an integer beyond 2^53 is its digits, a BLOB is `{"$blob": base64}`. */
+export function toJson(value: unknown, space?: number): string {
+  const replace = (_: string, part: unknown) => {
+    if (typeof part === 'bigint') return String(part);
+    return part instanceof Uint8Array ? { $blob: Buffer.from(part).toString('base64') } : part;
+  };
+  return JSON.stringify(value, replace, space);
 }
 
 /** The lines of a source that are not empty, with their numbers. */

@@ -16,15 +16,20 @@ export interface BodyLimits {
   readonly maxBytes: number;
   /** How long the sender may be silent. */
   readonly idleMs: number;
+  /** Content types that are taken. @defaultValue JSON and NDJSON */
+  readonly types?: readonly string[];
+  /** What to do with a larger one. */
+  readonly advice?: string;
 }
 
 /** Refuses, before it is read, a body that cannot be taken. */
-export function checkBody({ headers }: IncomingMessage, { maxBytes }: BodyLimits): void {
+export function checkBody({ headers }: IncomingMessage, limits: BodyLimits): void {
+  const { maxBytes, types = JSON_TYPES } = limits;
   const type = headers['content-type']?.split(';', 1)[0]?.trim().toLowerCase();
   // No form and no script of a foreign page can send these types unasked.
-  if (type === undefined || !JSON_TYPES.includes(type)) {
-    throw new Refusal(415, 'HTTP_UNSUPPORTED_MEDIA_TYPE', `send one of the content types ${JSON_TYPES.join(', ')}`, {
-      'accept-post': JSON_TYPES.join(', '),
+  if (type === undefined || !types.includes(type)) {
+    throw new Refusal(415, 'HTTP_UNSUPPORTED_MEDIA_TYPE', `send the content type ${types.join(', or ')}`, {
+      'accept-post': types.join(', '),
     });
   }
   const encoding = headers['content-encoding']?.trim().toLowerCase();
@@ -33,7 +38,7 @@ export function checkBody({ headers }: IncomingMessage, { maxBytes }: BodyLimits
       'accept-encoding': 'identity',
     });
   }
-  if (Number(headers['content-length'] ?? 0) > maxBytes) throw tooLarge(maxBytes);
+  if (Number(headers['content-length'] ?? 0) > maxBytes) throw tooLarge(limits);
 }
 
 /**
@@ -43,18 +48,18 @@ export function checkBody({ headers }: IncomingMessage, { maxBytes }: BodyLimits
 export async function* readBody(
   request: IncomingMessage,
   response: ServerResponse,
-  { maxBytes, idleMs }: BodyLimits,
+  limits: BodyLimits,
 ): AsyncGenerator<Buffer, void> {
   if (request.headers.expect !== undefined) response.writeContinue();
   // The connection is still needed for the answer when reading ends early.
   const chunks = request.iterator({ destroyOnReturn: false }) as AsyncIterableIterator<Buffer>;
-  let left = maxBytes;
+  let left = limits.maxBytes;
   for (;;) {
-    const step = await nextChunk(chunks, idleMs);
+    const step = await nextChunk(chunks, limits.idleMs);
     if (step.done === true) return;
     if (step.value.length > left) {
       if (left > 0) yield step.value.subarray(0, left);
-      throw tooLarge(maxBytes);
+      throw tooLarge(limits);
     }
     left -= step.value.length;
     yield step.value;
@@ -73,10 +78,8 @@ async function nextChunk(chunks: AsyncIterableIterator<Buffer>, idleMs: number):
   }
 }
 
-function tooLarge(maxBytes: number): Refusal {
-  return new Refusal(
-    413,
-    'HTTP_BODY_TOO_LARGE',
-    `a body may have ${maxBytes} bytes: send several, or raise bodyMaxBytes (--body-max-bytes)`,
-  );
+const ADVICE = 'send several, or raise bodyMaxBytes (--body-max-bytes)';
+
+function tooLarge({ maxBytes, advice = ADVICE }: BodyLimits): Refusal {
+  return new Refusal(413, 'HTTP_BODY_TOO_LARGE', `a body may have ${maxBytes} bytes here: ${advice}`);
 }

@@ -4,6 +4,7 @@ import { codeOf, messageOf, SluiceError } from '../base/errors.ts';
 import type { CloseResult, Database } from '../db/database.ts';
 import { open } from '../db/open.ts';
 import { createMetrics, type Metrics, metricsHandler } from '../metrics/index.ts';
+import { DlqRoutes } from './dlq-routes.ts';
 import { Guard, isLoopback } from './guard.ts';
 import { MachineSource } from './machine-source.ts';
 import {
@@ -36,6 +37,8 @@ export interface Collector {
  * - `GET /kv/:table/:key` the value of a key
  * - `GET /query?sql=…&limit=…` one statement that reads, at most 10,000 rows and 16 MiB. An integer beyond 2^53 comes as a
  *   string, a BLOB as `{"$blob":"<base64>"}`
+ * - `GET /dlq`, `/dlq/summary`, `/dlq/export`, `/dlq/:id` the dead letters
+ * - `POST /dlq/retry`, `/dlq/clear`, `/dlq/take` what to do with them
  * - `GET /metrics`, `GET /healthz`, `GET /readyz`
  *
  * Numbers come in as JSON has them: write an integer beyond 2^53 as a string.
@@ -89,14 +92,15 @@ async function serve(
   });
   const { address, port, family } = await listen(server, options);
   const child = new QueryProcess(db.path, options.queryTimeoutMs);
-  const readiness = new Readiness(db);
+  const dlq = new DlqRoutes(db, options);
   const guard = new Guard({ address, port, token: options.token, allowedHosts: options.allowedHosts });
   const handler = createHandler({
     options,
     db,
     tables,
     child,
-    readiness,
+    dlq,
+    readiness: new Readiness(db),
     metrics: metricsHandler(metrics.registry),
     guard,
   });
@@ -111,7 +115,6 @@ async function serve(
     server.on('checkContinue', handler);
     if (options.source) source = await MachineSource.start(db, tables, options.sourceIntervalMs);
   } catch (error) {
-    readiness.close();
     server.close();
     server.closeAllConnections();
     throw error;
@@ -121,10 +124,10 @@ async function serve(
 
   let closing: Promise<CloseResult> | undefined;
   const close = async () => {
+    dlq.callOff();
     await closeServer(server, options.closeTimeoutMs);
     source?.stop();
     child.close();
-    readiness.close();
     const result = await closeDatabase();
     metrics.close();
     return result;

@@ -3,6 +3,7 @@ import type { Database } from '../db/database.ts';
 import { checkQuerySql } from '../db/sql-text.ts';
 import { Refusal, send } from './answer.ts';
 import type { QueryProcess } from './query-process.ts';
+import { bad, integerOf, readSearch } from './search.ts';
 
 const ROWS_DEFAULT = 1_000;
 const ROWS_MAX = 10_000;
@@ -18,7 +19,7 @@ export async function query(
   search: URLSearchParams,
   { db, child, flushWaitMs }: { readonly db: Database; readonly child: QueryProcess; readonly flushWaitMs: number },
 ): Promise<void> {
-  const { sql, maxRows, stale } = readSearch(search);
+  const { sql, maxRows, stale } = readQuery(search);
   const gone = new AbortController();
   response.once('close', () => gone.abort());
   if (!stale) await db.aflush({ timeoutMs: flushWaitMs });
@@ -29,23 +30,11 @@ export async function query(
   send(response, 200, `{"columns":${columns},"rowCount":${rowCount},${cut},"rows":${rows}}\n`);
 }
 
-function readSearch(search: URLSearchParams): { sql: string; maxRows: number; stale: boolean } {
-  const names = [...search.keys()];
-  const wrong = names.find((name, i) => !KNOWN.includes(name) || names.indexOf(name) !== i);
-  if (wrong !== undefined) {
-    throw bad(`the parameter ${JSON.stringify(wrong)} is not known, or is there twice: known are ${KNOWN.join(', ')}`);
-  }
-  const sql = search.get('sql');
-  if (sql === null) throw bad('pass the statement as the parameter sql');
+function readQuery(search: URLSearchParams): { sql: string; maxRows: number; stale: boolean } {
+  const given = readSearch(search, KNOWN);
+  const sql = given.get('sql');
+  if (sql === undefined) throw bad('pass the statement as the parameter sql');
   checkQuerySql(sql);
-  const limit = search.get('limit') ?? String(ROWS_DEFAULT);
-  const maxRows = /^\d{1,5}$/.test(limit) ? Number(limit) : 0;
-  if (maxRows < 1 || maxRows > ROWS_MAX) throw bad(`limit must be an integer from 1 to ${ROWS_MAX}`);
-  const stale = search.get('stale') ?? '0';
-  if (stale !== '0' && stale !== '1') throw bad('stale must be 0 or 1');
-  return { sql, maxRows, stale: stale === '1' };
-}
-
-function bad(message: string): Refusal {
-  return new Refusal(400, 'HTTP_BAD_REQUEST', message);
+  const maxRows = integerOf(given, 'limit', { min: 1, max: ROWS_MAX, fallback: ROWS_DEFAULT });
+  return { sql, maxRows, stale: integerOf(given, 'stale', { min: 0, max: 1, fallback: 0 }) === 1 };
 }

@@ -1,35 +1,45 @@
 import type { Database } from '../db/database.ts';
+import type { State } from '../engine/index.ts';
+import type { StallReason } from '../flush/index.ts';
 
-/** A database that has been retrying for this long is stalled. */
-const STALL_MS = 5_000;
+/** How the body of an answer to `GET /readyz` looks. */
+export interface ReadyAnswer {
+  readonly ready: boolean;
+  /** `db.state`, as it is. */
+  readonly state: State;
+  /** Why it is not ready: `recovering`, `stalled`, or else the state. */
+  readonly reason?: 'recovering' | 'stalled' | State;
+  /** Why the flush stands still, if it does. */
+  readonly stall?: StallReason;
+}
 
 /** Whether it makes sense to send work here: what was found in the log is applied, and nothing is stuck. */
 export class Readiness {
   readonly #db: Database;
   readonly #recoveredSeq: number;
-  #degradedAt: number | undefined;
-  readonly #watch = () => {
-    this.#degradedAt = this.#db.state === 'degraded' ? (this.#degradedAt ?? performance.now()) : undefined;
-  };
 
   constructor(db: Database) {
+    const { recovered, lastSeq } = db.stats();
     this.#db = db;
-    this.#recoveredSeq = db.stats().recovered > 0 ? db.stats().lastSeq : 0;
-    db.on('state', this.#watch);
-    this.#watch();
+    this.#recoveredSeq = recovered > 0 ? lastSeq : 0;
   }
 
-  /** `ready`, or why not. */
-  get word(): string {
-    const { state } = this.#db;
-    if (state !== 'ok' && state !== 'degraded') return state;
-    if (this.#db.stats().appliedSeq < this.#recoveredSeq) return 'recovering';
-    // One busy moment is retried and over; only what lasts is news.
-    const stalled = this.#degradedAt !== undefined && performance.now() - this.#degradedAt > STALL_MS;
-    return stalled ? 'stalled' : 'ready';
-  }
-
-  close(): void {
-    this.#db.off('state', this.#watch);
+  get answer(): ReadyAnswer {
+    const { state, stall, appliedSeq } = this.#db.stats();
+    // One busy moment is retried and over: `degraded` alone is no reason.
+    const reason =
+      state !== 'ok' && state !== 'degraded'
+        ? state
+        : stall !== undefined
+          ? 'stalled'
+          : appliedSeq < this.#recoveredSeq
+            ? 'recovering'
+            : undefined;
+    return {
+      ready: reason === undefined,
+      state,
+      ...(reason === undefined ? {} : { reason }),
+      ...(stall === undefined ? {} : { stall }),
+    };
   }
 }

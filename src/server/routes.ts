@@ -3,6 +3,7 @@ import findMyWay, { type HTTPMethod } from 'find-my-way';
 import type { Database } from '../db/database.ts';
 import type { MetricsHandler } from '../metrics/index.ts';
 import { discardBody, Refusal, sendJson, sendRefusal, toRefusal } from './answer.ts';
+import type { DlqRoutes } from './dlq-routes.ts';
 import type { Guard } from './guard.ts';
 import { readPair } from './kv-route.ts';
 import type { ResolvedCollectorOptions } from './options.ts';
@@ -21,6 +22,7 @@ export interface Parts {
   readonly db: Database;
   readonly tables: Tables;
   readonly child: QueryProcess;
+  readonly dlq: DlqRoutes;
   readonly readiness: Readiness;
   readonly metrics: MetricsHandler;
   readonly guard: Guard;
@@ -55,6 +57,7 @@ function createRouter({
   db,
   tables,
   child,
+  dlq,
   readiness,
   metrics,
 }: Parts): findMyWay.Instance<findMyWay.HTTPVersion.V1> {
@@ -71,7 +74,7 @@ function createRouter({
     answer: (request: IncomingMessage, response: ServerResponse, params: Params) => Promise<void> | void,
   ) =>
     router.on(methods, path, (request, response, params) => {
-      run(response, () => answer(request, response, params));
+      run(request, response, () => answer(request, response, params));
     });
 
   on(['POST'], '/write/:table', (request, response, { table = '' }) =>
@@ -81,19 +84,27 @@ function createRouter({
     readPair(response, tables, table, key, fullWaitMs),
   );
   on(READ, '/query', (request, response) => query(response, searchOf(request), { db, child, flushWaitMs: fullWaitMs }));
+  on(READ, '/dlq', (request, response) => dlq.list(response, searchOf(request)));
+  on(READ, '/dlq/summary', (request, response) => dlq.summary(response, searchOf(request)));
+  on(READ, '/dlq/export', (request, response) => dlq.export(response, searchOf(request)));
+  on(READ, '/dlq/:id(^\\d+$)', (request, response, { id = '' }) => dlq.get(response, searchOf(request), id));
+  on(['POST'], '/dlq/retry', (request, response) => dlq.retry(request, response, searchOf(request)));
+  on(['POST'], '/dlq/clear', (request, response) => dlq.clear(request, response, searchOf(request)));
+  on(['POST'], '/dlq/take', (request, response) => dlq.take(request, response, searchOf(request)));
   on(READ, '/metrics', (request, response) => metrics(request, response));
   on(READ, '/healthz', (_, response) => sendJson(response, 200, { state: 'alive' }));
   on(READ, '/readyz', (_, response) => {
-    const state = readiness.word;
-    sendJson(response, state === 'ready' ? 200 : 503, { state });
+    const { answer } = readiness;
+    sendJson(response, answer.ready ? 200 : 503, answer);
   });
   return router;
 }
 
 /** Answers with what was thrown; a request must never end without an answer. */
-function run(response: ServerResponse, answer: () => Promise<void> | void): void {
+function run(request: IncomingMessage, response: ServerResponse, answer: () => Promise<void> | void): void {
   const refuse = (error: unknown) => {
     if (!response.destroyed) sendRefusal(response, toRefusal(error));
+    discardBody(request);
   };
   try {
     answer()?.catch(refuse);
@@ -109,7 +120,7 @@ function nothingHere(router: findMyWay.Instance<findMyWay.HTTPVersion.V1>, reque
     return new Refusal(
       404,
       'HTTP_NOT_FOUND',
-      'there is POST /write/:table, GET /kv/:table/:key, /query?sql=…, /metrics, /healthz and /readyz',
+      'there is POST /write/:table, GET /kv/:table/:key, /query?sql=…, /dlq, /dlq/summary, /dlq/export, /dlq/:id, POST /dlq/retry, /dlq/clear, /dlq/take, GET /metrics, /healthz and /readyz',
     );
   }
   return new Refusal(405, 'HTTP_METHOD_NOT_ALLOWED', `use ${allow} here`, { allow });

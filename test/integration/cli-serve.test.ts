@@ -50,7 +50,7 @@ describe('what sluice serve says', () => {
       version: string;
     };
     expect((await sluice(['--version'])).stdout).toBe(`${version}\n`);
-    for (const command of [[], ['serve'], ['ingest']]) {
+    for (const command of [[], ['serve'], ['ingest'], ['dlq'], ['dlq', 'list']]) {
       const { code, stdout } = await sluice([...command, '--help']);
       expect([code, stdout.startsWith('Usage: sluice')]).toEqual([0, true]);
     }

@@ -170,7 +170,7 @@ describe('how it is', () => {
 
     const { url } = await started({ file });
     const early = await ask(`${url}/readyz`);
-    expect([early.status, early.json.state]).toEqual([503, 'recovering']);
+    expect([early.status, early.json]).toEqual([503, { ready: false, state: 'ok', reason: 'recovering' }]);
     expect((await ask(`${url}/healthz`)).status).toBe(200);
     await eventually(async () => (await ask(`${url}/readyz`)).status === 200, 'it is ready');
     const count = await ask(sqlUrl(url, 'SELECT count(DISTINCT n) AS n FROM t', '&stale=1'));
@@ -185,11 +185,17 @@ describe('how it is', () => {
     other.exec('BEGIN IMMEDIATE');
     await post(`${url}/write/t`, '{"a":1}');
     await eventually(() => db.state === 'degraded', 'it retries');
-    expect((await ask(`${url}/readyz`)).status, 'one busy moment is no stall').toBe(200);
-    await eventually(async () => (await ask(`${url}/readyz`)).json.state === 'stalled', 'it is stalled');
-    expect((await ask(`${url}/readyz`)).status).toBe(503);
+    const busy = await ask(`${url}/readyz`);
+    expect([busy.status, busy.json], 'one busy moment is no stall').toEqual([200, { ready: true, state: 'degraded' }]);
+    await eventually(async () => (await ask(`${url}/readyz`)).json.reason === 'stalled', 'it is stalled');
+    const stalled = await ask(`${url}/readyz`);
+    expect([stalled.status, stalled.json]).toEqual([
+      503,
+      { ready: false, state: 'degraded', reason: 'stalled', stall: 'transient' },
+    ]);
     other.close();
     await eventually(async () => (await ask(`${url}/readyz`)).status === 200, 'it is ready again');
+    expect((await ask(`${url}/readyz`)).json).toEqual({ ready: true, state: 'ok' });
   });
 
   it('a database that has failed is alive and not ready, refuses writes, and is read', async () => {
@@ -212,7 +218,7 @@ describe('how it is', () => {
     const refused = await post(`${url}/write/pairs`, '{"key":"after","value":3}');
     expect([refused.status, refused.json.error.code]).toEqual([503, 'SLUICE_FAILED']);
     const ready = await ask(`${url}/readyz`);
-    expect([ready.status, ready.json.state]).toEqual([503, 'failed']);
+    expect([ready.status, ready.json]).toEqual([503, { ready: false, state: 'failed', reason: 'failed' }]);
     expect((await ask(`${url}/healthz`)).status).toBe(200);
     expect((await ask(`${url}/kv/pairs/before`)).json).toBe(1);
     expect((await ask(sqlUrl(url, 'SELECT key FROM pairs'))).status).toBe(503);

@@ -266,6 +266,28 @@ describe('long runs', () => {
     await db.close();
   });
 
+  test('however slow, end with their last entry, and at close at once', async () => {
+    const { db } = await opened();
+    await db.aexecute('CREATE TABLE r (n INTEGER CHECK (n > 100))');
+    const rows = db.rows('r');
+    for (let n = 0; n < 3; n++) rows.append({ n });
+    await db.aflush();
+    const ids = (await db.dlq.list()).map(({ id }) => id);
+    const slow = { ratePerSecond: 0.01, timeoutMs: 5_000 };
+    expect(await db.dlq.retry([ids[0] ?? 0, 99_999], slow)).toMatchObject({ failed: 1, missing: 1 });
+    expect(await db.dlq.clear({ until: Date.now() + 60_000 }, { batchSize: 3 })).toBe(3);
+    for (let n = 0; n < 3; n++) rows.append({ n });
+    await db.aflush();
+    let done = 0;
+    const cut = codeFrom(() => db.dlq.clear('all', { ratePerSecond: 0.01, onProgress: (at) => (done = at.done) }));
+    await eventually(() => done === 1, 'it is under way');
+    const waiting = codeFrom(() => db.dlq.retry('all'));
+    const start = performance.now();
+    await db.close();
+    expect(await Promise.all([cut, waiting])).toEqual(['SLUICE_CLOSED', 'SLUICE_CLOSED']);
+    expect(performance.now() - start).toBeLessThan(10_000);
+  });
+
   test('what dies while a retry runs is not part of it', async () => {
     const { db } = await opened({ flush: { mode: 'immediate' } });
     await db.aexecute('CREATE TABLE r (n INTEGER CHECK (n > 100))');

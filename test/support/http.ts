@@ -25,7 +25,8 @@ export function ask(
       });
       response.on('error', reject);
       response.on('end', () => {
-        const json = response.headers['content-type']?.includes('json') ? (JSON.parse(text) as unknown) : undefined;
+        const isJson = response.headers['content-type']?.startsWith('application/json') === true && text !== '';
+        const json = isJson ? (JSON.parse(text) as unknown) : undefined;
         resolve({ status: response.statusCode ?? 0, headers: response.headers, text, json });
       });
     });
