@@ -263,6 +263,7 @@ class Run {
   }
 
   reset(): void {
+    if (this.entries.length === 0) return;
     this.entries.length = 0;
     this.#newest.clear();
   }

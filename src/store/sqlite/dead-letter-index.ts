@@ -23,13 +23,17 @@ export function tableOf(key: TableKey): string {
   return key.slice(0, key.indexOf('\0'));
 }
 
+function keyOf(key: TableKey): string {
+  return key.slice(key.indexOf('\0') + 1);
+}
+
+/** The letters of one table. */
 interface TableLetters {
-  /** All that have, or had, a key in the table. */
-  readonly keyed: Set<KeyedLetter>;
+  readonly byKey: Map<string, Set<KeyedLetter>>;
   readonly clears: Set<KeyedLetter>;
 }
 
-const NONE: readonly KeyedLetter[] = [];
+const NONE: ReadonlySet<KeyedLetter> = new Set();
 
 /**
  * Which keys have dead letters, in memory: every applied key has to be checked against it. Order among letters is that of
@@ -37,11 +41,16 @@ const NONE: readonly KeyedLetter[] = [];
  */
 export class DeadLetterIndex {
   readonly #letters = new Map<number, KeyedLetter>();
-  readonly #byKey = new Map<TableKey, KeyedLetter[]>();
   readonly #tables = new Map<string, TableLetters>();
 
   get isEmpty(): boolean {
     return this.#letters.size === 0;
+  }
+
+  /** Whether a write of the key is about any letter. On the hot path: asked for every write while there are letters. */
+  concerns(table: string, key: string): boolean {
+    const letters = this.#tables.get(foldName(table));
+    return letters !== undefined && (letters.clears.size > 0 || letters.byKey.has(key));
   }
 
   get(id: number): KeyedLetter | undefined {
@@ -50,11 +59,12 @@ export class DeadLetterIndex {
 
   add(letter: KeyedLetter): void {
     this.#letters.set(letter.id, letter);
-    for (const key of letter.keys) {
-      const others = this.#byKey.get(key);
-      if (others === undefined) this.#byKey.set(key, [letter]);
-      else others.push(letter);
-      this.#tableOf(tableOf(key)).keyed.add(letter);
+    for (const name of letter.keys) {
+      const { byKey } = this.#tableOf(tableOf(name));
+      const key = keyOf(name);
+      const others = byKey.get(key);
+      if (others === undefined) byKey.set(key, new Set([letter]));
+      else others.add(letter);
     }
     if (letter.clears !== undefined) this.#tableOf(letter.clears).clears.add(letter);
   }
@@ -62,34 +72,33 @@ export class DeadLetterIndex {
   remove(id: number): void {
     const letter = this.#letters.get(id);
     if (letter === undefined) return;
-    for (const key of letter.keys) {
-      this.loseKey(letter, key);
-      this.#tables.get(tableOf(key))?.keyed.delete(letter);
-    }
+    for (const key of letter.keys) this.loseKey(letter, key);
     if (letter.clears !== undefined) this.#tables.get(letter.clears)?.clears.delete(letter);
     this.#letters.delete(id);
   }
 
   /** A newer write has taken a key over. */
-  loseKey(letter: KeyedLetter, key: TableKey): void {
-    letter.keys.delete(key);
-    const others = this.ofKey(key).filter((other) => other !== letter);
-    if (others.length > 0) this.#byKey.set(key, others);
-    else this.#byKey.delete(key);
+  loseKey(letter: KeyedLetter, name: TableKey): void {
+    letter.keys.delete(name);
+    const byKey = this.#tables.get(tableOf(name))?.byKey;
+    const others = byKey?.get(keyOf(name));
+    others?.delete(letter);
+    if (others?.size === 0) byKey?.delete(keyOf(name));
   }
 
-  ofKey(key: TableKey): readonly KeyedLetter[] {
-    return this.#byKey.get(key) ?? NONE;
+  ofKey(name: TableKey): ReadonlySet<KeyedLetter> {
+    return this.#tables.get(tableOf(name))?.byKey.get(keyOf(name)) ?? NONE;
   }
 
-  clearsOf(table: string): Iterable<KeyedLetter> {
+  clearsOf(table: string): ReadonlySet<KeyedLetter> {
     return this.#tables.get(table)?.clears ?? NONE;
   }
 
-  /** All that may have a key in the table, or clear it. */
-  ofTable(table: string): KeyedLetter[] {
+  /** All that have a key in the table, or clear it. */
+  ofTable(table: string): ReadonlySet<KeyedLetter> {
     const letters = this.#tables.get(table);
-    return letters === undefined ? [] : [...letters.keyed, ...letters.clears];
+    if (letters === undefined) return NONE;
+    return new Set([...letters.byKey.values(), letters.clears].flatMap((each) => [...each]));
   }
 
   /**
@@ -116,7 +125,7 @@ export class DeadLetterIndex {
   #tableOf(name: string): TableLetters {
     let letters = this.#tables.get(name);
     if (letters === undefined) {
-      letters = { keyed: new Set(), clears: new Set() };
+      letters = { byKey: new Map(), clears: new Set() };
       this.#tables.set(name, letters);
     }
     return letters;

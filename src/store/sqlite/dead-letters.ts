@@ -103,9 +103,9 @@ export class DeadLetters {
 
   supersededByKey(table: string, key: string, seq: number, id = 0): SupersededLetter[] {
     const { index } = this.#sums();
-    if (index.isEmpty) return NONE;
+    if (index.isEmpty || !index.concerns(table, key)) return NONE;
     const name = tableKey(table, key);
-    const gone = index.ofKey(name).flatMap((letter) => this.#loseKey(letter, name, seq, id));
+    const gone = [...index.ofKey(name)].flatMap((letter) => this.#loseKey(letter, name, seq, id));
     for (const letter of index.clearsOf(tableOf(name))) {
       if (isOlder(letter, seq, id)) this.#overwritten.run(BigInt(letter.id), tableOf(name), key);
     }
