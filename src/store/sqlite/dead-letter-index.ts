@@ -33,7 +33,9 @@ interface TableLetters {
   readonly clears: Set<KeyedLetter>;
 }
 
-const NONE: ReadonlySet<KeyedLetter> = new Set();
+type Letters = ReadonlySet<KeyedLetter>;
+
+const NONE: Letters = new Set();
 
 /**
  * Which keys have dead letters, in memory: every applied key has to be checked against it. Order among letters is that of
@@ -69,36 +71,30 @@ export class DeadLetterIndex {
     if (letter.clears !== undefined) this.#tableOf(letter.clears).clears.add(letter);
   }
 
-  remove(id: number): void {
-    const letter = this.#letters.get(id);
-    if (letter === undefined) return;
-    for (const key of letter.keys) this.loseKey(letter, key);
+  /** Leaves the letter itself as it is. */
+  remove(letter: KeyedLetter): void {
+    for (const key of letter.keys) this.#removeKey(letter, key);
     if (letter.clears !== undefined) this.#tables.get(letter.clears)?.clears.delete(letter);
-    this.#letters.delete(id);
+    this.#letters.delete(letter.id);
   }
 
   /** A newer write has taken a key over. */
-  loseKey(letter: KeyedLetter, name: TableKey): void {
-    letter.keys.delete(name);
-    const byKey = this.#tables.get(tableOf(name))?.byKey;
-    const others = byKey?.get(keyOf(name));
-    others?.delete(letter);
-    if (others?.size === 0) byKey?.delete(keyOf(name));
+  loseKey(letter: KeyedLetter, key: TableKey): void {
+    letter.keys.delete(key);
+    this.#removeKey(letter, key);
   }
 
-  ofKey(name: TableKey): ReadonlySet<KeyedLetter> {
+  ofKey(name: TableKey): Letters {
     return this.#tables.get(tableOf(name))?.byKey.get(keyOf(name)) ?? NONE;
   }
 
-  clearsOf(table: string): ReadonlySet<KeyedLetter> {
+  clearsOf(table: string): Letters {
     return this.#tables.get(table)?.clears ?? NONE;
   }
 
   /** All that have a key in the table, or clear it. */
-  ofTable(table: string): ReadonlySet<KeyedLetter> {
-    const letters = this.#tables.get(table);
-    if (letters === undefined) return NONE;
-    return new Set([...letters.byKey.values(), letters.clears].flatMap((each) => [...each]));
+  ofTable(table: string): Letters {
+    return new Set(this.#allOf(table).flatMap((letters) => [...letters]));
   }
 
   /**
@@ -107,19 +103,38 @@ export class DeadLetterIndex {
    */
   newestFirst(letter: KeyedLetter): KeyedLetter[] {
     const found = new Set([letter]);
+    // From which letter on the others are in already: a key may have thousands, and each would lead to all of them.
+    const seen = new Map<Letters, KeyedLetter>();
     // A set hands out what is added while it is walked over.
     for (const each of found) {
-      for (const other of this.#sharing(each)) if (isOlder(each, other.seq, other.id)) found.add(other);
+      for (const others of this.#sharing(each)) {
+        const from = seen.get(others);
+        if (from !== undefined && !isOlder(each, from.seq, from.id)) continue;
+        seen.set(others, each);
+        for (const other of others) if (isOlder(each, other.seq, other.id)) found.add(other);
+      }
     }
     return [...found].sort((a, b) => (isOlder(a, b.seq, b.id) ? 1 : -1));
   }
 
-  *#sharing({ keys, clears }: KeyedLetter): Generator<KeyedLetter> {
+  *#sharing({ keys, clears }: KeyedLetter): Generator<Letters> {
     for (const key of keys) {
-      yield* this.ofKey(key);
-      yield* this.clearsOf(tableOf(key));
+      yield this.ofKey(key);
+      yield this.clearsOf(tableOf(key));
     }
-    if (clears !== undefined) yield* this.ofTable(clears);
+    if (clears !== undefined) yield* this.#allOf(clears);
+  }
+
+  #allOf(table: string): Letters[] {
+    const letters = this.#tables.get(table);
+    return letters === undefined ? [] : [...letters.byKey.values(), letters.clears];
+  }
+
+  #removeKey(letter: KeyedLetter, name: TableKey): void {
+    const byKey = this.#tables.get(tableOf(name))?.byKey;
+    const others = byKey?.get(keyOf(name));
+    others?.delete(letter);
+    if (others?.size === 0) byKey?.delete(keyOf(name));
   }
 
   #tableOf(name: string): TableLetters {
