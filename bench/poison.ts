@@ -12,11 +12,11 @@ import { performance } from 'node:perf_hooks';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { type Database, open } from 'sluicedb';
 
-const WRITES = 100_000;
+const WRITES = 300_000;
 const WRITES_PER_TURN = 1_000;
 const SHARES = [0, 0.01, 0.1] as const;
 const GOAL = 0.8;
-const ROUNDS = Number(process.argv[2] ?? 7);
+const ROUNDS = Number(process.argv[2] ?? 5);
 
 interface Case {
   readonly name: string;
