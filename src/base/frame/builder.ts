@@ -38,7 +38,8 @@ let frames = 0;
 /** Collects the writes of one frame. What is added must be valid and captured: nothing is checked here. */
 export class FrameBuilder {
   readonly #id = ++frames;
-  #words: Uint32Array = new Uint32Array(1024);
+  /** It grows. Many frames have few writes: a dead letter has one, and each has a frame of its own. */
+  #words: Uint32Array = new Uint32Array(32);
   #length = 0;
   #text = '';
   #dictionary: [string | null, string | null][] = [];

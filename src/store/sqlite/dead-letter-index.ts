@@ -23,13 +23,19 @@ export function tableOf(key: TableKey): string {
   return key.slice(0, key.indexOf('\0'));
 }
 
+function keyOf(key: TableKey): string {
+  return key.slice(key.indexOf('\0') + 1);
+}
+
+/** The letters of one table. */
 interface TableLetters {
-  /** All that have, or had, a key in the table. */
-  readonly keyed: Set<KeyedLetter>;
+  readonly byKey: Map<string, Set<KeyedLetter>>;
   readonly clears: Set<KeyedLetter>;
 }
 
-const NONE: readonly KeyedLetter[] = [];
+type Letters = ReadonlySet<KeyedLetter>;
+
+const NONE: Letters = new Set();
 
 /**
  * Which keys have dead letters, in memory: every applied key has to be checked against it. Order among letters is that of
@@ -37,11 +43,16 @@ const NONE: readonly KeyedLetter[] = [];
  */
 export class DeadLetterIndex {
   readonly #letters = new Map<number, KeyedLetter>();
-  readonly #byKey = new Map<TableKey, KeyedLetter[]>();
   readonly #tables = new Map<string, TableLetters>();
 
   get isEmpty(): boolean {
     return this.#letters.size === 0;
+  }
+
+  /** Whether a write of the key is about any letter. On the hot path: asked for every write while there are letters. */
+  concerns(table: string, key: string): boolean {
+    const letters = this.#tables.get(foldName(table));
+    return letters !== undefined && (letters.clears.size > 0 || letters.byKey.has(key));
   }
 
   get(id: number): KeyedLetter | undefined {
@@ -50,46 +61,40 @@ export class DeadLetterIndex {
 
   add(letter: KeyedLetter): void {
     this.#letters.set(letter.id, letter);
-    for (const key of letter.keys) {
-      const others = this.#byKey.get(key);
-      if (others === undefined) this.#byKey.set(key, [letter]);
-      else others.push(letter);
-      this.#tableOf(tableOf(key)).keyed.add(letter);
+    for (const name of letter.keys) {
+      const { byKey } = this.#tableOf(tableOf(name));
+      const key = keyOf(name);
+      const others = byKey.get(key);
+      if (others === undefined) byKey.set(key, new Set([letter]));
+      else others.add(letter);
     }
     if (letter.clears !== undefined) this.#tableOf(letter.clears).clears.add(letter);
   }
 
-  remove(id: number): void {
-    const letter = this.#letters.get(id);
-    if (letter === undefined) return;
-    for (const key of letter.keys) {
-      this.loseKey(letter, key);
-      this.#tables.get(tableOf(key))?.keyed.delete(letter);
-    }
+  /** Leaves the letter itself as it is. */
+  remove(letter: KeyedLetter): void {
+    for (const key of letter.keys) this.#removeKey(letter, key);
     if (letter.clears !== undefined) this.#tables.get(letter.clears)?.clears.delete(letter);
-    this.#letters.delete(id);
+    this.#letters.delete(letter.id);
   }
 
   /** A newer write has taken a key over. */
   loseKey(letter: KeyedLetter, key: TableKey): void {
     letter.keys.delete(key);
-    const others = this.ofKey(key).filter((other) => other !== letter);
-    if (others.length > 0) this.#byKey.set(key, others);
-    else this.#byKey.delete(key);
+    this.#removeKey(letter, key);
   }
 
-  ofKey(key: TableKey): readonly KeyedLetter[] {
-    return this.#byKey.get(key) ?? NONE;
+  ofKey(name: TableKey): Letters {
+    return this.#tables.get(tableOf(name))?.byKey.get(keyOf(name)) ?? NONE;
   }
 
-  clearsOf(table: string): Iterable<KeyedLetter> {
+  clearsOf(table: string): Letters {
     return this.#tables.get(table)?.clears ?? NONE;
   }
 
-  /** All that may have a key in the table, or clear it. */
-  ofTable(table: string): KeyedLetter[] {
-    const letters = this.#tables.get(table);
-    return letters === undefined ? [] : [...letters.keyed, ...letters.clears];
+  /** All that have a key in the table, or clear it. */
+  ofTable(table: string): Letters {
+    return new Set(this.#allOf(table).flatMap((letters) => [...letters]));
   }
 
   /**
@@ -98,25 +103,44 @@ export class DeadLetterIndex {
    */
   newestFirst(letter: KeyedLetter): KeyedLetter[] {
     const found = new Set([letter]);
+    // From which letter on the others are in already: a key may have thousands, and each would lead to all of them.
+    const seen = new Map<Letters, KeyedLetter>();
     // A set hands out what is added while it is walked over.
     for (const each of found) {
-      for (const other of this.#sharing(each)) if (isOlder(each, other.seq, other.id)) found.add(other);
+      for (const others of this.#sharing(each)) {
+        const from = seen.get(others);
+        if (from !== undefined && !isOlder(each, from.seq, from.id)) continue;
+        seen.set(others, each);
+        for (const other of others) if (isOlder(each, other.seq, other.id)) found.add(other);
+      }
     }
     return [...found].sort((a, b) => (isOlder(a, b.seq, b.id) ? 1 : -1));
   }
 
-  *#sharing({ keys, clears }: KeyedLetter): Generator<KeyedLetter> {
+  *#sharing({ keys, clears }: KeyedLetter): Generator<Letters> {
     for (const key of keys) {
-      yield* this.ofKey(key);
-      yield* this.clearsOf(tableOf(key));
+      yield this.ofKey(key);
+      yield this.clearsOf(tableOf(key));
     }
-    if (clears !== undefined) yield* this.ofTable(clears);
+    if (clears !== undefined) yield* this.#allOf(clears);
+  }
+
+  #allOf(table: string): Letters[] {
+    const letters = this.#tables.get(table);
+    return letters === undefined ? [] : [...letters.byKey.values(), letters.clears];
+  }
+
+  #removeKey(letter: KeyedLetter, name: TableKey): void {
+    const byKey = this.#tables.get(tableOf(name))?.byKey;
+    const others = byKey?.get(keyOf(name));
+    others?.delete(letter);
+    if (others?.size === 0) byKey?.delete(keyOf(name));
   }
 
   #tableOf(name: string): TableLetters {
     let letters = this.#tables.get(name);
     if (letters === undefined) {
-      letters = { keyed: new Set(), clears: new Set() };
+      letters = { byKey: new Map(), clears: new Set() };
       this.#tables.set(name, letters);
     }
     return letters;

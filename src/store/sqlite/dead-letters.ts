@@ -32,6 +32,8 @@ export class DeadLetters {
   readonly #delete: Statement;
   readonly #overwritten: Statement;
   #summed: Summed | undefined;
+  /** Takes back, in memory, what the open transaction has changed. */
+  readonly #undo: (() => void)[] = [];
 
   constructor(db: Connection) {
     this.#db = db;
@@ -103,9 +105,9 @@ export class DeadLetters {
 
   supersededByKey(table: string, key: string, seq: number, id = 0): SupersededLetter[] {
     const { index } = this.#sums();
-    if (index.isEmpty) return NONE;
+    if (index.isEmpty || !index.concerns(table, key)) return NONE;
     const name = tableKey(table, key);
-    const gone = index.ofKey(name).flatMap((letter) => this.#loseKey(letter, name, seq, id));
+    const gone = [...index.ofKey(name)].flatMap((letter) => this.#loseKey(letter, name, seq, id));
     for (const letter of index.clearsOf(tableOf(name))) {
       if (isOlder(letter, seq, id)) this.#overwritten.run(BigInt(letter.id), tableOf(name), key);
     }
@@ -148,12 +150,12 @@ export class DeadLetters {
     const sums = this.#sums();
     const letter = this.#delete.get(id) as DeadLetterSummary | undefined;
     if (letter === undefined) return undefined;
-    sums.entries--;
-    sums.bytes -= letter.bytes;
     if (letter.operation === 'group' || letter.operation === 'clear') {
       this.#db.prepare('DELETE FROM _sluice_dead_letters_overwritten WHERE id = ?').run(id);
     }
-    sums.index.remove(id);
+    const keyed = sums.index.get(id);
+    takeOut(sums, letter.bytes, keyed);
+    this.#undo.push(() => putIn(sums, letter.bytes, keyed));
     return letter;
   }
 
@@ -180,9 +182,14 @@ export class DeadLetters {
       .all(afterSeq, lastSeq) as DeadLetterSummary[];
   }
 
-  /** To be called when a transaction was rolled back: what is kept in memory is read again when it is needed. */
-  forget(): void {
-    this.#summed = undefined;
+  /** To be called when a transaction was committed. */
+  committed(): void {
+    this.#undo.length = 0;
+  }
+
+  /** To be called when a transaction was rolled back. Reading all again would make a large queue slow to fail. */
+  rolledBack(): void {
+    for (let undo = this.#undo.pop(); undo !== undefined; undo = this.#undo.pop()) undo();
   }
 
   #store(
@@ -207,10 +214,9 @@ export class DeadLetters {
       bytes,
       origin,
     );
-    sums.entries++;
-    sums.bytes += bytes.length;
     const letter = keyedLetter(Number(lastInsertRowid), write);
-    if (letter !== undefined) sums.index.add(letter);
+    putIn(sums, bytes.length, letter);
+    this.#undo.push(() => takeOut(sums, bytes.length, letter));
   }
 
   #supersededByClear(table: string, seq: number, id: number): SupersededLetter[] {
@@ -225,7 +231,12 @@ export class DeadLetters {
   #loseKey(letter: KeyedLetter, key: TableKey, seq: number, id: number): SupersededLetter[] {
     if (!isOlder(letter, seq, id)) return NONE;
     if (letter.keys.size === 1 && !letter.hasMore) return this.#superseded(letter, seq);
-    this.#sums().index.loseKey(letter, key);
+    const { index } = this.#sums();
+    index.loseKey(letter, key);
+    this.#undo.push(() => {
+      letter.keys.add(key);
+      index.add(letter);
+    });
     const table = tableOf(key);
     this.#overwritten.run(BigInt(letter.id), table, key.slice(table.length + 1));
     return NONE;
@@ -267,6 +278,18 @@ export class DeadLetters {
     }
     return { index, ...size };
   }
+}
+
+function putIn(sums: Summed, bytes: number, letter: KeyedLetter | undefined): void {
+  sums.entries++;
+  sums.bytes += bytes;
+  if (letter !== undefined) sums.index.add(letter);
+}
+
+function takeOut(sums: Summed, bytes: number, letter: KeyedLetter | undefined): void {
+  sums.entries--;
+  sums.bytes -= bytes;
+  if (letter !== undefined) sums.index.remove(letter);
 }
 
 /** A write as the index knows it; `undefined` where it has no key. */

@@ -1,3 +1,4 @@
+import { append } from '../../base/append.ts';
 import {
   type DeadLetterSummary,
   type QueueChange,
@@ -58,7 +59,7 @@ export class QueueChanger {
         const own = this.#state();
         for (const letter of change.letters) if (dead.import(letter, own)) done.imported++;
       }
-      done.evicted.push(...dead.evict(this.#limits));
+      append(done.evicted, dead.evict(this.#limits));
     });
   }
 
@@ -66,7 +67,12 @@ export class QueueChanger {
     const { dead } = this.#parts;
     try {
       return this.#inTransaction(id, before, (done) => {
-        for (const entry of ids) for (const each of dead.newestFirst(entry)) this.#retryOne(each, done);
+        const failed = new Set(done.failed);
+        for (const entry of ids) {
+          // It was one of the newer ones of another, and those that are newer than itself were, too.
+          if (failed.has(entry)) continue;
+          for (const each of dead.newestFirst(entry)) this.#retryOne(each, done, failed);
+        }
       });
     } catch (error) {
       if (!isOfOneEntry(error)) throw error;
@@ -78,23 +84,26 @@ export class QueueChanger {
 
   #retryAlone(id: string, entry: number, before: Done): Done {
     try {
-      return this.#inTransaction(id, before, (done) => this.#retryOne(entry, done));
+      return this.#inTransaction(id, before, (done) => this.#retryOne(entry, done, new Set(done.failed)));
     } catch (error) {
       if (!isOfOneEntry(error)) throw error;
       return this.#inTransaction(id, before, (done) => this.#failAgain(entry, error.reason, done));
     }
   }
 
-  #retryOne(entry: number, done: Done): void {
+  #retryOne(entry: number, done: Done, failed: Set<number>): void {
     const { dead, executor } = this.#parts;
-    const write = done.failed.includes(entry) ? undefined : dead.write(entry);
+    const write = failed.has(entry) ? undefined : dead.write(entry);
     // It has failed already, as one of the newer ones, or it is gone.
     if (write === undefined) return;
     const error = executor.attempt(write);
-    if (error !== undefined) return this.#failAgain(entry, error, done);
+    if (error !== undefined) {
+      failed.add(entry);
+      return this.#failAgain(entry, error, done);
+    }
     dead.remove(entry);
     done.applied.push(entry);
-    done.superseded.push(...dead.supersededBy(write, entry));
+    append(done.superseded, dead.supersededBy(write, entry));
   }
 
   #failAgain(entry: number, reason: Classified, done: Done): void {

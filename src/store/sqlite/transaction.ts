@@ -23,19 +23,24 @@ export class CommitRefused extends Error {
   }
 }
 
+/** What is kept in memory of the database: it goes with each transaction, or back with it. */
+export interface Memory {
+  committed(): void;
+  rolledBack(): void;
+}
+
 /** Runs work of the writer's in transactions of which nothing is left where they fail. */
 export class Transactions {
   readonly #db: Connection;
   readonly #begin: Statement;
   readonly #commit: Statement;
-  readonly #undo: () => void;
+  readonly #memory: Memory;
 
-  /** `undo` forgets what memory has of a transaction that was rolled back. */
-  constructor(db: Connection, undo: () => void) {
+  constructor(db: Connection, memory: Memory) {
     this.#db = db;
     this.#begin = db.prepare('BEGIN IMMEDIATE');
     this.#commit = db.prepare('COMMIT');
-    this.#undo = undo;
+    this.#memory = memory;
   }
 
   /**
@@ -47,9 +52,10 @@ export class Transactions {
       this.#begin.run();
       const result = body();
       this.#commitOrRefuse();
+      this.#memory.committed();
       return result;
     } catch (error) {
-      this.#undo();
+      this.#memory.rolledBack();
       if (this.#db.inTransaction) this.#db.exec('ROLLBACK');
       if (error instanceof TransactionLost || error instanceof CommitRefused) throw error;
       throw toFailure(error);

@@ -17,9 +17,12 @@ export interface WriterParts {
 export function writerParts(db: Connection, owner: string): WriterParts {
   const catalog = new Catalog(db);
   const dead = new DeadLetters(db);
-  const transactions = new Transactions(db, () => {
-    dead.forget();
-    catalog.forget();
+  const transactions = new Transactions(db, {
+    committed: () => dead.committed(),
+    rolledBack: () => {
+      dead.rolledBack();
+      catalog.forget();
+    },
   });
   return { db, owner, catalog, dead, transactions, executor: new Executor(db, catalog) };
 }

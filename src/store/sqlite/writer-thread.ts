@@ -4,6 +4,10 @@ import { serve } from './rpc.ts';
 import { Writer } from './writer.ts';
 import type { WriterProtocol } from './writer-protocol.ts';
 
+// SQLite says no to a write by throwing. Collecting a stack trace is most of what that costs, and no trace leaves this
+// thread: see `toWire`.
+Error.stackTraceLimit = 0;
+
 const port = workerData as MessagePort;
 let writer: Writer | undefined;
 
