@@ -264,12 +264,15 @@ export class DeadLetterQueue {
       try {
         await this.#parts.settle(run.what, { signal: stop });
         await this.#forEachPage(resolved, run, stop, async (page) => {
-          // Those that have failed as newer entries of an earlier page have had their attempt.
-          const ids = page.filter((id) => !failed.has(id));
-          const changed = await this.#change({ do: 'retry', ids }, stop);
-          for (const id of changed.failed) failed.add(id);
-          result.applied += changed.applied.length;
-          result.failed += changed.failed.length;
+          for (let complete = false; !complete && !stop.aborted; ) {
+            // Those that have failed before, as newer entries of an earlier page say, have had their attempt.
+            const ids = page.filter((id) => !failed.has(id));
+            const changed = await this.#change({ do: 'retry', ids }, stop);
+            for (const id of changed.failed) failed.add(id);
+            result.applied += changed.applied.length;
+            result.failed += changed.failed.length;
+            complete = changed.complete;
+          }
           return { ...result };
         });
       } finally {

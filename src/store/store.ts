@@ -329,5 +329,7 @@ export interface QueueChanged {
   readonly cleared: number;
   readonly imported: number;
   readonly evicted: readonly DeadLetterSummary[];
+  /** `false` where a retry was cut short after a part that is committed: what went wrong shows when the rest is asked for. */
+  readonly complete: boolean;
   readonly queue: QueueState;
 }

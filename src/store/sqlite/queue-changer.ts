@@ -41,10 +41,16 @@ export class QueueChanger {
   }
 
   change(id: string, change: QueueChange): QueueChanged {
-    const { changeId, changeResult } = this.#state();
-    const done = changeId === id ? (JSON.parse(changeResult) as Done) : undefined;
-    const result = change.do === 'retry' ? this.#retry(id, change.ids, done) : (done ?? this.#make(id, change));
-    return { ...result, queue: this.#parts.dead.state };
+    const before = this.#doneUnder(id);
+    try {
+      const done = change.do === 'retry' ? this.#retry(id, change.ids, before) : (before ?? this.#make(id, change));
+      return { ...done, complete: true, queue: this.#parts.dead.state };
+    } catch (error) {
+      // Some entries may have had their transaction before it went wrong: nobody would hear of them.
+      const done = this.#doneUnder(id, error);
+      if (done === undefined) throw error;
+      return { ...done, complete: false, queue: this.#parts.dead.state };
+    }
   }
 
   #make(id: string, change: Exclude<QueueChange, { do: 'retry' }>): Done {
@@ -114,6 +120,16 @@ export class QueueChanger {
       }
     });
     return done;
+  }
+
+  /** What was committed of a change; throws `failure` where that cannot be read. */
+  #doneUnder(id: string, failure?: unknown): Done | undefined {
+    try {
+      const { changeId, changeResult } = this.#state();
+      return changeId === id ? (JSON.parse(changeResult) as Done) : undefined;
+    } catch (error) {
+      throw failure ?? error;
+    }
   }
 
   #state(): StateRow {
