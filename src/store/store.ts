@@ -296,6 +296,8 @@ export interface PortableDeadLetter extends DeadLetter {
   readonly origin: string;
   /** The stored write. */
   readonly write: Uint8Array;
+  /** The keys of a group, or below a `clear`, that have been written since: tables, folded, and keys. */
+  readonly overwritten: readonly (readonly [table: string, key: string])[];
 }
 
 export interface DeadLetterStore {

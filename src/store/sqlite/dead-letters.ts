@@ -80,7 +80,9 @@ export class DeadLetters {
     if (known !== undefined) return false;
     // Numbers of another database say nothing here. What is written from now on is newer.
     const write = decodeWrite(letter.write, isOwn ? letter.seq : own.appliedSeq);
-    this.#store(write, { ...letter, ...namesOf(write), seq: write.seq }, letter.write, isOwn ? null : origin);
+    const overwritten = write.kind === Kind.group || write.kind === Kind.clear ? letter.overwritten : [];
+    const summary = { ...letter, ...namesOf(write), seq: write.seq };
+    this.#store(write, summary, letter.write, isOwn ? null : origin, overwritten);
     return true;
   }
 
@@ -190,6 +192,7 @@ export class DeadLetters {
     summary: Omit<DeadLetterSummary, 'id' | 'bytes'>,
     bytes: Uint8Array,
     origin: string | null,
+    overwritten: readonly (readonly [table: string, key: string])[] = [],
   ): void {
     const sums = this.#sums();
     const { lastInsertRowid } = this.#insert.run(
@@ -209,8 +212,11 @@ export class DeadLetters {
     );
     sums.entries++;
     sums.bytes += bytes.length;
+    for (const [table, key] of overwritten) this.#overwritten.run(lastInsertRowid, table, key);
     const letter = keyedLetter(Number(lastInsertRowid), write);
-    if (letter !== undefined) sums.index.add(letter);
+    if (letter === undefined) return;
+    for (const [table, key] of overwritten) letter.keys.delete(tableKey(table, key));
+    sums.index.add(letter);
   }
 
   #supersededByClear(table: string, seq: number, id: number): SupersededLetter[] {
