@@ -65,6 +65,8 @@ export interface BatchResult {
   readonly applied: number;
   readonly coalesced: number;
   /** The writes that died, also those whose entry is gone again. */
+  readonly deadSeqs: readonly number[];
+  /** Their entries, but for those that somebody has retried or cleared before the batch could be answered. */
   readonly dead: readonly DeadLetterSummary[];
   /** Entries that left the queue because a newer write of their keys was applied. */
   readonly superseded: readonly SupersededLetter[];
