@@ -24,7 +24,7 @@ export function tableOf(key: TableKey): string {
 }
 
 interface TableLetters {
-  /** All that have, or had, a key in the table. */
+  /** All that have a key in the table. */
   readonly keyed: Set<KeyedLetter>;
   readonly clears: Set<KeyedLetter>;
 }
@@ -37,7 +37,7 @@ const NONE: readonly KeyedLetter[] = [];
  */
 export class DeadLetterIndex {
   readonly #letters = new Map<number, KeyedLetter>();
-  readonly #byKey = new Map<TableKey, KeyedLetter[]>();
+  readonly #byKey = new Map<TableKey, Set<KeyedLetter>>();
   readonly #tables = new Map<string, TableLetters>();
 
   get isEmpty(): boolean {
@@ -52,8 +52,8 @@ export class DeadLetterIndex {
     this.#letters.set(letter.id, letter);
     for (const key of letter.keys) {
       const others = this.#byKey.get(key);
-      if (others === undefined) this.#byKey.set(key, [letter]);
-      else others.push(letter);
+      if (others === undefined) this.#byKey.set(key, new Set([letter]));
+      else others.add(letter);
       this.#tableOf(tableOf(key)).keyed.add(letter);
     }
     if (letter.clears !== undefined) this.#tableOf(letter.clears).clears.add(letter);
@@ -62,10 +62,7 @@ export class DeadLetterIndex {
   remove(id: number): void {
     const letter = this.#letters.get(id);
     if (letter === undefined) return;
-    for (const key of letter.keys) {
-      this.loseKey(letter, key);
-      this.#tables.get(tableOf(key))?.keyed.delete(letter);
-    }
+    for (const key of letter.keys) this.loseKey(letter, key);
     if (letter.clears !== undefined) this.#tables.get(letter.clears)?.clears.delete(letter);
     this.#letters.delete(id);
   }
@@ -73,12 +70,15 @@ export class DeadLetterIndex {
   /** A newer write has taken a key over. */
   loseKey(letter: KeyedLetter, key: TableKey): void {
     letter.keys.delete(key);
-    const others = this.ofKey(key).filter((other) => other !== letter);
-    if (others.length > 0) this.#byKey.set(key, others);
-    else this.#byKey.delete(key);
+    const others = this.#byKey.get(key);
+    others?.delete(letter);
+    if (others?.size === 0) this.#byKey.delete(key);
+    const table = tableOf(key);
+    for (const left of letter.keys) if (tableOf(left) === table) return;
+    this.#tables.get(table)?.keyed.delete(letter);
   }
 
-  ofKey(key: TableKey): readonly KeyedLetter[] {
+  ofKey(key: TableKey): Iterable<KeyedLetter> {
     return this.#byKey.get(key) ?? NONE;
   }
 
@@ -86,7 +86,7 @@ export class DeadLetterIndex {
     return this.#tables.get(table)?.clears ?? NONE;
   }
 
-  /** All that may have a key in the table, or clear it. */
+  /** All that have a key in the table, or clear it. */
   ofTable(table: string): KeyedLetter[] {
     const letters = this.#tables.get(table);
     return letters === undefined ? [] : [...letters.keyed, ...letters.clears];
@@ -98,19 +98,28 @@ export class DeadLetterIndex {
    */
   newestFirst(letter: KeyedLetter): KeyedLetter[] {
     const found = new Set([letter]);
+    // The letter of each name from which on all are found: a key may have very many.
+    const reached = new Map<string, KeyedLetter>();
     // A set hands out what is added while it is walked over.
     for (const each of found) {
-      for (const other of this.#sharing(each)) if (isOlder(each, other.seq, other.id)) found.add(other);
+      for (const [name, others] of this.#sharing(each)) {
+        const from = reached.get(name);
+        if (from !== undefined && !isOlder(each, from.seq, from.id)) continue;
+        reached.set(name, each);
+        for (const other of others) if (isOlder(each, other.seq, other.id)) found.add(other);
+      }
     }
     return [...found].sort((a, b) => (isOlder(a, b.seq, b.id) ? 1 : -1));
   }
 
-  *#sharing({ keys, clears }: KeyedLetter): Generator<KeyedLetter> {
+  /** What has something in common with a letter, by the name of it: a key has a NUL in its name. */
+  *#sharing({ keys, clears }: KeyedLetter): Generator<[name: string, letters: Iterable<KeyedLetter>]> {
     for (const key of keys) {
-      yield* this.ofKey(key);
-      yield* this.clearsOf(tableOf(key));
+      const table = tableOf(key);
+      yield [key, this.ofKey(key)];
+      yield [`clears ${table}`, this.clearsOf(table)];
     }
-    if (clears !== undefined) yield* this.ofTable(clears);
+    if (clears !== undefined) yield [`all ${clears}`, this.ofTable(clears)];
   }
 
   #tableOf(name: string): TableLetters {

@@ -107,7 +107,7 @@ export class DeadLetters {
     const { index } = this.#sums();
     if (index.isEmpty) return NONE;
     const name = tableKey(table, key);
-    const gone = index.ofKey(name).flatMap((letter) => this.#loseKey(letter, name, seq, id));
+    const gone = [...index.ofKey(name)].flatMap((letter) => this.#loseKey(letter, name, seq, id));
     for (const letter of index.clearsOf(tableOf(name))) {
       if (isOlder(letter, seq, id)) this.#overwritten.run(BigInt(letter.id), tableOf(name), key);
     }
