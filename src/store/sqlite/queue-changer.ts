@@ -72,40 +72,50 @@ export class QueueChanger {
     const { dead } = this.#parts;
     try {
       return this.#inTransaction(id, before, (done) => {
-        for (const entry of ids) for (const each of dead.newestFirst(entry)) this.#retryOne(each, done);
+        const failed = new Set(done.failed);
+        for (const entry of ids) {
+          // It has failed as one of the newer ones of another, after its own.
+          if (failed.has(entry)) continue;
+          for (const each of dead.newestFirst(entry)) this.#retryOne(each, done, failed);
+        }
       });
     } catch (error) {
       if (!isOfOneEntry(error)) throw error;
     }
     let done = before;
-    for (const entry of ids) for (const each of dead.newestFirst(entry)) done = this.#retryAlone(id, each, done);
+    const failed = new Set(done.failed);
+    for (const entry of ids) {
+      if (failed.has(entry)) continue;
+      for (const each of dead.newestFirst(entry)) done = this.#retryAlone(id, each, done, failed);
+    }
     return done;
   }
 
-  #retryAlone(id: string, entry: number, before: Done): Done {
+  #retryAlone(id: string, entry: number, before: Done, failed: Set<number>): Done {
     try {
-      return this.#inTransaction(id, before, (done) => this.#retryOne(entry, done));
+      return this.#inTransaction(id, before, (done) => this.#retryOne(entry, done, failed));
     } catch (error) {
       if (!isOfOneEntry(error)) throw error;
-      return this.#inTransaction(id, before, (done) => this.#failAgain(entry, error.reason, done));
+      return this.#inTransaction(id, before, (done) => this.#failAgain(entry, error.reason, done, failed));
     }
   }
 
-  #retryOne(entry: number, done: Done): void {
+  #retryOne(entry: number, done: Done, failed: Set<number>): void {
     const { dead, executor } = this.#parts;
-    const write = done.failed.includes(entry) ? undefined : dead.write(entry);
+    const write = failed.has(entry) ? undefined : dead.write(entry);
     // It has failed already, as one of the newer ones, or it is gone.
     if (write === undefined) return;
     const error = executor.attempt(write);
-    if (error !== undefined) return this.#failAgain(entry, error, done);
+    if (error !== undefined) return this.#failAgain(entry, error, done, failed);
     dead.remove(entry);
     done.applied.push(entry);
     done.superseded.push(...dead.supersededBy(write, entry));
   }
 
-  #failAgain(entry: number, reason: Classified, done: Done): void {
+  #failAgain(entry: number, reason: Classified, done: Done, failed: Set<number>): void {
     this.#parts.dead.failedAgain(entry, reason);
     done.failed.push(entry);
+    failed.add(entry);
   }
 
   /** Does more of a change, on top of what it has done before, and remembers it. */
