@@ -110,8 +110,9 @@ export class Applier {
         else if (last - after === 1 && error instanceof CommitRefused) condemned.set(last, error.reason);
         else if (last - after > 1 && (error instanceof CommitRefused || isOutOfMemory(error))) {
           const middle = after + Math.floor((last - after) / 2);
-          this.#applyRange(batch, after, middle, condemned);
-          return this.#applyRange(batch, middle, last, condemned);
+          // What was condemned may have met a write that will not be there.
+          this.#applyRange(batch, after, middle, new Map());
+          return this.#applyRange(batch, middle, last, new Map());
         } else throw error;
       }
     }
