@@ -258,6 +258,7 @@ export class DeadLetterQueue {
       const result = { applied: 0, failed: 0, superseded: 0, missing: resolved.missing };
       const failed = new Set<number>();
       const watch = (letter: DeadLetterSummary) => {
+        failed.delete(letter.id);
         if (letter.id <= resolved.upTo && fits(selected, letter)) result.superseded++;
       };
       this.#watchers.add(watch);
@@ -268,9 +269,11 @@ export class DeadLetterQueue {
             // Those that have failed before, as newer entries of an earlier page say, have had their attempt.
             const ids = page.filter((id) => !failed.has(id));
             const changed = await this.#change({ do: 'retry', ids }, stop);
+            // An entry may have more than one attempt, along with older ones of its keys.
             for (const id of changed.failed) failed.add(id);
+            for (const id of changed.applied) failed.delete(id);
             result.applied += changed.applied.length;
-            result.failed += changed.failed.length;
+            result.failed = failed.size;
             complete = changed.complete;
           }
           return { ...result };
