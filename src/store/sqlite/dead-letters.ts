@@ -140,9 +140,10 @@ export class DeadLetters {
   failedAgain(id: number, error: Classified): void {
     this.#db
       .prepare(
-        `UPDATE _sluice_dead_letters SET attempts = attempts + 1, last_failed_at = ?, error_code = ?, error_message = ? WHERE id = ?`,
+        `UPDATE _sluice_dead_letters SET attempts = attempts + 1, last_failed_at = ?, error_class = ?, error_code = ?,
+           error_message = ? WHERE id = ?`,
       )
-      .run(BigInt(Date.now()), error.code, error.message, id);
+      .run(BigInt(Date.now()), error.class === 'config' ? 'config' : 'permanent', error.code, error.message, id);
   }
 
   /** Returns what was there. */

@@ -10,6 +10,7 @@ import type { Statement } from './connection.ts';
 import type { Classified } from './result-codes.ts';
 import { SELECT_STATE, type StateRow } from './schema.ts';
 import { CommitRefused, TransactionLost } from './transaction.ts';
+import type { WriteCopy } from './write-copy.ts';
 import type { WriterParts } from './writer-parts.ts';
 
 /** What a change has done so far. */
@@ -101,15 +102,26 @@ export class QueueChanger {
   }
 
   #retryOne(entry: number, done: Done, failed: Set<number>): void {
-    const { dead, executor } = this.#parts;
+    const { dead } = this.#parts;
     const write = failed.has(entry) ? undefined : dead.write(entry);
     // It has failed already, as one of the newer ones, or it is gone.
     if (write === undefined) return;
-    const error = executor.attempt(write);
+    const error = this.#attempt(write);
     if (error !== undefined) return this.#failAgain(entry, error, done, failed);
     dead.remove(entry);
     done.applied.push(entry);
     done.superseded.push(...dead.supersededBy(write, entry));
+  }
+
+  /** What somebody would have to repair fails like the rest, or one such entry would keep all others from their retry. */
+  #attempt(write: WriteCopy): Classified | undefined {
+    const { executor } = this.#parts;
+    executor.condemnsConfig = true;
+    try {
+      return executor.attempt(write);
+    } finally {
+      executor.condemnsConfig = false;
+    }
   }
 
   #failAgain(entry: number, reason: Classified, done: Done, failed: Set<number>): void {
