@@ -260,18 +260,24 @@ export class DeadLetterQueue {
       const result = { applied: 0, failed: 0, superseded: 0, missing: resolved.missing };
       const failed = new Set<number>();
       const watch = (letter: DeadLetterSummary) => {
+        failed.delete(letter.id);
         if (letter.id <= resolved.upTo && fits(selected, letter)) result.superseded++;
       };
       this.#watchers.add(watch);
       try {
         await this.#parts.settle(run.what, { signal: stop });
         await this.#forEachPage(resolved, run, stop, async (page) => {
-          // Those that have failed as newer entries of an earlier page have had their attempt.
-          const ids = page.filter((id) => !failed.has(id));
-          const changed = await this.#change({ do: 'retry', ids }, stop);
-          for (const id of changed.failed) failed.add(id);
-          result.applied += changed.applied.length;
-          result.failed += changed.failed.length;
+          for (let complete = false; !complete && !stop.aborted; ) {
+            // Those that have failed before, as newer entries of an earlier page say, have had their attempt.
+            const ids = page.filter((id) => !failed.has(id));
+            const changed = await this.#change({ do: 'retry', ids }, stop);
+            // An entry may have more than one attempt, along with older ones of its keys.
+            for (const id of changed.failed) failed.add(id);
+            for (const id of changed.applied) failed.delete(id);
+            result.applied += changed.applied.length;
+            result.failed = failed.size;
+            complete = changed.complete;
+          }
           return { ...result };
         });
       } finally {

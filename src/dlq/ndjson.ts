@@ -10,8 +10,8 @@ import type { PortableDeadLetter } from '../store/store.ts';
 export type NdjsonSource = string | Uint8Array | Iterable<string | Uint8Array> | AsyncIterable<string | Uint8Array>;
 
 /**
- * One dead letter as a line. `write`, the stored bytes, and `origin` are what an import goes by; the rest is for people and
- * for tools like jq.
+ * One dead letter as a line. `write`, the stored bytes, `overwritten` and `origin` are what an import goes by; the rest is
+ * for people and for tools like jq.
  */
 export function toLine({ write, ...letter }: PortableDeadLetter): string {
   const bytes = Buffer.from(write);
@@ -78,6 +78,7 @@ function read(value: Record<string, unknown>): PortableDeadLetter {
     errorMessage: text(value, 'errorMessage'),
     origin: text(value, 'origin'),
     write,
+    overwritten: pairs(value, 'overwritten'),
   };
 }
 
@@ -93,6 +94,14 @@ function text(value: Record<string, unknown>, name: string): string {
   const found = value[name];
   if (typeof found !== 'string' || found === '') throw new TypeError(`${name} must be a string, not ${show(found)}`);
   return found;
+}
+
+function pairs(value: Record<string, unknown>, name: string): [string, string][] {
+  const found = value[name] ?? [];
+  const isPair = (pair: unknown) =>
+    Array.isArray(pair) && pair.length === 2 && pair.every((each) => typeof each === 'string');
+  if (Array.isArray(found) && found.every(isPair)) return found as [string, string][];
+  throw new TypeError(`${name} must be a list of tables and keys, not ${show(found)}`);
 }
 
 function integer(value: Record<string, unknown>, name: string): number {

@@ -326,20 +326,20 @@ export class Flusher {
   }
 
   #finish(result: BatchResult, writes: number, bytes: number, lastSeq: number): void {
-    const { applied, coalesced, dead, superseded, evicted, durable, durationMs } = result;
+    const { applied, coalesced, deadSeqs, dead, superseded, evicted, durable, durationMs } = result;
     if (!durable) this.confirmLater();
     this.flushes++;
     this.busyMs += durationMs;
     this.lastFlushAt = this.#clock.now();
     this.#engine.health.recovered('flush');
     this.onResult(result);
-    this.#engine.applied(lastSeq, { applied, coalesced, dead: dead.map(({ seq }) => seq), durable });
+    this.#engine.applied(lastSeq, { applied, coalesced, dead: deadSeqs, durable });
     this.#goOn();
     this.#emit('flush', {
       writes,
       applied,
       coalesced,
-      dead: dead.length,
+      dead: deadSeqs.length,
       superseded: superseded.length,
       bytes,
       durationMs,
@@ -347,7 +347,7 @@ export class Flusher {
     for (const letter of dead) this.#emit('dead-letter', letter);
     for (const letter of superseded) this.#emit('superseded', letter);
     for (const letter of evicted) this.#emit('evicted', letter);
-    this.#taking?.resolve(dead.length);
+    this.#taking?.resolve(deadSeqs.length);
     this.#taking = undefined;
   }
 

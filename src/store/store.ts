@@ -87,6 +87,8 @@ export interface BatchResult {
   readonly applied: number;
   readonly coalesced: number;
   /** The writes that died, also those whose entry is gone again. */
+  readonly deadSeqs: readonly number[];
+  /** Their entries, but for those that somebody has retried or cleared before the batch could be answered. */
   readonly dead: readonly DeadLetterSummary[];
   /** Entries that left the queue because a newer write of their keys was applied. */
   readonly superseded: readonly SupersededLetter[];
@@ -310,6 +312,8 @@ export interface PortableDeadLetter extends DeadLetter {
   readonly origin: string;
   /** The stored write. */
   readonly write: Uint8Array;
+  /** The keys of a group, or below a `clear`, that have been written since: tables, folded, and keys. */
+  readonly overwritten: readonly (readonly [table: string, key: string])[];
 }
 
 export interface DeadLetterStore {
@@ -343,5 +347,7 @@ export interface QueueChanged {
   readonly cleared: number;
   readonly imported: number;
   readonly evicted: readonly DeadLetterSummary[];
+  /** `false` where a retry was cut short after a part that is committed: what went wrong shows when the rest is asked for. */
+  readonly complete: boolean;
   readonly queue: QueueState;
 }

@@ -23,7 +23,17 @@ export class FakeStore {
     await this.before('answer', batch);
     const applied = lastSeq - afterSeq;
     const queue = { entries: 0, bytes: 0, oldestAt: undefined };
-    return { applied, coalesced: 0, superseded: [], evicted: [], dead: [], queue, durable: true, durationMs: 0 };
+    return {
+      applied,
+      coalesced: 0,
+      superseded: [],
+      evicted: [],
+      deadSeqs: [],
+      dead: [],
+      queue,
+      durable: true,
+      durationMs: 0,
+    };
   }
 
   async reopen(): Promise<void> {}

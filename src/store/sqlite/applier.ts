@@ -22,7 +22,7 @@ import type { WriterParts } from './writer-parts.ts';
 interface Counts {
   applied: number;
   coalesced: number;
-  dead: number;
+  readonly dead: number[];
   readonly superseded: SupersededLetter[];
   readonly evicted: DeadLetterSummary[];
 }
@@ -89,12 +89,14 @@ export class Applier {
     } finally {
       executor.condemnsConfig = false;
     }
-    const { applied, coalesced, superseded, evicted } = this.#counts;
+    const { applied, coalesced, superseded, evicted, dead: deadSeqs } = this.#counts;
     // What died in this batch has an entry, or had one until a later write of the batch, or the limits, took it away.
-    const left = this.#counts.dead === 0 ? [] : dead.summaries(afterSeq, lastSeq);
-    const gone = [...superseded, ...evicted].filter(({ seq }) => seq > afterSeq);
-    const died = [...left, ...gone].sort((a, b) => a.id - b.id);
-    return { applied, coalesced, superseded, evicted, dead: died, queue: dead.state };
+    const left = deadSeqs.length === 0 ? [] : dead.summaries(afterSeq, lastSeq);
+    const entries = [...left, ...superseded, ...evicted].sort((a, b) => a.id - b.id);
+    // An import in the middle of the batch may have brought entries with a number of its.
+    const awaited = new Set(deadSeqs);
+    const died = entries.filter(({ seq }) => awaited.delete(seq));
+    return { applied, coalesced, superseded, evicted, deadSeqs, dead: died, queue: dead.state };
   }
 
   #breakerAt(writes: number): number {
@@ -120,8 +122,9 @@ export class Applier {
         } else if (last - after === 1 && error instanceof CommitRefused) condemned.set(last, error.reason);
         else if (last - after > 1 && (error instanceof CommitRefused || isOutOfMemory(error))) {
           const middle = after + Math.floor((last - after) / 2);
-          this.#applyRange(batch, after, middle, condemned);
-          return this.#applyRange(batch, middle, last, condemned);
+          // What was condemned may have met a write that will not be there.
+          this.#applyRange(batch, after, middle, new Map());
+          return this.#applyRange(batch, middle, last, new Map());
         } else throw error;
       }
     }
@@ -142,7 +145,7 @@ export class Applier {
       }
     }
     this.#endRun();
-    if (this.#counts.dead > 0) {
+    if (this.#counts.dead.length > 0) {
       append(this.#counts.evicted, this.#parts.dead.evict(this.#options.limits));
     }
     const moved = this.#advance.run(
@@ -215,8 +218,8 @@ export class Applier {
 
   #die(write: WriteCopy, error: Classified): void {
     this.#parts.dead.add(write, error);
-    this.#counts.dead++;
-    if (this.#counts.dead > this.#deadMax) {
+    this.#counts.dead.push(write.seq);
+    if (this.#counts.dead.length > this.#deadMax) {
       throw new StoreFailure(
         'breaker',
         `more than ${Math.floor(this.#deadMax)} writes of one batch died, up to write ${write.seq} (${error.message}), so the transaction was rolled back instead of filling the dead-letter queue. Repair the cause, with aexecute(sql, { ahead: true }) or from outside, and it goes on; or let them die with dlq.take()`,
@@ -287,5 +290,5 @@ function writeOf({ table, key, value, seq, acceptedAt }: RunEntry): WriteCopy {
 }
 
 function noCounts(): Counts {
-  return { applied: 0, coalesced: 0, dead: 0, superseded: [], evicted: [] };
+  return { applied: 0, coalesced: 0, dead: [], superseded: [], evicted: [] };
 }

@@ -18,7 +18,7 @@ export function listSummaries(db: Connection, range: DeadLetterRange): DeadLette
 }
 
 export function listDeadLetters(db: Connection, range: DeadLetterRange): DeadLetter[] {
-  return listPortable(db, range).map(({ write: _, origin: __, ...letter }) => letter);
+  return listPortable(db, range).map(({ write: _, origin: __, overwritten: ___, ...letter }) => letter);
 }
 
 export function listPortable(db: Connection, range: DeadLetterRange): PortableDeadLetter[] {
@@ -27,10 +27,12 @@ export function listPortable(db: Connection, range: DeadLetterRange): PortableDe
     write: Uint8Array;
     origin: string | null;
   })[];
+  const overwritten = db.prepare('SELECT table_name, key FROM _sluice_dead_letters_overwritten WHERE id = ?').raw();
   return rows.map(({ origin, ...row }) => ({
     ...row,
     ...contentOf(decodeWrite(row.write)),
     origin: origin ?? `${databaseId}:${row.seq}`,
+    overwritten: overwritten.all(row.id) as [string, string][],
   }));
 }
 

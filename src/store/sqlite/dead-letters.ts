@@ -82,7 +82,9 @@ export class DeadLetters {
     if (known !== undefined) return false;
     // Numbers of another database say nothing here. What is written from now on is newer.
     const write = decodeWrite(letter.write, isOwn ? letter.seq : own.appliedSeq);
-    this.#store(write, { ...letter, ...namesOf(write), seq: write.seq }, letter.write, isOwn ? null : origin);
+    const overwritten = write.kind === Kind.group || write.kind === Kind.clear ? letter.overwritten : [];
+    const summary = { ...letter, ...namesOf(write), seq: write.seq };
+    this.#store(write, summary, letter.write, isOwn ? null : origin, overwritten);
     return true;
   }
 
@@ -140,9 +142,10 @@ export class DeadLetters {
   failedAgain(id: number, error: Classified): void {
     this.#db
       .prepare(
-        `UPDATE _sluice_dead_letters SET attempts = attempts + 1, last_failed_at = ?, error_code = ?, error_message = ? WHERE id = ?`,
+        `UPDATE _sluice_dead_letters SET attempts = attempts + 1, last_failed_at = ?, error_class = ?, error_code = ?,
+           error_message = ? WHERE id = ?`,
       )
-      .run(BigInt(Date.now()), error.code, error.message, id);
+      .run(BigInt(Date.now()), error.class === 'config' ? 'config' : 'permanent', error.code, error.message, id);
   }
 
   /** Returns what was there. */
@@ -197,6 +200,7 @@ export class DeadLetters {
     summary: Omit<DeadLetterSummary, 'id' | 'bytes'>,
     bytes: Uint8Array,
     origin: string | null,
+    overwritten: readonly (readonly [table: string, key: string])[] = [],
   ): void {
     const sums = this.#sums();
     const { lastInsertRowid } = this.#insert.run(
@@ -214,7 +218,9 @@ export class DeadLetters {
       bytes,
       origin,
     );
+    for (const [table, key] of overwritten) this.#overwritten.run(lastInsertRowid, table, key);
     const letter = keyedLetter(Number(lastInsertRowid), write);
+    for (const [table, key] of overwritten) letter?.keys.delete(tableKey(table, key));
     putIn(sums, bytes.length, letter);
     this.#undo.push(() => takeOut(sums, bytes.length, letter));
   }

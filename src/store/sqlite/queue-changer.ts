@@ -11,6 +11,7 @@ import type { Statement } from './connection.ts';
 import type { Classified } from './result-codes.ts';
 import { SELECT_STATE, type StateRow } from './schema.ts';
 import { CommitRefused, TransactionLost } from './transaction.ts';
+import type { WriteCopy } from './write-copy.ts';
 import type { WriterParts } from './writer-parts.ts';
 
 /** What a change has done so far. */
@@ -42,10 +43,16 @@ export class QueueChanger {
   }
 
   change(id: string, change: QueueChange): QueueChanged {
-    const { changeId, changeResult } = this.#state();
-    const done = changeId === id ? (JSON.parse(changeResult) as Done) : undefined;
-    const result = change.do === 'retry' ? this.#retry(id, change.ids, done) : (done ?? this.#make(id, change));
-    return { ...result, queue: this.#parts.dead.state };
+    const before = this.#doneUnder(id);
+    try {
+      const done = change.do === 'retry' ? this.#retry(id, change.ids, before) : (before ?? this.#make(id, change));
+      return { ...done, complete: true, queue: this.#parts.dead.state };
+    } catch (error) {
+      // Some entries may have had their transaction before it went wrong: nobody would hear of them.
+      const done = this.#doneUnder(id, error);
+      if (done === undefined) throw error;
+      return { ...done, complete: false, queue: this.#parts.dead.state };
+    }
   }
 
   #make(id: string, change: Exclude<QueueChange, { do: 'retry' }>): Done {
@@ -78,37 +85,50 @@ export class QueueChanger {
       if (!isOfOneEntry(error)) throw error;
     }
     let done = before;
-    for (const entry of ids) for (const each of dead.newestFirst(entry)) done = this.#retryAlone(id, each, done);
+    const failed = new Set(done.failed);
+    for (const entry of ids) {
+      if (failed.has(entry)) continue;
+      for (const each of dead.newestFirst(entry)) done = this.#retryAlone(id, each, done, failed);
+    }
     return done;
   }
 
-  #retryAlone(id: string, entry: number, before: Done): Done {
+  #retryAlone(id: string, entry: number, before: Done, failed: Set<number>): Done {
     try {
-      return this.#inTransaction(id, before, (done) => this.#retryOne(entry, done, new Set(done.failed)));
+      return this.#inTransaction(id, before, (done) => this.#retryOne(entry, done, failed));
     } catch (error) {
       if (!isOfOneEntry(error)) throw error;
-      return this.#inTransaction(id, before, (done) => this.#failAgain(entry, error.reason, done));
+      return this.#inTransaction(id, before, (done) => this.#failAgain(entry, error.reason, done, failed));
     }
   }
 
   #retryOne(entry: number, done: Done, failed: Set<number>): void {
-    const { dead, executor } = this.#parts;
+    const { dead } = this.#parts;
     const write = failed.has(entry) ? undefined : dead.write(entry);
     // It has failed already, as one of the newer ones, or it is gone.
     if (write === undefined) return;
-    const error = executor.attempt(write);
-    if (error !== undefined) {
-      failed.add(entry);
-      return this.#failAgain(entry, error, done);
-    }
+    const error = this.#attempt(write);
+    if (error !== undefined) return this.#failAgain(entry, error, done, failed);
     dead.remove(entry);
     done.applied.push(entry);
     append(done.superseded, dead.supersededBy(write, entry));
   }
 
-  #failAgain(entry: number, reason: Classified, done: Done): void {
+  /** What somebody would have to repair fails like the rest, or one such entry would keep all others from their retry. */
+  #attempt(write: WriteCopy): Classified | undefined {
+    const { executor } = this.#parts;
+    executor.condemnsConfig = true;
+    try {
+      return executor.attempt(write);
+    } finally {
+      executor.condemnsConfig = false;
+    }
+  }
+
+  #failAgain(entry: number, reason: Classified, done: Done, failed: Set<number>): void {
     this.#parts.dead.failedAgain(entry, reason);
     done.failed.push(entry);
+    failed.add(entry);
   }
 
   /** Does more of a change, on top of what it has done before, and remembers it. */
@@ -123,6 +143,16 @@ export class QueueChanger {
       }
     });
     return done;
+  }
+
+  /** What was committed of a change; throws `failure` where that cannot be read. */
+  #doneUnder(id: string, failure?: unknown): Done | undefined {
+    try {
+      const { changeId, changeResult } = this.#state();
+      return changeId === id ? (JSON.parse(changeResult) as Done) : undefined;
+    } catch (error) {
+      throw failure ?? error;
+    }
   }
 
   #state(): StateRow {
