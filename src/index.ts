@@ -14,6 +14,7 @@ export type {
   SqlParameters,
 } from './db/database.ts';
 export type { DatabaseEvents } from './db/events.ts';
+export { type Finding, type InspectReport, inspect, type VerifyReport, verify } from './db/inspect.ts';
 export type { ScanOptions } from './db/keys.ts';
 export { open } from './db/open.ts';
 export type {
@@ -42,7 +43,7 @@ export type {
   RetryResult,
 } from './dlq/index.ts';
 export type { Durability, EngineEvents, State } from './engine/index.ts';
-export type { RecoveryPolicy, RecoveryReport } from './engine/log/index.ts';
+export type { RecoveryForecast, RecoveryPolicy, RecoveryReport, SegmentFacts } from './engine/log/index.ts';
 export type { FlushEvents, FlushMode, FlushResult, Stall, StallReason } from './flush/index.ts';
 export type {
   DeadLetter,

@@ -43,6 +43,18 @@ export function checkWait(wait: WaitOptions = {}): void {
   );
 }
 
+/** Whether `promise` is settled within a time, either way. Holds the process: its caller waits for the answer. */
+export function settledWithin(promise: Promise<unknown>, limitMs: number, clock: Clock): Promise<boolean> {
+  return new Promise((resolve) => {
+    const timer = clock.after(limitMs, () => resolve(false), { hold: true });
+    const settled = () => {
+      timer.cancel();
+      resolve(true);
+    };
+    promise.then(settled, settled);
+  });
+}
+
 /**
  * `promise`, given up on when the signal aborts or the time is over. The work behind it goes on: `onGiveUp` is where a
  * caller calls it off.

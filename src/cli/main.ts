@@ -4,19 +4,25 @@ import { Command } from 'commander';
 import { SluiceError } from '../base/errors.ts';
 import { dlqCommand } from './dlq-command.ts';
 import { ingestCommand } from './ingest-command.ts';
+import { inspectCommand } from './inspect-command.ts';
 import { serveCommand } from './serve-command.ts';
+import { verifyCommand } from './verify-command.ts';
 
 const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
   version: string;
 };
 
 const program = new Command('sluice')
-  .description('A write-behind store on SQLite: a collector over HTTP, and a loader of CSV and NDJSON files.')
+  .description(
+    'A write-behind store on SQLite: a collector over HTTP, a loader of CSV and NDJSON files, and what looks after the files.',
+  )
   .version(version)
   .showHelpAfterError('(sluice --help, or sluice COMMAND --help, says what there is)')
   .addCommand(serveCommand(version))
   .addCommand(ingestCommand())
-  .addCommand(dlqCommand());
+  .addCommand(dlqCommand())
+  .addCommand(inspectCommand())
+  .addCommand(verifyCommand());
 
 try {
   await program.parseAsync();

@@ -3,7 +3,7 @@ import { SluiceError } from '../base/errors.ts';
 import { foldName } from '../base/fold-name.ts';
 import { type SqlValue, Target } from '../base/frame/index.ts';
 import { show } from '../base/options.ts';
-import { checkWait, type WaitOptions, waitFor } from '../base/waiting.ts';
+import { checkWait, settledWithin, type WaitOptions, waitFor } from '../base/waiting.ts';
 import type { DeadLetterPage, DeadLetterQueue, DeadLetterSelection, RetryResult } from '../dlq/index.ts';
 import { bytesOfValues, type State } from '../engine/index.ts';
 import type { FlushResult } from '../flush/index.ts';
@@ -67,6 +67,9 @@ export type Events = EventEmitter<DatabaseEvents>;
 
 const STAGED_STATEMENTS_MAX = 500;
 
+/** What `close` takes beyond `closeTimeoutMs`, at most: for the batch that is on its way, and the last checkpoint. */
+const CLOSE_GRACE_MS = 2_000;
+
 /**
  * An open database. It is also its own default table, see {@link OpenOptions.table}.
  *
@@ -75,7 +78,8 @@ const STAGED_STATEMENTS_MAX = 500;
  * done at the next open.
  *
  * Not promised: safety on network file systems or disks that lie about syncing, and when other programs move or replace
- * the file or its log folder.
+ * the log folder. If they move or replace the file itself or its `-wal`, the database fails before it acknowledges anything
+ * on their word; put back in their place, they are opened again with nothing lost.
  */
 export class Database<T = unknown> extends Table<T> {
   /** The file, with all links resolved. */
@@ -344,6 +348,9 @@ export class Database<T = unknown> extends Table<T> {
    * Takes no more writes, applies what is staged (for at most `closeTimeoutMs`), syncs the log and closes everything.
    * Nothing accepted is deleted: what is left over is in the log, and counted in the result. Called again, it returns the
    * same promise.
+   *
+   * It returns within two seconds of `closeTimeoutMs` even if SQLite hangs in a call, which nothing can stop. The database
+   * then stays locked until that call has returned: `open` says `SLUICE_LOCKED`, or waits with `lockTimeoutMs`.
    */
   close(): Promise<CloseResult> {
     this.#closing ??= this.#close();
@@ -356,21 +363,41 @@ export class Database<T = unknown> extends Table<T> {
   }
 
   async #close(): Promise<CloseResult> {
-    const { engine, flusher, store } = this.core;
+    const { engine, flusher, store, clock } = this.core;
+    const deadline = clock.elapsed() + this.#options.closeTimeoutMs + CLOSE_GRACE_MS;
+    const left = () => Math.max(0, deadline - clock.elapsed());
     engine.stopIntake();
     engine.health.close('closing');
     this.dlq.close();
     await this.#drainForClose();
-    await flusher.close();
+    const flushed = flusher.close();
+    // The store gives up on a batch that does not come back, and that ends the flush.
+    const hanging = (await settledWithin(flushed, left(), clock)) ? undefined : store.close(0);
+    await flushed;
     const { pending } = engine;
     try {
       await engine.close();
     } finally {
       engine.health.close('closed');
-      await store.close();
-      await this.#release();
+      const { stuck } = await (hanging ?? store.close(left()));
+      if (stuck === undefined) await this.#release();
+      else this.#releaseAfter(stuck);
     }
     return { pending };
+  }
+
+  /**
+   * The lock stays as long as a thread of ours may still commit: whoever opens next reads the watermark and the log at
+   * one moment, and must not have the one move on after the other. The fence of the watermark would keep a late batch
+   * out, but not a late statement of `aexecute`, which has no number; and a claim would wait in vain for the write lock
+   * that a stuck transaction holds. The system frees the lock with the process.
+   */
+  #releaseAfter(stuck: Promise<void>): void {
+    stuck
+      .then(() => this.#release())
+      .catch(() => {
+        // All that can fail is deleting the folder of a ':memory:' database, and nobody waits to be told.
+      });
   }
 
   async #drainForClose(): Promise<void> {

@@ -113,6 +113,7 @@ async function openFile<T>(
   let store: SqliteStore | undefined;
   try {
     const onWriterRestart = (reason: string) => emit('writer-restart', { reason });
+    const health = new Health(emit);
     const { breaker, ...queueLimits } = options.dlq;
     store = await SqliteStore.open({
       path,
@@ -121,7 +122,9 @@ async function openFile<T>(
       queueLimits,
       breaker,
       spawn,
+      clock,
       onWriterRestart,
+      onLost: (failure) => health.fail('flush', failure),
     });
     const { databaseId, epoch, appliedSeq } = store.facts;
 
@@ -135,7 +138,6 @@ async function openFile<T>(
     await recovery.repair();
     const log = new AppendLog({ ...place, segmentBytes: options.log.segmentBytes }, recovery.start);
 
-    const health = new Health(emit);
     const engine = new Engine(engineOptions(options), log, appliedSeq, { health, clock, random, emit });
     const flusher = new Flusher(engine, store, options.flush, { clock, random, emit });
     const queue = new DeadLetterQueue({

@@ -1,6 +1,7 @@
 import type { DeadLetterCounters, DeadLetterQueue } from '../dlq/index.ts';
 import type { State } from '../engine/index.ts';
 import type { StallReason } from '../flush/index.ts';
+import type { CheckpointCounts } from '../store/store.ts';
 import type { Core } from './core.ts';
 
 /**
@@ -45,8 +46,17 @@ export interface DatabaseStats {
   readonly flushRetries: number;
   /** Time that the writer thread has spent on batches. */
   readonly flushBusyMs: number;
+  /** How long the batch that is on its way to SQLite has been there; 0 while there is none. */
+  readonly flushRunningMs: number;
   /** When the last batch was committed: milliseconds since 1970, `undefined` before the first. */
   readonly lastFlushAt: number | undefined;
+  /** Size of SQLite's write-ahead log, as of the last report of the writer thread: after each batch, and every 2 s. */
+  readonly walBytes: number;
+  /**
+   * How often the writer thread has tried to carry all of that log into the database file: `partial` where a reader held it
+   * up, `failed` where the disk did.
+   */
+  readonly checkpoints: CheckpointCounts;
   /** How often the writer thread was started again. */
   readonly writerRestarts: number;
   /** Statements run with `aexecute`. */
@@ -81,7 +91,7 @@ export interface V2Metrics {
 
 /** Reads plain fields, so that it is cheap enough for every scrape. */
 export function readStats(
-  { engine, flusher }: Core,
+  { engine, flusher, store }: Core,
   queue: DeadLetterQueue,
   own: Pick<DatabaseStats, 'writerRestarts' | 'directStatements'>,
 ): DatabaseStats {
@@ -107,7 +117,9 @@ export function readStats(
     flushes: flusher.flushes,
     flushRetries: flusher.retries,
     flushBusyMs: flusher.busyMs,
+    flushRunningMs: flusher.runningMs,
     lastFlushAt: flusher.lastFlushAt,
+    ...store.numbers,
     ...own,
     stall: flusher.stall?.reason,
     deadLetters: { ...queue.counters, ...queue.state },

@@ -436,14 +436,9 @@ export class DeadLetterQueue {
       const [groups, upTo] = await Promise.all([store.summary(filter), this.#lastId(filter)]);
       return { filter, upTo, missing: 0, total: groups.reduce((total, { entries }) => total + entries, 0) };
     }
-    const found = await store.listSummaries({ filter: {}, ids, limit: ids.length });
-    return {
-      filter,
-      ids: found.map(({ id }) => id),
-      upTo: found.at(-1)?.id ?? 0,
-      missing: ids.length - found.length,
-      total: found.length,
-    };
+    const found = await store.listSummaries({ filter, ids: [...ids], limit: Math.max(1, ids.size) });
+    const known = found.map(({ id }) => id);
+    return { filter, ids: known, upTo: known.at(-1) ?? 0, missing: ids.size - known.length, total: known.length };
   }
 
   async #lastId(filter: DeadLetterFilter): Promise<number> {
@@ -453,24 +448,35 @@ export class DeadLetterQueue {
 
   /** Deals with a selection page by page, at the rate that was asked for, until it is stopped. */
   async #forEachPage<Progress extends ClearProgress>(
-    { filter, ids, upTo, total }: Resolved,
+    resolved: Resolved,
     { batchSize, ratePerSecond, onProgress }: Run<Progress>,
     stop: AbortSignal,
     deal: (ids: readonly number[]) => Promise<Omit<Progress, keyof ClearProgress>>,
   ): Promise<void> {
-    const { store, clock } = this.#parts;
+    const { clock } = this.#parts;
     const start = clock.elapsed();
-    for (let done = 0, after = 0; !stop.aborted; ) {
-      const page = await store.listSummaries({ filter, ids, after, upTo, limit: batchSize });
+    let done = 0;
+    for await (const page of this.#pages(resolved, batchSize)) {
+      await this.#sleep((done / ratePerSecond) * 1_000 - (clock.elapsed() - start), stop);
+      if (stop.aborted) return;
+      const progress = await deal(page);
+      done += page.length;
+      if (stop.aborted) return;
+      onProgress({ ...progress, done, total: resolved.total } as Progress);
+    }
+  }
+
+  async *#pages({ filter, ids, upTo }: Resolved, limit: number): AsyncGenerator<readonly number[]> {
+    if (ids !== undefined) {
+      for (let at = 0; at < ids.length; at += limit) yield ids.slice(at, at + limit);
+      return;
+    }
+    for (let after = 0; ; ) {
+      const page = await this.#parts.store.listSummaries({ filter, after, upTo, limit });
       const last = page.at(-1);
       if (last === undefined) return;
-      const progress = await deal(page.map(({ id }) => id));
-      if (stop.aborted) return;
+      yield page.map(({ id }) => id);
       after = last.id;
-      done += page.length;
-      onProgress({ ...progress, done, total } as Progress);
-      if (after >= upTo) return;
-      await this.#sleep((done / ratePerSecond) * 1_000 - (clock.elapsed() - start), stop);
     }
   }
 
@@ -486,6 +492,7 @@ export class DeadLetterQueue {
         const passes = error instanceof StoreFailure && (error.failure === 'transient' || error.failure === 'space');
         if (!passes || stop.aborted) throw toStoreError(error);
         await this.#sleep(backoffMs(attempt, PAUSE_FIRST_MS, PAUSE_MAX_MS, random), stop);
+        stop.throwIfAborted();
       }
     }
   }

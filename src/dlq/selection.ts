@@ -37,7 +37,7 @@ const LIMIT_DEFAULT = 1_000;
 /** What a selection comes down to. */
 export interface Selected {
   readonly filter: DeadLetterFilter;
-  readonly ids: readonly number[] | undefined;
+  readonly ids: ReadonlySet<number> | undefined;
 }
 
 export function readQuery(query: DeadLetterQuery, where: string): DeadLetterFilter {
@@ -75,7 +75,7 @@ export function readSelection(selection: DeadLetterSelection, where: string): Se
 export function fits({ filter, ids }: Selected, letter: DeadLetterSummary): boolean {
   const { table, operation, errorCode, since, until } = filter;
   return (
-    (ids === undefined || ids.includes(letter.id)) &&
+    (ids === undefined || ids.has(letter.id)) &&
     (table === undefined || (letter.table !== null && foldName(letter.table) === foldName(table))) &&
     (operation === undefined || letter.operation === operation) &&
     (errorCode === undefined || `${letter.errorCode}_`.startsWith(`${errorCode}_`)) &&
@@ -89,9 +89,9 @@ export function checkId(id: unknown, where: string): void {
   throw new SluiceError('SLUICE_INVALID_OPTION', `${where}: the id of a dead letter is an integer, not ${show(id)}`);
 }
 
-function readIds(ids: readonly unknown[], where: string): number[] {
+function readIds(ids: readonly unknown[], where: string): ReadonlySet<number> {
   for (const id of ids) checkId(id, where);
-  return [...new Set(ids as number[])].sort((a, b) => a - b);
+  return new Set((ids as number[]).toSorted((a, b) => a - b));
 }
 
 function filterOf(options: OptionReader): DeadLetterFilter {

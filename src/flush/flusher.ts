@@ -84,6 +84,7 @@ export class Flusher {
   #stall: Stall | undefined;
   readonly #whenStalled = new Set<Deferred<void>>();
   #taking: Deferred<number> | undefined;
+  #batchSince: number | undefined;
 
   /** Called with what each batch has done, before anybody is told. */
   onResult: (result: BatchResult) => void = () => {};
@@ -112,6 +113,11 @@ export class Flusher {
     engine.onAccepted = () => this.#onAccepted();
     engine.onAwaited = () => this.request();
     engine.health.onFailed(() => this.#stop());
+  }
+
+  /** How long the batch that is on its way has been there, its attempts and pauses included; 0 while there is none. */
+  get runningMs(): number {
+    return this.#batchSince === undefined ? 0 : this.#clock.elapsed() - this.#batchSince;
   }
 
   /** Flushes everything accepted so far and waits for it. */
@@ -260,7 +266,9 @@ export class Flusher {
       const last = batch.at(-1);
       if (last === undefined) return;
       if (this.#holds.size > 0) await Promise.allSettled(this.#holds);
+      this.#batchSince = this.#clock.elapsed();
       await this.#applyUntilDone(batch, last.lastSeq);
+      this.#batchSince = undefined;
     }
   }
 
@@ -310,6 +318,7 @@ export class Flusher {
         if (failure === 'fatal' || (failure === 'reopen' && ++reopens > REOPENS_MAX)) {
           return this.#engine.health.fail('flush', error);
         }
+        if (this.#stopped) return;
         await this.#pauseBefore(attempt, failure, error);
         if (failure === 'reopen') await this.#store.reopen();
       }

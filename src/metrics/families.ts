@@ -81,6 +81,19 @@ export const FAMILIES: readonly Family[] = [
     'When the last batch was committed, in seconds since 1970. 0 before the first.',
     (s) => (s.lastFlushAt ?? 0) / 1_000,
   ),
+  gauge(
+    'flush_running_seconds',
+    'How long the batch that is on its way to SQLite has been there. 0 while there is none.',
+    (s) => s.flushRunningMs / 1_000,
+  ),
+  gauge('sqlite_wal_size_bytes', "Size of SQLite's write-ahead log.", (s) => s.walBytes),
+  {
+    type: 'counter',
+    name: 'checkpoints_total',
+    help: "Attempts to carry SQLite's write-ahead log into the database file; partial where a reader held it up.",
+    label: 'result',
+    read: (s) => ({ ...s.checkpoints }),
+  },
   counter('worker_restarts_total', 'Restarts of the writer thread.', (s) => s.writerRestarts),
 
   {

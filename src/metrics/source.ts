@@ -23,7 +23,10 @@ export interface MetricsStats {
   readonly flushes: number;
   readonly flushRetries: number;
   readonly flushBusyMs: number;
+  readonly flushRunningMs: number;
   readonly lastFlushAt: number | undefined;
+  readonly walBytes: number;
+  readonly checkpoints: { readonly complete: number; readonly partial: number; readonly failed: number };
   readonly writerRestarts: number;
   readonly stall: StallReason | undefined;
   readonly deadLetters: Readonly<DeadLetterCounters> & {

@@ -10,6 +10,8 @@ export type { FailureClass } from '../base/failure.ts';
 export interface Store {
   /** What the store said of itself when it was opened. */
   readonly facts: StoreFacts;
+  /** How the store is, as of its last report: reading it asks nobody. */
+  readonly numbers: StoreNumbers;
 
   /**
    * Applies all writes of a batch in order, writes the dead letters, moves the watermark, all in one transaction (in a
@@ -34,8 +36,25 @@ export interface Store {
 
   readonly deadLetters: DeadLetterStore;
 
-  /** Resolves when nothing is left open. The store must be idle. */
-  close(): Promise<void>;
+  /**
+   * Resolves when nothing is left open, and after `limitMs` at the latest. Work that cannot be stopped, inside a native
+   * call, then goes on without us: `stuck` resolves when it has ended, and until then the store is not to be opened again.
+   */
+  close(limitMs?: number): Promise<{ readonly stuck: Promise<void> | undefined }>;
+}
+
+export interface StoreNumbers {
+  /** Size of the store's own write-ahead log. */
+  readonly walBytes: number;
+  readonly checkpoints: CheckpointCounts;
+}
+
+/** Attempts to carry the store's own write-ahead log into the database, by what came of them. */
+export interface CheckpointCounts {
+  readonly complete: number;
+  /** A reader has held a part of it up. */
+  readonly partial: number;
+  readonly failed: number;
 }
 
 export interface StoreFacts {

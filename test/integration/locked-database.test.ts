@@ -26,7 +26,7 @@ function watchMainThread(): () => number {
   };
 }
 
-test('another connection holds the database: degraded, nothing lost, nobody blocked, and it goes on by itself', async () => {
+test('[fault 33] another connection holds the database: degraded, nothing lost, nobody blocked, and it goes on by itself', async () => {
   const file = join(tempDir(), 'a.db');
   const db = await open(file, { flush: { intervalMs: 10 } });
   db.on('failure', () => {});
@@ -123,7 +123,7 @@ function limitedWriter(channel: string): string {
   return pathToFileURL(file).href;
 }
 
-test('SQLITE_FULL: state space, no dead letters, and it goes on when there is room', async () => {
+test('[fault 35] SQLITE_FULL: state space, no dead letters, and it goes on when there is room', async () => {
   const name = `space-${process.pid}`;
   const entry = limitedWriter(name);
   const channel = new BroadcastChannel(name);
@@ -167,7 +167,7 @@ test('SQLITE_FULL: state space, no dead letters, and it goes on when there is ro
   channel.close();
 });
 
-test('a reader that holds the checkpoint up at open keeps the log, and its going lets the log go', async () => {
+test('[fault 48] a reader that holds the checkpoint up at open keeps the log, and its going lets the log go', async () => {
   const file = join(tempDir(), 'held.db');
   await (await open(file)).close();
   const reader = new Sqlite(file);

@@ -129,6 +129,7 @@ const GAUGES: Readonly<Record<string, (stats: DatabaseStats) => number>> = {
   log_size_bytes: (s) => s.logBytes,
   log_segments: (s) => s.logSegments,
   flush_last_success_timestamp_seconds: (s) => (s.lastFlushAt ?? 0) / 1_000,
+  sqlite_wal_size_bytes: (s) => s.walBytes,
   dlq_entries: (s) => s.deadLetters.entries,
   dlq_size_bytes: (s) => s.deadLetters.bytes,
 };
@@ -157,6 +158,10 @@ async function expectSameAsStats(registry: Registry, label: string, db: Database
     expect(value('flush_stalled', `reason="${reason}"`)).toBe(reason === stats.stall ? 1 : 0);
   if (stats.deadLetters.entries === 0) expect(value('dlq_oldest_entry_age_seconds')).toBe(0);
   else expect(value('dlq_oldest_entry_age_seconds')).toBeGreaterThanOrEqual(0);
+  expect(value('flush_running_seconds')).toBeGreaterThanOrEqual(stats.flushRunningMs / 1_000);
+  for (const result of ['complete', 'partial', 'failed'] as const) {
+    expect(value('checkpoints_total', `result="${result}"`)).toBe(stats.checkpoints[result]);
+  }
   const states = ['ok', 'degraded', 'space', 'failed', 'closing', 'closed'];
   for (const state of states) expect(value('state', `state="${state}"`)).toBe(state === stats.state ? 1 : 0);
   return found;

@@ -17,7 +17,7 @@ async function opened(options: Parameters<typeof open>[1] = { flush: { mode: 'ma
   return { db, threads, file, restarts };
 }
 
-test('a writer thread that dies idle is started again when it is needed', async () => {
+test('[fault 49] a writer thread that dies idle is started again when it is needed', async () => {
   const { db, threads, restarts } = await opened();
   await db.aset('a', 1);
   await db.aflush();
@@ -32,7 +32,7 @@ test('a writer thread that dies idle is started again when it is needed', async 
   await db.close();
 });
 
-test('a writer thread that dies in the middle of a batch: the batch is applied once', async () => {
+test('[fault 49] a writer thread that dies in the middle of a batch: the batch is applied once', async () => {
   const { db, threads, restarts } = await opened();
   const rows = db.rows('r', { columns: { n: 'integer', text: 'text' } });
   const count = 60_000;
@@ -53,7 +53,7 @@ test('a writer thread that dies in the middle of a batch: the batch is applied o
   await db.close();
 });
 
-test('deaths at many moments: everything is applied once', async () => {
+test('[fault 49] deaths at many moments: everything is applied once', async () => {
   const { db, threads } = await opened({ flush: { mode: 'immediate' } });
   const rows = db.rows('r', { columns: { n: 'integer' } });
   let n = 0;
@@ -72,7 +72,7 @@ test('deaths at many moments: everything is applied once', async () => {
   await db.close();
 });
 
-test('a thread that dies again and again ends in failed: who waits is told, reads are served, nothing is lost', async () => {
+test('[fault 49] a thread that dies again and again ends in failed: who waits is told, reads are served, nothing is lost', async () => {
   const { db, threads, file, restarts } = await opened({ flush: { mode: 'manual' }, staging: { maxEntries: 4 } });
   await db.aset('a', 1);
   await db.aflush();

@@ -1,9 +1,9 @@
 import { execFileSync } from 'node:child_process';
-import { closeSync, openSync, readSync, writeFileSync, writeSync } from 'node:fs';
-import { constants } from 'node:os';
+import { closeSync, existsSync, mkdtempSync, openSync, readSync, rmSync, writeFileSync, writeSync } from 'node:fs';
+import { constants, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { onTestFinished } from 'vitest';
+import { afterAll, onTestFinished } from 'vitest';
 import { tempDir } from './temp-dir.ts';
 
 export type Operation = 'write' | 'sync' | 'truncate' | 'open' | 'read' | 'lock' | 'map' | 'stat' | 'unlink' | 'malloc';
@@ -31,20 +31,33 @@ const AT = { suffix: 16, error: 80, skip: 84, times: 88, hits: 92 } as const;
 export const NO_SHIM: string | undefined =
   process.platform === 'linux' ? undefined : `LD_PRELOAD is Linux's, this is ${process.platform}`;
 
+let folder: string | undefined;
+
+/** The shim, compiled once for a test file. */
+function compiled(): string {
+  folder ??= mkdtempSync(join(tmpdir(), 'sluice-shim-'));
+  const library = join(folder, 'fault-shim.so');
+  if (!existsSync(library)) {
+    execFileSync('cc', ['-shared', '-fPIC', '-O1', '-U_FORTIFY_SOURCE', '-o', library, SOURCE, '-ldl']);
+  }
+  return library;
+}
+
+afterAll(() => {
+  if (folder !== undefined) rmSync(folder, { recursive: true });
+});
+
 /** System calls of a child process that fail on purpose: start it with {@link env}, then arm as often as you like. */
 export class FaultShim {
   readonly env: Readonly<Record<string, string>>;
   readonly #rules: number;
 
   constructor() {
-    const folder = tempDir();
-    const library = join(folder, 'fault-shim.so');
-    execFileSync('cc', ['-shared', '-fPIC', '-O1', '-U_FORTIFY_SOURCE', '-o', library, SOURCE, '-ldl']);
-    const rules = join(folder, 'rules');
+    const rules = join(tempDir(), 'rules');
     writeFileSync(rules, Buffer.alloc(RULES * RULE_BYTES));
     this.#rules = openSync(rules, 'r+');
     onTestFinished(() => closeSync(this.#rules));
-    this.env = { LD_PRELOAD: library, FAULT_SHIM_RULES: rules };
+    this.env = { LD_PRELOAD: compiled(), FAULT_SHIM_RULES: rules };
   }
 
   /** From now on these calls fail, and no others. */

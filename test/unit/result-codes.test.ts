@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import { constants } from 'node:os';
 import { join } from 'node:path';
 import Sqlite from 'better-sqlite3';
 import { expect, test } from 'vitest';
@@ -102,8 +103,10 @@ test("an error in the user's own statement is that statement's fault, any other 
   const users = { ownStatement: false };
   expect(classify(coded('SQLITE_ERROR'), users).class).toBe('permanent');
   expect(classify(coded(`UNKNOWN_SQLITE_ERROR_${1 | (99 << 8)}`), users).class).toBe('permanent');
+  expect(classify(coded('SQLITE_ERROR_MISSING_COLLSEQ'), users).class).toBe('permanent');
+  expect(classify(coded('SQLITE_ERROR_RETRY'), users).class).toBe('transient');
   for (const [code, expected] of CASES) {
-    if (code !== 'SQLITE_ERROR') expect(classify(coded(code), users).class).toBe(expected);
+    if (!code.startsWith('SQLITE_ERROR')) expect(classify(coded(code), users).class).toBe(expected);
   }
 });
 
@@ -131,6 +134,14 @@ test.each([
 ] as const)("of Node's codes for a disk, %s are %s for the log", (codes, expected) => {
   for (const code of codes.split(' ')) expect(new LogFailure('a write', coded(code)).failure).toBe(expected);
   expect(new LogFailure('a write', new Error('no code')).failure).toBe('reopen');
+});
+
+test('a disk error that Node.js has no name for goes by its number', () => {
+  const unnamed = (code: string, name: 'EDQUOT' | 'ESTALE') =>
+    Object.assign(new Error('UNKNOWN: unknown error, write'), { code, errno: -constants.errno[name] });
+  expect(new LogFailure('a write', unnamed('UNKNOWN', 'EDQUOT')).failure).toBe('space');
+  expect(new LogFailure('a write', unnamed('Unknown system error -122', 'EDQUOT')).failure).toBe('space');
+  expect(new LogFailure('a write', unnamed('UNKNOWN', 'ESTALE')).failure).toBe('reopen');
 });
 
 test('what better-sqlite3 itself refuses to bind is the fault of the row', () => {

@@ -42,7 +42,7 @@ export interface RecoveryReport {
 }
 
 /** A segment as the first pass saw it. */
-interface Segment {
+export interface Segment {
   readonly name: string;
   readonly number: number;
   readonly header: SegmentHeader | undefined;
@@ -54,9 +54,18 @@ interface Segment {
   /** First and last sequence number in it; `first > last` where it has no frame. */
   readonly first: number;
   readonly last: number;
+  readonly frames: number;
+  /** Whether there is a whole frame at `end`, whose number does not follow. */
+  readonly outOfOrder: boolean;
 }
 
-interface Plan {
+/** Where the segments are. */
+export type LogPlace = Pick<RecoveryOptions, 'fileSystem' | 'directory'>;
+
+/** What segments are judged by. */
+export type LogOwner = Pick<RecoveryOptions, 'databaseId' | 'epoch' | 'appliedSeq'>;
+
+export interface Plan {
   readonly keep: readonly Segment[];
   readonly tornBytes: number;
   /** Empty files whose header never reached the disk. */
@@ -104,18 +113,7 @@ export class Recovery {
   }
 
   get report(): RecoveryReport {
-    const { keep, tornBytes, damage, foreign, end } = this.#plan;
-    return {
-      segments: keep.length,
-      writes: Math.max(0, end - this.#options.appliedSeq),
-      tornBytes,
-      setAside: [
-        ...foreign,
-        ...(damage?.lost ?? []).map(({ name }) => name),
-        ...(damage?.cut === undefined ? [] : [damage.cut.name]),
-      ],
-      damage: damage?.message,
-    };
+    return reportOf(this.#plan, this.#options.appliedSeq);
   }
 
   async repair(): Promise<void> {
@@ -175,27 +173,44 @@ export class Recovery {
   }
 }
 
+export function reportOf({ keep, tornBytes, damage, foreign, end }: Plan, appliedSeq: number): RecoveryReport {
+  return {
+    segments: keep.length,
+    writes: Math.max(0, end - appliedSeq),
+    tornBytes,
+    setAside: [
+      ...foreign,
+      ...(damage?.lost ?? []).map(({ name }) => name),
+      ...(damage?.cut === undefined ? [] : [damage.cut.name]),
+    ],
+    damage: damage?.message,
+  };
+}
+
 async function makePlan(options: RecoveryOptions): Promise<Plan> {
-  const names = (await options.fileSystem.list(options.directory))
-    .filter((name) => segmentNumber(name) !== undefined)
-    .sort();
-  const own: Segment[] = [];
-  const foreign: string[] = [];
-  for (const name of names) {
-    const segment = await scanSegment(options, name);
-    const { header } = segment;
-    const isForeign =
-      header !== undefined && (header.databaseId !== options.databaseId || header.epoch !== options.epoch);
-    if (isForeign) foreign.push(name);
-    else own.push(segment);
-  }
-  const highestNumber = names.reduce((highest, name) => Math.max(highest, segmentNumber(name) as number), 0);
+  const segments: Segment[] = [];
+  for (const name of await segmentNames(options)) segments.push(await scanSegment(options, name));
+  return planOf(segments, options);
+}
+
+export async function segmentNames({ fileSystem, directory }: LogPlace): Promise<string[]> {
+  return (await fileSystem.list(directory)).filter((name) => segmentNumber(name) !== undefined).sort();
+}
+
+export function isForeign({ header }: Segment, { databaseId, epoch }: LogOwner): boolean {
+  return header !== undefined && (header.databaseId !== databaseId || header.epoch !== epoch);
+}
+
+export function planOf(segments: readonly Segment[], owner: LogOwner): Plan {
+  const own = segments.filter((segment) => !isForeign(segment, owner));
+  const foreign = segments.filter((segment) => isForeign(segment, owner)).map(({ name }) => name);
+  const highestNumber = segments.reduce((highest, { number }) => Math.max(highest, number), 0);
   // Headers that never reached the disk: only the newest segments can have one, each a try to make the next, and then
   // nothing was in them.
   const newest = own.findLastIndex(({ header, damaged }) => header !== undefined || damaged);
   const candidates = own.slice(0, newest + 1);
   const empty = own.slice(newest + 1);
-  const { keep, damage, end } = longestPrefix(candidates, options.appliedSeq);
+  const { keep, damage, end } = longestPrefix(candidates, owner.appliedSeq);
   const last = keep.at(-1);
   const tornBytes = last === undefined || damage !== undefined ? 0 : last.length - last.end;
   return { keep, damage, end, tornBytes, remove: empty.map(({ name }) => name), foreign, highestNumber };
@@ -216,9 +231,11 @@ function longestPrefix(segments: readonly Segment[], appliedSeq: number): Pick<P
       if (next !== undefined && next.previous.lastSeq <= end) continue;
       return lost(`the header of ${name} is damaged`, i);
     }
-    if (first <= last && first > end + 1) {
+    // What the header says counts too: of a segment that has no frame yet, it is all there is.
+    const next = Math.max(first <= last ? first : 0, header.previous.lastSeq + 1);
+    if (next > end + 1) {
       return lost(
-        `${name} begins with write ${first}, but write ${end + 1} is missing: a segment is lost, or the database is older than its log`,
+        `${name} begins with write ${next}, but write ${end + 1} is missing: a segment is lost, or the database is older than its log`,
         i,
       );
     }
@@ -234,7 +251,7 @@ function longestPrefix(segments: readonly Segment[], appliedSeq: number): Pick<P
   return { keep: segments, end, damage: undefined };
 }
 
-async function scanSegment(options: RecoveryOptions, name: string): Promise<Segment> {
+export async function scanSegment(options: LogPlace, name: string): Promise<Segment> {
   const bytes = await readSegment(options, name);
   const number = segmentNumber(name) as number;
   const header = decodeHeader(bytes);
@@ -256,25 +273,31 @@ async function scanSegment(options: RecoveryOptions, name: string): Promise<Segm
       damaged: bytes.subarray(SEGMENT_HEADER_BYTES).some((byte) => byte !== 0),
       first: 1,
       last: 0,
+      frames: 0,
+      outOfOrder: false,
     };
   }
   let end = SEGMENT_HEADER_BYTES;
   let first = header.firstSeq;
   let last = header.firstSeq - 1;
   let promised = 0;
+  let frames = 0;
+  let outOfOrder = false;
   for (;;) {
     const frame = frameAt(bytes, end, salt);
-    if (frame === undefined || (end > SEGMENT_HEADER_BYTES && frame.firstSeq !== last + 1)) break;
+    outOfOrder = frame !== undefined && end > SEGMENT_HEADER_BYTES && frame.firstSeq !== last + 1;
+    if (frame === undefined || outOfOrder) break;
+    frames++;
     if (end === SEGMENT_HEADER_BYTES) first = frame.firstSeq;
     last = frame.lastSeq;
     promised = Math.max(promised, frame.syncedUpTo);
     end += frame.length;
   }
   const damaged = end < bytes.length && (promised > end || isPromised(bytes, end, salt));
-  return { name, number, header, length: bytes.length, end, damaged, first, last };
+  return { name, number, header, length: bytes.length, end, damaged, first, last, frames, outOfOrder };
 }
 
-async function readSegment({ fileSystem, directory }: RecoveryOptions, name: string): Promise<Buffer> {
+async function readSegment({ fileSystem, directory }: LogPlace, name: string): Promise<Buffer> {
   try {
     const bytes = await fileSystem.read(join(directory, name));
     return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
@@ -289,7 +312,10 @@ async function readSegment({ fileSystem, directory }: RecoveryOptions, name: str
   }
 }
 
-function corrupt({ directory, appliedSeq }: RecoveryOptions, message: string): SluiceError {
+export function corrupt(
+  { directory, appliedSeq }: Pick<RecoveryOptions, 'directory' | 'appliedSeq'>,
+  message: string,
+): SluiceError {
   return new SluiceError(
     'SLUICE_LOG_CORRUPT',
     `the log in ${directory} is damaged: ${message}. Nothing was changed; the database holds everything up to write ${appliedSeq}. ` +

@@ -31,15 +31,20 @@ export interface ConnectionOptions {
   readonly readonly: boolean;
   /** How long a call may block its thread while another connection holds the lock. */
   readonly busyTimeoutMs: number;
+  /** Whether a file that is not there is an error instead of made. Always, of a read-only connection. */
+  readonly mustExist?: boolean;
 }
 
 /** The bug that makes older versions unsafe here: https://sqlite.org/wal.html#walresetbug */
 const OLDEST_VERSION = [3, 51, 3] as const;
 const WITHDRAWN_VERSION = '3.52.0';
 
-export function openConnection(path: string, { readonly, busyTimeoutMs }: ConnectionOptions): Connection {
+export function openConnection(
+  path: string,
+  { readonly, busyTimeoutMs, mustExist = readonly }: ConnectionOptions,
+): Connection {
   try {
-    return new Database(path, { readonly, fileMustExist: readonly, timeout: busyTimeoutMs });
+    return new Database(path, { readonly, fileMustExist: mustExist, timeout: busyTimeoutMs });
   } catch (error) {
     throw isNativeFailure(error) ? nativeError(error) : error;
   }

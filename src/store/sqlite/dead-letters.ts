@@ -4,7 +4,7 @@ import type { DeadLetterSummary, PortableDeadLetter, QueueLimits, QueueState, Su
 import type { Connection, Statement } from './connection.ts';
 import { DeadLetterIndex, isOlder, type KeyedLetter, type TableKey, tableKey, tableOf } from './dead-letter-index.ts';
 import type { Classified } from './result-codes.ts';
-import { decodeWrite, encodeWrite, isOfKey, keysOf, operationOf, type WriteCopy } from './write-copy.ts';
+import { decodeWrite, encodeWrite, isOfKey, keysOf, namesOf, type WriteCopy } from './write-copy.ts';
 
 export const SUMMARY_COLUMNS = `id, seq, table_name AS "table", operation, key, accepted_at AS acceptedAt,
   first_failed_at AS firstFailedAt, last_failed_at AS lastFailedAt, attempts, error_class AS errorClass,
@@ -267,10 +267,6 @@ export class DeadLetters {
     }
     return { index, ...size };
   }
-}
-
-function namesOf(write: WriteCopy): Pick<DeadLetterSummary, 'table' | 'operation' | 'key'> {
-  return { table: write.table, operation: operationOf(write), key: isOfKey(write.kind) ? write.key : null };
 }
 
 /** A write as the index knows it; `undefined` where it has no key. */

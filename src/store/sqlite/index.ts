@@ -1,4 +1,6 @@
-export { acquireLock, type ProcessLock } from './lock.ts';
+export { Examination } from './examination.ts';
+export type { DatabaseChecks, DatabaseFacts, DeadLetterFacts } from './examine-protocol.ts';
+export { acquireLock, lastOwner, type Owner, type ProcessLock } from './lock.ts';
 export { QueryConnection, type QueryResult, type ResultLimits } from './query.ts';
 export type { Spawn } from './rpc.ts';
 export { SqliteStore, type SqliteStoreOptions } from './sqlite-store.ts';

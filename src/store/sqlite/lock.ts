@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import type { Clock } from '../../base/clock.ts';
@@ -10,7 +11,7 @@ const OWNER_FILE = 'owner.json';
 const RETRY_MS = 50;
 
 /** Who holds the lock, for the message of whoever comes second. */
-interface Owner {
+export interface Owner {
   readonly pid: number;
   readonly host: string;
   readonly startedAt: string;
@@ -52,6 +53,32 @@ export async function acquireLock(
   }
 }
 
+/**
+ * Whether a process holds the lock of a database. It is not taken: reading the lock file is what a holder keeps others
+ * from, and disturbs nobody for longer than that takes.
+ */
+export function isLocked(folder: string): boolean {
+  const path = join(folder, LOCK_FILE);
+  if (held.has(folder)) return true;
+  if (!existsSync(path)) return false;
+  const connection = openConnection(path, { readonly: true, busyTimeoutMs: 0 });
+  try {
+    connection.prepare('SELECT 1 FROM sqlite_schema').all();
+    return false;
+  } catch (error) {
+    if (codeOf(error) === 'SQLITE_BUSY') return true;
+    throw new SluiceError('SLUICE_STORE', `the lock ${path} cannot be read: ${messageOf(error)}`, { cause: error });
+  } finally {
+    connection.close();
+  }
+}
+
+/** Who took the lock last, as the note beside it says; `undefined` where there is none that can be read. */
+export async function lastOwner(folder: string, fileSystem: FileSystem): Promise<Owner | undefined> {
+  const note = await fileSystem.readNote(join(folder, OWNER_FILE)).catch(() => undefined);
+  return note === undefined ? undefined : parseOwner(note);
+}
+
 /** Only a message depends on the note: a full disk must not keep anybody from opening, and perhaps making room. */
 async function writeOwner(path: string, owner: Owner, fileSystem: FileSystem): Promise<void> {
   try {
@@ -86,8 +113,7 @@ function release(folder: string, connection: Connection): void {
 }
 
 async function lockedError(folder: string, database: string, fileSystem: FileSystem): Promise<SluiceError> {
-  const note = await fileSystem.readNote(join(folder, OWNER_FILE)).catch(() => undefined);
-  const owner = note === undefined ? undefined : parseOwner(note);
+  const owner = await lastOwner(folder, fileSystem);
   const who =
     owner === undefined ? 'another process' : `process ${owner.pid} on ${owner.host}, running since ${owner.startedAt}`;
   return new SluiceError(

@@ -1,6 +1,9 @@
 import { messageOf, SluiceError } from '../../base/errors.ts';
 import type { SqlValue } from '../../base/frame/index.ts';
+
 import type { CountOverlay, KeyRange, Parameters, QueryLimits, SqlRow, StoreScan } from '../store.ts';
+import type { FileId } from './file-identity.ts';
+
 import type { ReaderProtocol } from './reader-protocol.ts';
 import { type Spawn, ThreadClient } from './rpc.ts';
 
@@ -17,14 +20,17 @@ interface PointReads {
 /** The reader threads: started when first needed, the least loaded one serves, a dead one is replaced. */
 export class ReaderPool {
   readonly #path: string;
+  readonly #database: FileId;
   readonly #size: number;
   readonly #spawn: Spawn;
   readonly #readers: Reader[] = [];
   #pointReads: PointReads | undefined;
   #closed = false;
+  #closing: readonly Reader[] = [];
 
-  constructor(path: string, size: number, spawn: Spawn) {
+  constructor(path: string, database: FileId, size: number, spawn: Spawn) {
     this.#path = path;
+    this.#database = database;
     this.#size = size;
     this.#spawn = spawn;
   }
@@ -55,12 +61,18 @@ export class ReaderPool {
 
   async close(): Promise<void> {
     this.#closed = true;
+    this.#closing = this.#readers.splice(0);
     await Promise.all(
-      this.#readers.splice(0).map(async (reader) => {
+      this.#closing.map(async (reader) => {
         if (!reader.dead) await reader.call('close', null).catch(() => null);
         await reader.terminate();
       }),
     );
+  }
+
+  /** Lets {@link close} wait no longer for reads that are still running. */
+  abandon(): void {
+    for (const reader of this.#closing) reader.abandon();
   }
 
   #collectPointReads(): PointReads {
@@ -93,7 +105,7 @@ export class ReaderPool {
   #start(): Reader {
     const reader: Reader = new ThreadClient(ENTRY, this.#spawn);
     this.#readers.push(reader);
-    void reader.call('start', { path: this.#path });
+    void reader.call('start', { path: this.#path, database: this.#database });
     return reader;
   }
 }

@@ -1,4 +1,5 @@
 import type { SqlValue } from '../../base/frame/index.ts';
+
 import type {
   CountOverlay,
   DeadLetter,
@@ -13,10 +14,11 @@ import type {
   QueryLimits,
   SqlRow,
 } from '../store.ts';
+import type { FileId } from './file-identity.ts';
 
 /** What a reader thread answers, in the order in which it was asked. */
 export type ReaderProtocol = {
-  start: { request: { path: string }; response: null };
+  start: { request: { path: string; database: FileId }; response: null };
   getMany: { request: readonly { table: string; keys: readonly string[] }[]; response: (SqlValue | undefined)[][] };
   count: { request: { table: string; overlay: CountOverlay }; response: number };
   query: { request: { sql: string; parameters: Parameters; limits: QueryLimits }; response: SqlRow[] };

@@ -21,8 +21,8 @@ function scanOf(id: number): SyncScan {
 }
 
 serve<ReaderProtocol>(port, {
-  start({ path }) {
-    reader = new SqliteReader(path, BUSY_TIMEOUT_MS);
+  start({ path, database }) {
+    reader = new SqliteReader(path, database, BUSY_TIMEOUT_MS);
     return null;
   },
   getMany: (requests) => requests.map(({ table, keys }) => reader.getMany(table, keys)),

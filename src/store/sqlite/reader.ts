@@ -12,6 +12,9 @@ import type {
   SyncScan,
 } from '../store.ts';
 import { type Connection, narrow, openConnection, quote, readRows, type Statement } from './connection.ts';
+
+import { assertSameDatabase, type FileId } from './file-identity.ts';
+
 import { columnsOf } from './schema.ts';
 
 const STATEMENTS_MAX = 500;
@@ -29,13 +32,16 @@ const ROWS_BETWEEN_CHECKS = 64;
 export class SqliteReader implements SyncReads {
   readonly #path: string;
   readonly #busyTimeoutMs: number;
+  readonly #database: FileId;
   readonly #idle: Connection[] = [];
   readonly #scans = new Set<SqliteScan>();
   readonly #statements = new Map<string, Statement>();
   #db: Connection | undefined;
 
-  constructor(path: string, busyTimeoutMs: number) {
+  /** `database` is the file that the writer has open: a connection made later must not be one to another file. */
+  constructor(path: string, database: FileId, busyTimeoutMs: number) {
     this.#path = path;
+    this.#database = database;
     this.#busyTimeoutMs = busyTimeoutMs;
   }
 
@@ -150,6 +156,7 @@ export class SqliteReader implements SyncReads {
   }
 
   #open(): Connection {
+    assertSameDatabase(this.#path, this.#database);
     return openConnection(this.#path, { readonly: true, busyTimeoutMs: this.#busyTimeoutMs });
   }
 }

@@ -11,14 +11,15 @@ export interface Classified {
 
 /**
  * Classifies what a statement threw. `ownStatement`: ours, on a table of ours; there a missing table or column means
- * that somebody has to repair the schema, while in the user's statement it is that statement's own fault.
+ * that somebody has to repair the schema, while in the user's statement it is that statement's own fault. So is an unknown
+ * collation: waiting for a repair that nobody can make would stop everything behind it.
  */
 export function classify(error: unknown, { ownStatement }: { ownStatement: boolean }): Classified {
   const message = messageOf(error);
   const code = codeOf(error);
   const meaning = sqliteMeaning(code);
   if (code !== undefined && meaning !== undefined) {
-    const users = !ownStatement && sqliteName(code) === 'SQLITE_ERROR';
+    const users = !ownStatement && meaning.class === 'config' && sqliteName(code)?.startsWith('SQLITE_ERROR');
     return { class: users ? 'permanent' : meaning.class, code, message };
   }
   const codeless = code === undefined ? codelessMeaning(error) : undefined;

@@ -46,6 +46,7 @@ export class ThreadClient<P extends Protocol> {
   readonly #exited = new Deferred<void>();
   #calls = 0;
   #dead: ThreadDied | undefined;
+  #abandoned = false;
 
   constructor(entry: URL, spawn: Spawn) {
     const { port1, port2 } = new MessageChannel();
@@ -54,6 +55,10 @@ export class ThreadClient<P extends Protocol> {
     // The thread holds the process only while it owes an answer: through its port, never by itself.
     this.#worker.unref();
     this.#port.on('message', (message: ResponseMessage) => this.#settle(message));
+    this.#port.on('close', () => {
+      // No answer can come any more. Its end says why, if it has not come already.
+      if (this.#dead === undefined) void this.terminate();
+    });
     this.#port.unref();
     this.#worker.on('error', (error) => this.#die(`a thread died: ${messageOf(error)}`, error));
     this.#worker.on('exit', (code) => {
@@ -85,9 +90,21 @@ export class ThreadClient<P extends Protocol> {
   }
 
   async terminate(): Promise<void> {
-    this.#worker.ref();
-    await this.#worker.terminate();
+    void this.#worker.terminate();
+    // It holds the process until it has ended, but for one that nobody waits for any more.
+    if (this.#abandoned) this.#worker.unref();
+    else this.#worker.ref();
     await this.#exited.promise;
+  }
+
+  /**
+   * Waits no longer for a thread that may be inside a native call, which nothing can stop: its callers are told, and it
+   * ends as soon as that call returns, before it could begin another. {@link terminate} still resolves when it has.
+   */
+  abandon(): void {
+    this.#abandoned = true;
+    this.#die('a thread was given up on: it did not end in time');
+    void this.terminate();
   }
 
   #settle({ id, response, error }: ResponseMessage): void {

@@ -1,8 +1,10 @@
 import { randomUUID } from 'node:crypto';
+import { type Clock, systemClock, type Timer } from '../../base/clock.ts';
 import { codeOf, messageOf, SluiceError } from '../../base/errors.ts';
 import { diskMeaning, sqliteMeaning } from '../../base/failure.ts';
 import type { SqlValue } from '../../base/frame/index.ts';
-import type { CountOverlay } from '../store.ts';
+import { settledWithin } from '../../base/waiting.ts';
+import type { CountOverlay, StoreNumbers } from '../store.ts';
 import {
   type Batch,
   type BatchResult,
@@ -21,10 +23,11 @@ import {
   StoreFailure,
   type StoreScan,
 } from '../store.ts';
+import type { FileId } from './file-identity.ts';
 import { SqliteReader } from './reader.ts';
 import { ReaderPool, storeClosed } from './reader-pool.ts';
 import { type Spawn, spawnWorker, ThreadClient, ThreadDied } from './rpc.ts';
-import type { WriterProtocol, WriterStart } from './writer-protocol.ts';
+import type { WriterFacts, WriterProtocol, WriterReport, WriterStart } from './writer-protocol.ts';
 
 type WriterThread = ThreadClient<WriterProtocol>;
 
@@ -32,6 +35,12 @@ const WRITER_ENTRY = new URL('./writer-thread.js', import.meta.url);
 
 /** Deaths of the writer thread in a row, with no batch applied between them, before it is given up on. */
 const DEATHS_MAX = 5;
+
+/** Deaths during one change of the queue, which is then taken for their cause. Fewer: the flush must outlive them. */
+const CHANGE_DEATHS_MAX = 3;
+
+/** How often the writer thread is asked how it is, whether or not there is work for it. */
+const LOOK_MS = 2_000;
 
 export interface SqliteStoreOptions {
   readonly path: string;
@@ -41,7 +50,10 @@ export interface SqliteStoreOptions {
   readonly queueLimits: QueueLimits;
   readonly breaker: Breaker;
   readonly spawn?: Spawn | undefined;
+  readonly clock?: Clock | undefined;
   readonly onWriterRestart?: ((reason: string) => void) | undefined;
+  /** The database is lost to this process, without a batch that could have said so. */
+  readonly onLost?: ((failure: StoreFailure) => void) | undefined;
 }
 
 /**
@@ -54,7 +66,13 @@ export class SqliteStore implements Store {
   readonly deadLetters: DeadLetterStore;
   readonly #options: SqliteStoreOptions;
   readonly #readers: ReaderPool;
+  readonly #clock: Clock;
+  /** The database file that the writer opened first: another one in its place is another database. */
+  readonly #database: FileId;
   #writer: WriterThread;
+  #walBytes = 0;
+  readonly #checkpoints = { complete: 0, partial: 0, failed: 0 };
+  #look: Timer | undefined;
   #deaths = 0;
   /** Failures by code since a batch was applied. */
   readonly #failures = new Map<string, number>();
@@ -65,8 +83,8 @@ export class SqliteStore implements Store {
   static async open(options: SqliteStoreOptions): Promise<SqliteStore> {
     const writer = spawnWriter(options);
     try {
-      const facts = await writer.call('start', { ...startOf(options), takeOver: true, check: false });
-      return new SqliteStore(options, writer, facts);
+      const started = await writer.call('start', { ...startOf(options), takeOver: true, check: false });
+      return new SqliteStore(options, writer, started);
     } catch (error) {
       await writer.terminate();
       if (error instanceof SluiceError) throw error;
@@ -77,12 +95,15 @@ export class SqliteStore implements Store {
     }
   }
 
-  private constructor(options: SqliteStoreOptions, writer: WriterThread, facts: StoreFacts) {
+  private constructor(options: SqliteStoreOptions, writer: WriterThread, started: WriterFacts) {
     this.#options = options;
+    this.#clock = options.clock ?? systemClock;
     this.#writer = writer;
-    this.facts = facts;
-    this.sync = new SqliteReader(options.path, 0);
-    this.#readers = new ReaderPool(options.path, options.readers, options.spawn ?? spawnWorker);
+    this.#database = started.database;
+    this.facts = started.facts;
+    this.#take(started.report);
+    this.sync = new SqliteReader(options.path, started.database, 0);
+    this.#readers = new ReaderPool(options.path, started.database, options.readers, options.spawn ?? spawnWorker);
     this.deadLetters = {
       list: (range) => this.#readers.call('deadLetters', range),
       listSummaries: (range) => this.#readers.call('deadLetterSummaries', range),
@@ -91,11 +112,17 @@ export class SqliteStore implements Store {
       summary: (filter) => this.#readers.call('deadLetterGroups', filter),
       change: (change) => this.#changeQueue(change),
     };
+    this.#lookLater();
+  }
+
+  get numbers(): StoreNumbers {
+    return { walBytes: this.#walBytes, checkpoints: { ...this.#checkpoints } };
   }
 
   async apply(batch: Batch): Promise<BatchResult> {
     try {
-      const result = await this.#call('apply', batch);
+      const { result, report } = await this.#call('apply', batch);
+      this.#take(report);
       this.#deaths = 0;
       this.#failures.clear();
       return result;
@@ -134,13 +161,7 @@ export class SqliteStore implements Store {
     try {
       return await (await this.#liveWriter()).call(call, request);
     } catch (error) {
-      if (error instanceof ThreadDied) {
-        throw new SluiceError(
-          'SLUICE_OUTCOME_UNKNOWN',
-          'the writer thread died before it answered: what was asked for may or may not have been committed, look before you ask again',
-          { cause: error },
-        );
-      }
+      if (error instanceof ThreadDied) throw outcomeUnknown(error);
       if (error instanceof StoreFailure) {
         throw new SluiceError('SLUICE_STORE', `SQLite refused: ${error.message}`, {
           cause: error,
@@ -153,12 +174,13 @@ export class SqliteStore implements Store {
 
   async #changeQueue(change: QueueChange): Promise<QueueChanged> {
     const id = randomUUID();
-    for (;;) {
+    for (let death = 1; ; death++) {
       try {
         return await (await this.#liveWriter()).call('changeQueue', { id, change });
       } catch (error) {
-        // Under its id it is done once, however often it is asked for. Deaths in a row end in a failure of the start.
+        // Under its id it is done once, however often it is asked for.
         if (!(error instanceof ThreadDied)) throw error;
+        if (death === CHANGE_DEATHS_MAX) throw outcomeUnknown(error);
       }
     }
   }
@@ -179,12 +201,46 @@ export class SqliteStore implements Store {
     return this.#readers.scan(table, range);
   }
 
-  async close(): Promise<void> {
+  async close(limitMs?: number): Promise<{ readonly stuck: Promise<void> | undefined }> {
     this.#closed = true;
+    this.#look?.cancel();
     this.sync.close();
+    const ended = this.#endThreads();
+    if (limitMs === undefined) await ended;
+    else if (!(await settledWithin(ended, limitMs, this.#clock))) {
+      this.#readers.abandon();
+      this.#writer.abandon();
+      return { stuck: ended };
+    }
+    return { stuck: undefined };
+  }
+
+  async #endThreads(): Promise<void> {
     await this.#readers.close();
     if (!this.#writer.dead) await this.#writer.call('close', null).catch(() => null);
     await this.#writer.terminate();
+  }
+
+  #lookLater(): void {
+    this.#look = this.#clock.after(LOOK_MS, () => void this.#lookNow());
+  }
+
+  /** Whether SQLite's files are where they were: without this, nobody would know before the next write. */
+  async #lookNow(): Promise<void> {
+    try {
+      if (!this.#writer.dead && this.#starting === undefined) this.#take(await this.#writer.call('look', null));
+    } catch (error) {
+      if (error instanceof StoreFailure && error.failure === 'fatal') return this.#options.onLost?.(error);
+      // A thread that has died, or a stat that failed: whoever writes next meets it.
+    }
+    if (!this.#closed) this.#lookLater();
+  }
+
+  #take({ walBytes, checkpoints }: WriterReport): void {
+    this.#walBytes = walBytes;
+    this.#checkpoints.complete += checkpoints.complete;
+    this.#checkpoints.partial += checkpoints.partial;
+    this.#checkpoints.failed += checkpoints.failed;
   }
 
   async #call<C extends keyof WriterProtocol & string>(
@@ -219,7 +275,9 @@ export class SqliteStore implements Store {
     const writer = spawnWriter(this.#options);
     this.#writer = writer;
     try {
-      await writer.call('start', { ...startOf(this.#options), takeOver: false, check: this.#check });
+      const start = { ...startOf(this.#options), takeOver: false, check: this.#check, expected: this.#database };
+      const { report } = await writer.call('start', start);
+      this.#take(report);
     } catch (error) {
       // It did not die by itself: a locked database, say, or a process that is out of descriptors, is no crash loop.
       if (!(error instanceof ThreadDied) || isStarved(error.cause)) this.#deaths--;
@@ -229,6 +287,14 @@ export class SqliteStore implements Store {
     this.#check = false;
     return writer;
   }
+}
+
+function outcomeUnknown(cause: ThreadDied): SluiceError {
+  return new SluiceError(
+    'SLUICE_OUTCOME_UNKNOWN',
+    'the writer thread died before it answered: what was asked for may or may not have been committed, look before you ask again',
+    { cause },
+  );
 }
 
 function startOf({ path, owner, queueLimits, breaker }: SqliteStoreOptions): Omit<WriterStart, 'takeOver' | 'check'> {

@@ -1,5 +1,5 @@
 import { type Frame, FrameBuilder, FrameReader, Kind, type SqlValue, Target } from '../../base/frame/index.ts';
-import type { DeadLetter, DeadOperation } from '../store.ts';
+import type { DeadLetter, DeadLetterSummary, DeadOperation } from '../store.ts';
 import { narrow } from './connection.ts';
 import { type TableKey, tableKey } from './dead-letter-index.ts';
 
@@ -88,8 +88,13 @@ const OPERATIONS: Readonly<Record<Kind, DeadOperation>> = {
   [Kind.group]: 'group',
 };
 
-export function operationOf({ kind }: WriteCopy): DeadOperation {
+function operationOf({ kind }: WriteCopy): DeadOperation {
   return OPERATIONS[kind];
+}
+
+/** What a dead letter is found by. */
+export function namesOf(write: WriteCopy): Pick<DeadLetterSummary, 'table' | 'operation' | 'key'> {
+  return { table: write.table, operation: operationOf(write), key: isOfKey(write.kind) ? write.key : null };
 }
 
 /** What a write wanted to write, as people and programs read it. */

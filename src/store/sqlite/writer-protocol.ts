@@ -2,6 +2,7 @@ import type {
   Batch,
   BatchResult,
   Breaker,
+  CheckpointCounts,
   ExecuteResult,
   Parameters,
   QueueChange,
@@ -9,12 +10,15 @@ import type {
   QueueLimits,
   StoreFacts,
 } from '../store.ts';
+import type { FileId } from './file-identity.ts';
 
 /** What the writer thread answers. Calls are answered one by one, in the order in which they were made. */
 export type WriterProtocol = {
   /** The first call: opens the database. */
-  start: { request: WriterStart; response: StoreFacts };
-  apply: { request: Batch; response: BatchResult };
+  start: { request: WriterStart; response: WriterFacts };
+  apply: { request: Batch; response: { result: BatchResult; report: WriterReport } };
+  /** Asked now and then: whether the files are still in their places, and how they are. */
+  look: { request: null; response: WriterReport };
   execute: { request: { sql: string; parameters: Parameters }; response: ExecuteResult };
   /** A change is made once under its id. */
   changeQueue: { request: { id: string; change: QueueChange }; response: QueueChanged };
@@ -32,4 +36,18 @@ export interface WriterStart {
   readonly check: boolean;
   readonly queueLimits: QueueLimits;
   readonly breaker: Breaker;
+  /** The database file that the thread before this one had open. */
+  readonly expected?: FileId | undefined;
+}
+
+export interface WriterFacts {
+  readonly facts: StoreFacts;
+  readonly database: FileId;
+  readonly report: WriterReport;
+}
+
+export interface WriterReport {
+  readonly walBytes: number;
+  /** Since the last report. */
+  readonly checkpoints: CheckpointCounts;
 }

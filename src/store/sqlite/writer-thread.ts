@@ -15,9 +15,16 @@ function started(): Writer {
 serve<WriterProtocol>(port, {
   start(request) {
     writer = new Writer(request);
-    return writer.facts;
+    return { facts: writer.facts, database: writer.database, report: writer.report() };
   },
-  apply: (batch) => started().apply(batch),
+  apply: (batch) => {
+    const result = started().apply(batch);
+    return { result, report: started().report() };
+  },
+  look: () => {
+    started().assertFiles();
+    return started().report();
+  },
   execute: ({ sql, parameters }) => started().execute(sql, parameters),
   changeQueue: ({ id, change }) => started().changeQueue(id, change),
   close() {

@@ -4,6 +4,7 @@ import type { SqlValue } from '../../base/frame/index.ts';
 import {
   type Batch,
   type BatchResult,
+  type CheckpointCounts,
   type ExecuteResult,
   type Parameters,
   type QueueChange,
@@ -13,14 +14,15 @@ import {
 } from '../store.ts';
 import { Applier } from './applier.ts';
 import { type Connection, checkVersion, narrow, openConnection, readRows } from './connection.ts';
+import { assertSameDatabase, type FileId, FileIdentity, filesGone } from './file-identity.ts';
 import { QueueChanger } from './queue-changer.ts';
 import { classify, toFailure } from './result-codes.ts';
 import { claimState, SELECT_STATE, type StateRow } from './schema.ts';
 import { examine } from './space-probe.ts';
 import { writerParts } from './writer-parts.ts';
-import type { WriterStart } from './writer-protocol.ts';
+import type { WriterReport, WriterStart } from './writer-protocol.ts';
 
-/** At start another program may hold the file for a moment; nobody else waits for this thread yet. */
+/** At start another program may hold the file for a moment; nobody else waits for this thread yet. Not for checkpoints. */
 const START_BUSY_TIMEOUT_MS = 5_000;
 
 /** Pages in the WAL before SQLite checkpoints by itself, inside a commit. Normally a gap comes first. */
@@ -30,6 +32,9 @@ const PAGE_CACHE_KIB = 64 * 1024;
 
 const GAP_MS = 100;
 
+/** How long a checkpoint that a reader has held up waits for the next attempt. */
+const HELD_UP_MS = 2_000;
+
 /** The only read-write connection to the database, and what it does between two calls. */
 export class Writer {
   readonly #path: string;
@@ -37,10 +42,14 @@ export class Writer {
   readonly #applier: Applier;
   readonly #queue: QueueChanger;
   readonly facts: StoreFacts;
+  readonly #files: FileIdentity;
   #durable: boolean;
   #gap: NodeJS.Timeout | undefined;
+  #checkpoints = noCheckpoints();
 
-  constructor({ path, owner, takeOver, check, queueLimits, breaker }: WriterStart) {
+  constructor({ path, owner, takeOver, check, expected, queueLimits, breaker }: WriterStart) {
+    // Or SQLite would make a new file in its place.
+    if (expected !== undefined) assertSameDatabase(path, expected);
     this.#path = path;
     this.#db = this.#open();
     try {
@@ -51,6 +60,8 @@ export class Writer {
       if (this.#db.pragma('synchronous', { simple: true }) !== 2) {
         throw new StoreFailure('fatal', 'SQLite did not keep synchronous=FULL');
       }
+      this.#files = new FileIdentity(path);
+      this.#db.pragma('busy_timeout = 0');
       // The watermark may have been written and never synced by a process that was killed: until a complete checkpoint
       // has carried it into the database file, no log segment may be deleted on its word.
       this.#durable = this.#checkpoint();
@@ -58,7 +69,6 @@ export class Writer {
       this.#applier = new Applier(parts, { limits: queueLimits, breaker });
       this.#queue = new QueueChanger(parts, queueLimits);
       this.facts = { ...this.#readFacts(version), queue: parts.dead.state };
-      this.#db.pragma('busy_timeout = 0');
     } catch (error) {
       this.#db.close();
       throw this.#failureOf(error);
@@ -79,24 +89,16 @@ export class Writer {
 
   apply(batch: Batch): BatchResult {
     const start = performance.now();
-    const result = this.#examined(() => this.#applier.apply(batch));
+    const result = this.#onFiles(() => this.#applier.apply(batch));
     if (!this.#durable) this.#durable = this.#checkpoint();
     this.#awaitGap();
     return { ...result, durable: this.#durable, durationMs: performance.now() - start };
   }
 
-  /** What cannot be done, with the class that the disk gives it. */
-  #examined<T>(work: () => T): T {
-    try {
-      return work();
-    } catch (error) {
-      throw this.#failureOf(error);
-    }
-  }
-
   /** One statement of the user's, in a transaction of its own. */
   execute(sql: string, parameters: Parameters): ExecuteResult {
     try {
+      this.assertFiles();
       const statement = this.#db.prepare(sql);
       const before = this.#db.prepare('SELECT total_changes()').pluck();
       const start = before.get() as number;
@@ -106,6 +108,7 @@ export class Writer {
         this.#db.exec('ROLLBACK');
         throw new SluiceError('SLUICE_INVALID_SQL', 'the statement left a transaction open, which was rolled back');
       }
+      this.assertFiles();
       this.#awaitGap();
       const lastInsertRowid = this.#db.prepare('SELECT last_insert_rowid()').pluck().safeIntegers().get() as SqlValue;
       return {
@@ -124,9 +127,26 @@ export class Writer {
   }
 
   changeQueue(id: string, change: QueueChange): QueueChanged {
-    const changed = this.#examined(() => this.#queue.change(id, change));
+    const changed = this.#onFiles(() => this.#queue.change(id, change));
     this.#awaitGap();
     return changed;
+  }
+
+  /** The database file as the operating system knows it. */
+  get database(): FileId {
+    return this.#files.database;
+  }
+
+  /** Throws unless the database and its WAL are where they were opened. */
+  assertFiles(): void {
+    const { database, wal } = this.#files.look();
+    if (database !== 'there' || wal !== 'there') throw filesGone(this.#path, database, wal);
+  }
+
+  report(): WriterReport {
+    const checkpoints = this.#checkpoints;
+    this.#checkpoints = noCheckpoints();
+    return { walBytes: this.#files.look().walBytes, checkpoints };
   }
 
   close(): void {
@@ -137,22 +157,61 @@ export class Writer {
 
   /** Carries the WAL into the database when nothing has been asked for a moment. */
   #awaitGap(): void {
-    if (this.#gap === undefined) this.#gap = setTimeout(() => this.#checkpoint(), GAP_MS);
-    else this.#gap.refresh();
+    this.#checkpointIn(GAP_MS);
   }
 
-  /** Whether all of the WAL is in the database file, and the WAL empty. `busy = 0` alone says nothing. */
-  #checkpoint(): boolean {
+  /** A reader that holds it up may be the last thing that happens for long: the WAL must shrink when it has gone. */
+  #checkpointIn(delayMs: number): void {
+    clearTimeout(this.#gap);
+    this.#gap = setTimeout(() => {
+      if (!this.#checkpoint()) this.#checkpointIn(HELD_UP_MS);
+    }, delayMs);
+  }
+
+  /**
+   * Work on the database: a commit into a file that is gone is none, and the log must keep these writes. What cannot be done
+   * has the class that the disk gives it.
+   */
+  #onFiles<T>(work: () => T): T {
     try {
+      this.assertFiles();
+      const result = work();
+      this.assertFiles();
+      return result;
+    } catch (error) {
+      throw this.#failureOf(error);
+    }
+  }
+
+  #checkpoint(): boolean {
+    const result = this.#tryCheckpoint();
+    this.#checkpoints[result]++;
+    // After a sync that failed, only a complete checkpoint proves anything again.
+    if (result === 'failed') this.#durable = false;
+    return result === 'complete';
+  }
+
+  /**
+   * Complete is: all of the WAL is in the database file, and the WAL empty. `busy = 0` alone says nothing.
+   *
+   * Not into a database that has lost its name, nor where another WAL stands in the place of ours: what is left as it is
+   * can be put together again by whoever puts the files back. A WAL that is only gone is still open here, and what is in
+   * it goes when this connection does: into the database with it.
+   */
+  #tryCheckpoint(): keyof CheckpointCounts {
+    try {
+      const { database, wal } = this.#files.look();
+      if (database !== 'there' || wal === 'replaced') return 'failed';
       const [row] = this.#db.pragma('wal_checkpoint(TRUNCATE)') as {
         busy: number;
         log: number;
         checkpointed: number;
       }[];
-      return row !== undefined && row.busy === 0 && row.log >= 0 && row.log === row.checkpointed;
+      const complete = row !== undefined && row.busy === 0 && row.log >= 0 && row.log === row.checkpointed;
+      return complete ? 'complete' : 'partial';
     } catch {
       // Nothing is lost by a checkpoint that did not happen; a real fault of the disk comes back with the next batch.
-      return false;
+      return 'failed';
     }
   }
 
@@ -166,6 +225,10 @@ export class Writer {
     const { databaseId, epoch, appliedSeq } = this.#db.prepare(SELECT_STATE).get() as StateRow;
     return { databaseId, epoch, appliedSeq, durable: this.#durable, version };
   }
+}
+
+function noCheckpoints(): Record<keyof CheckpointCounts, number> {
+  return { complete: 0, partial: 0, failed: 0 };
 }
 
 function configure(db: Connection): void {
