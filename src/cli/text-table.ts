@@ -14,34 +14,45 @@ export interface TextColumn {
   readonly head: string;
   /** Numbers stand on the right. */
   readonly right?: boolean;
-  /** Longer cells are cut. */
+  /** Longer cells are cut; and where there is no room, shorter ones too. */
   readonly maxWidth?: number;
 }
 
 const GAP = '  ';
 
-/** The narrowest that the last column is made. */
+/** The narrowest that the last column, and one that gives way, is made. */
 const LAST_MIN = 20;
+const CUT_MIN = 8;
 
-/** Aligned columns, cut to `width`: the last column is what gives way. */
+/** Aligned columns, cut to `width`: first the last one gives way, then those that have a `maxWidth`. */
 export function textTable(columns: readonly TextColumn[], rows: readonly (readonly string[])[], width: number): string {
-  const cells = [columns.map(({ head }) => head), ...rows.map((row) => row.map(shown))].map((row) =>
-    row.map((cell, i) => cut(cell, columns[i]?.maxWidth ?? Number.POSITIVE_INFINITY)),
+  const cells = [columns.map(({ head }) => head), ...rows.map((row) => row.map(shown))];
+  const widths = columns.map(({ maxWidth = Number.POSITIVE_INFINITY }, i) =>
+    Math.min(
+      maxWidth,
+      cells.reduce((widest, row) => Math.max(widest, lengthOf(row[i] ?? '')), 0),
+    ),
   );
-  const widths = columns.map((_, i) => cells.reduce((widest, row) => Math.max(widest, lengthOf(row[i] ?? '')), 0));
-  const before = widths.slice(0, -1).reduce((sum, one) => sum + one + GAP.length, 0);
-  const lastWidth = Math.max(LAST_MIN, width - before);
+  const last = columns.length - 1;
+  const others = () => widths.slice(0, last).reduce((sum, one) => sum + one + GAP.length, 0);
+  for (const [i, { maxWidth }] of columns.entries()) {
+    const excess = Math.max(0, others() + Math.min(LAST_MIN, widths[last] ?? 0) - width);
+    const own = widths[i] ?? 0;
+    if (i < last && maxWidth !== undefined) widths[i] = Math.max(Math.min(own, CUT_MIN), own - excess);
+  }
+  widths[last] = Math.max(LAST_MIN, width - others());
   const lines = cells.map((row) =>
     row
       .map((cell, i) => {
-        if (i === columns.length - 1) return cut(cell, lastWidth);
-        const pad = ' '.repeat((widths[i] ?? 0) - lengthOf(cell));
-        return columns[i]?.right ? pad + cell : cell + pad;
+        const text = cut(cell, widths[i] ?? 0);
+        if (i === last) return text;
+        const pad = ' '.repeat((widths[i] ?? 0) - lengthOf(text));
+        return columns[i]?.right ? pad + text : text + pad;
       })
       .join(GAP)
       .trimEnd(),
   );
-  return lines.join('\n');
+  return lines.map((line) => cut(line, width)).join('\n');
 }
 
 function cut(text: string, width: number): string {

@@ -14,8 +14,16 @@ test('columns are aligned, and the last one is cut to the width', () => {
   ]);
   const whole = textTable(columns, rows, Number.POSITIVE_INFINITY);
   expect(whole).toContain('x'.repeat(50));
-  // On the narrowest terminal something of the message is left.
-  expect(textTable(columns, rows, 10)).toContain(`${'x'.repeat(19)}…`);
+  for (const width of [10, 20, 30, 35]) {
+    const widest = Math.max(
+      ...textTable(columns, rows, width)
+        .split('\n')
+        .map((line) => line.length),
+    );
+    expect(widest).toBeLessThanOrEqual(width);
+  }
+  const keys = textTable([{ head: 'key', maxWidth: 40 }, { head: 'message' }], [['k'.repeat(60), 'm'.repeat(60)]], 40);
+  expect(keys.split('\n')[1]).toBe(`${'k'.repeat(17)}…  ${'m'.repeat(19)}…`);
 });
 
 test('nothing in a cell moves the cursor, breaks the line or turns the text around', () => {
