@@ -33,11 +33,8 @@ type WriterThread = ThreadClient<WriterProtocol>;
 
 const WRITER_ENTRY = new URL('./writer-thread.js', import.meta.url);
 
-/** Deaths of the writer thread in a row, with no batch applied between them, before it is given up on. */
+/** Deaths of the writer thread in a row, with nothing done between them, before it is given up on. */
 const DEATHS_MAX = 5;
-
-/** Deaths during one change of the queue, which is then taken for their cause. Fewer: the flush must outlive them. */
-const CHANGE_DEATHS_MAX = 3;
 
 /** How often the writer thread is asked how it is, whether or not there is work for it. */
 const LOOK_MS = 2_000;
@@ -174,13 +171,14 @@ export class SqliteStore implements Store {
 
   async #changeQueue(change: QueueChange): Promise<QueueChanged> {
     const id = randomUUID();
-    for (let death = 1; ; death++) {
+    for (;;) {
       try {
-        return await (await this.#liveWriter()).call('changeQueue', { id, change });
+        const changed = await (await this.#liveWriter()).call('changeQueue', { id, change });
+        this.#deaths = 0;
+        return changed;
       } catch (error) {
-        // Under its id it is done once, however often it is asked for.
+        // Under its id it is done once, however often it is asked for. A crash loop ends in a failure of the start.
         if (!(error instanceof ThreadDied)) throw error;
-        if (death === CHANGE_DEATHS_MAX) throw outcomeUnknown(error);
       }
     }
   }
@@ -269,7 +267,7 @@ export class SqliteStore implements Store {
 
   async #restart(): Promise<WriterThread> {
     if (++this.#deaths > DEATHS_MAX) {
-      throw new StoreFailure('fatal', `the writer thread died ${DEATHS_MAX} times without applying anything`);
+      throw new StoreFailure('fatal', `the writer thread died ${DEATHS_MAX} times without doing anything`);
     }
     this.#options.onWriterRestart?.(this.#check ? 'reopen' : 'death');
     const writer = spawnWriter(this.#options);
