@@ -104,7 +104,8 @@ export class FrameBuilder {
     this.#openMembers = members;
   }
 
-  build(firstSeq: number): Frame {
+  /** On memory that can be shared with another thread, unless it goes nowhere. */
+  build(firstSeq: number, allocate: (length: number) => Buffer = sharedMemory): Frame {
     const dictionary = JSON.stringify(this.#dictionary);
     const text = dictionary + this.#text;
     const textBytes = Buffer.byteLength(text);
@@ -113,8 +114,8 @@ export class FrameBuilder {
     if (length > FRAME_LENGTH_MAX) {
       throw new SluiceError('SLUICE_INVALID_VALUE', `a frame of ${length} bytes is more than the log can hold`);
     }
-    const memory = new SharedArrayBuffer(length);
-    const bytes = Buffer.from(memory);
+    const bytes = allocate(length);
+    bytes.fill(0, 0, FRAME_HEADER_BYTES);
     bytes.writeUInt32LE(FRAME_MAGIC, offsets.magic);
     bytes.writeUInt32LE(length, offsets.length);
     bytes.writeUInt32LE(this.count, offsets.count);
@@ -124,7 +125,9 @@ export class FrameBuilder {
     bytes.writeUInt32LE(textBytes, offsets.text);
     bytes.writeUInt32LE(this.#blobBytes, offsets.blobs);
     bytes.writeDoubleLE(this.acceptedAt, offsets.acceptedAt);
-    new Uint32Array(memory, FRAME_HEADER_BYTES, this.#length).set(this.#words.subarray(0, this.#length));
+    new Uint32Array(bytes.buffer, bytes.byteOffset + FRAME_HEADER_BYTES, this.#length).set(
+      this.#words.subarray(0, this.#length),
+    );
     bytes.write(text, textOffset, 'utf8');
     let offset = textOffset + textBytes;
     for (const blob of this.#blobs) {
@@ -193,4 +196,8 @@ export class FrameBuilder {
     larger.set(this.#words);
     this.#words = larger;
   }
+}
+
+function sharedMemory(length: number): Buffer {
+  return Buffer.from(new SharedArrayBuffer(length));
 }

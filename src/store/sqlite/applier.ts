@@ -59,6 +59,8 @@ export class Applier {
   readonly #advance: Statement;
   readonly #run = new Run();
   #counts: Counts = noCounts();
+  /** The entries that this call has made. */
+  #died: DeadLetterSummary[] = [];
   #deadMax = 0;
 
   constructor(parts: WriterParts, options: ApplierOptions) {
@@ -82,6 +84,7 @@ export class Applier {
       );
     }
     this.#counts = begun ? (JSON.parse(state.batchResult) as Counts) : noCounts();
+    this.#died = [];
     this.#deadMax = take ? Number.POSITIVE_INFINITY : this.#breakerAt(lastSeq - afterSeq);
     executor.condemnsConfig = take;
     try {
@@ -90,13 +93,19 @@ export class Applier {
       executor.condemnsConfig = false;
     }
     const { applied, coalesced, superseded, evicted, dead: deadSeqs } = this.#counts;
-    // What died in this batch has an entry, or had one until a later write of the batch, or the limits, took it away.
-    const left = deadSeqs.length === 0 ? [] : dead.summaries(afterSeq, lastSeq);
-    const entries = [...left, ...superseded, ...evicted].sort((a, b) => a.id - b.id);
-    // An import in the middle of the batch may have brought entries with a number of its.
-    const awaited = new Set(deadSeqs);
-    const died = entries.filter(({ seq }) => awaited.delete(seq));
+    const died = begun ? this.#entriesOf(batch) : this.#died;
     return { applied, coalesced, superseded, evicted, deadSeqs, dead: died, queue: dead.state };
+  }
+
+  /** What died in a batch that somebody else began: entries that are there, or that a later write or the limits took away. */
+  #entriesOf({ afterSeq, lastSeq }: Batch): DeadLetterSummary[] {
+    const { dead, superseded, evicted } = this.#counts;
+    const left = dead.length === 0 ? [] : this.#parts.dead.summaries(afterSeq, lastSeq);
+    const gone = superseded.map(({ bySeq: _, ...letter }) => letter);
+    const entries = [...left, ...gone, ...evicted].sort((a, b) => a.id - b.id);
+    // An import in the middle of the batch may have brought entries with a number of its.
+    const awaited = new Set(dead);
+    return entries.filter(({ seq }) => awaited.delete(seq));
   }
 
   #breakerAt(writes: number): number {
@@ -108,11 +117,13 @@ export class Applier {
     let after = begin;
     for (let losses = 0; ; ) {
       const before = structuredClone(this.#counts);
+      const diedBefore = this.#died.length;
       try {
         return this.#parts.transactions.run(() => this.#applyWrites(batch, after, last, condemned));
       } catch (error) {
         this.#run.reset();
         this.#counts = before;
+        this.#died.length = diedBefore;
         if (error instanceof TransactionLost) {
           condemned.set(error.seq, error.reason);
           if (++losses < LOSSES_MAX || error.seq === last) continue;
@@ -217,7 +228,7 @@ export class Applier {
   }
 
   #die(write: WriteCopy, error: Classified): void {
-    this.#parts.dead.add(write, error);
+    this.#died.push(this.#parts.dead.add(write, error));
     this.#counts.dead.push(write.seq);
     if (this.#counts.dead.length > this.#deadMax) {
       throw new StoreFailure(

@@ -32,8 +32,10 @@ export class DeadLetters {
   readonly #delete: Statement;
   readonly #overwritten: Statement;
   #summed: Summed | undefined;
-  /** Takes back, in memory, what the open transaction has changed. */
+  /** Takes back what the open transaction has changed in the index. */
   readonly #undo: (() => void)[] = [];
+  /** The sums before the open transaction. */
+  #committed: Pick<Summed, 'entries' | 'bytes'> = { entries: 0, bytes: 0 };
 
   constructor(db: Connection) {
     this.#db = db;
@@ -52,9 +54,9 @@ export class DeadLetters {
     return { entries, bytes, oldestAt: entries === 0 ? undefined : (oldest.get() as number) };
   }
 
-  add(write: WriteCopy, error: Classified): void {
+  add(write: WriteCopy, error: Classified): DeadLetterSummary {
     const now = Date.now();
-    this.#store(
+    return this.#store(
       write,
       {
         ...namesOf(write),
@@ -150,15 +152,18 @@ export class DeadLetters {
 
   /** Returns what was there. */
   remove(id: number): DeadLetterSummary | undefined {
-    const sums = this.#sums();
+    const { index } = this.#sums();
     const letter = this.#delete.get(id) as DeadLetterSummary | undefined;
     if (letter === undefined) return undefined;
     if (letter.operation === 'group' || letter.operation === 'clear') {
       this.#db.prepare('DELETE FROM _sluice_dead_letters_overwritten WHERE id = ?').run(id);
     }
-    const keyed = sums.index.get(id);
-    takeOut(sums, letter.bytes, keyed);
-    this.#undo.push(() => putIn(sums, letter.bytes, keyed));
+    this.#count(-1, -letter.bytes);
+    const keyed = index.get(id);
+    if (keyed !== undefined) {
+      index.remove(keyed);
+      this.#undo.push(() => index.add(keyed));
+    }
     return letter;
   }
 
@@ -188,11 +193,13 @@ export class DeadLetters {
   /** To be called when a transaction was committed. */
   committed(): void {
     this.#undo.length = 0;
+    if (this.#summed !== undefined) this.#committed = { entries: this.#summed.entries, bytes: this.#summed.bytes };
   }
 
   /** To be called when a transaction was rolled back. Reading all again would make a large queue slow to fail. */
   rolledBack(): void {
     for (let undo = this.#undo.pop(); undo !== undefined; undo = this.#undo.pop()) undo();
+    if (this.#summed !== undefined) Object.assign(this.#summed, this.#committed);
   }
 
   #store(
@@ -201,17 +208,17 @@ export class DeadLetters {
     bytes: Uint8Array,
     origin: string | null,
     overwritten: readonly (readonly [table: string, key: string])[] = [],
-  ): void {
-    const sums = this.#sums();
+  ): DeadLetterSummary {
+    const { index } = this.#sums();
     const { lastInsertRowid } = this.#insert.run(
-      BigInt(summary.seq),
+      summary.seq,
       summary.table,
       summary.operation,
       summary.key,
-      BigInt(summary.acceptedAt),
-      BigInt(summary.firstFailedAt),
-      BigInt(summary.lastFailedAt),
-      BigInt(summary.attempts),
+      summary.acceptedAt,
+      summary.firstFailedAt,
+      summary.lastFailedAt,
+      summary.attempts,
       summary.errorClass,
       summary.errorCode,
       summary.errorMessage,
@@ -219,10 +226,15 @@ export class DeadLetters {
       origin,
     );
     for (const [table, key] of overwritten) this.#overwritten.run(lastInsertRowid, table, key);
-    const letter = keyedLetter(Number(lastInsertRowid), write);
+    const id = Number(lastInsertRowid);
+    const letter = keyedLetter(id, write);
     for (const [table, key] of overwritten) letter?.keys.delete(tableKey(table, key));
-    putIn(sums, bytes.length, letter);
-    this.#undo.push(() => takeOut(sums, bytes.length, letter));
+    this.#count(1, bytes.length);
+    if (letter !== undefined) {
+      index.add(letter);
+      this.#undo.push(() => index.remove(letter));
+    }
+    return { ...summary, id, bytes: bytes.length };
   }
 
   #supersededByClear(table: string, seq: number, id: number): SupersededLetter[] {
@@ -260,6 +272,12 @@ export class DeadLetters {
     return new Set(rows.map(([table, key]) => tableKey(table, key)));
   }
 
+  #count(entries: number, bytes: number): void {
+    const sums = this.#sums();
+    sums.entries += entries;
+    sums.bytes += bytes;
+  }
+
   #sums(): Summed {
     this.#summed ??= this.#load();
     return this.#summed;
@@ -282,20 +300,9 @@ export class DeadLetters {
         : keyedLetter(id, this.write(id) as WriteCopy);
       if (letter !== undefined) index.add(letter);
     }
+    this.#committed = size;
     return { index, ...size };
   }
-}
-
-function putIn(sums: Summed, bytes: number, letter: KeyedLetter | undefined): void {
-  sums.entries++;
-  sums.bytes += bytes;
-  if (letter !== undefined) sums.index.add(letter);
-}
-
-function takeOut(sums: Summed, bytes: number, letter: KeyedLetter | undefined): void {
-  sums.entries--;
-  sums.bytes -= bytes;
-  if (letter !== undefined) sums.index.remove(letter);
 }
 
 /** A write as the index knows it; `undefined` where it has no key. */

@@ -63,7 +63,7 @@ export function encodeWrite(write: WriteCopy): Frame {
   } else {
     addTo(builder, write);
   }
-  return builder.build(write.seq);
+  return builder.build(write.seq, Buffer.allocUnsafe);
 }
 
 /** The keys that a write is about: one of a put or delete, those of its members of a group. */
