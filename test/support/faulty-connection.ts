@@ -37,6 +37,7 @@ export class Faults {
   /** How often a statement took its transaction with it, and how often COMMIT said no. */
   lost = 0;
   refused = 0;
+  tooBigs = 0;
   #seen = 0;
 
   arm(fault: Fault | undefined): void {
@@ -92,7 +93,10 @@ function wrap(db: Connection, statement: Statement, sql: string, faults: Faults)
       return (...parameters: unknown[]) => {
         faults.assertAlive();
         if (point !== undefined && name === 'run') faults.pass(point);
-        if (table !== undefined && faults.tooBig(table, parameters[1])) throw sqliteError('SQLITE_TOOBIG');
+        if (table !== undefined && name === 'run' && faults.tooBig(table, parameters[1])) {
+          faults.tooBigs++;
+          throw sqliteError('SQLITE_TOOBIG');
+        }
         const result = observed(db, faults, point, () => Reflect.apply(value, target, parameters) as unknown);
         if (point === 'commit') faults.pass('committed');
         return result === target ? wrapped : result;
