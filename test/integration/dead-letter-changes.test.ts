@@ -186,6 +186,18 @@ describe('a retry', () => {
   });
 });
 
+test.each([
+  ['SQLITE_NOMEM', 'transient'],
+  ['SQLITE_IOERR_READ', 'reopen'],
+] as const)('%s while the state row is read is the failure that it is anywhere else', (what, failure) => {
+  const { db, faults, applier, queue } = writer();
+  faults.arm({ point: 'state', at: 0, what });
+  expect(() => applier.apply(batchOf([put('a', 'good')]))).toThrow(expect.objectContaining({ failure }));
+  faults.arm({ point: 'state', at: 0, what });
+  expect(() => queue.change('1', { do: 'evict' })).toThrow(expect.objectContaining({ failure }));
+  db.close();
+});
+
 describe('a dead letter and the watermark', () => {
   test('[fault 68] between the two it dies: neither is there, and asked for again each write is in one place', () => {
     const path = join(tempDir(), 'a.db');

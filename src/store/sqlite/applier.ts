@@ -11,7 +11,7 @@ import {
 import type { KeyTable } from './catalog.ts';
 import type { Statement } from './connection.ts';
 import type { Executor } from './executor.ts';
-import type { Classified } from './result-codes.ts';
+import { type Classified, withFailures } from './result-codes.ts';
 import { SELECT_STATE, type StateRow } from './schema.ts';
 import { CommitRefused, TransactionLost } from './transaction.ts';
 import { copyGroup, copyOf, isOfKey, type WriteCopy } from './write-copy.ts';
@@ -65,6 +65,10 @@ export class Applier {
   }
 
   apply(batch: Batch): Omit<BatchResult, 'durable' | 'durationMs'> {
+    return withFailures(() => this.#apply(batch));
+  }
+
+  #apply(batch: Batch): Omit<BatchResult, 'durable' | 'durationMs'> {
     const { dead, executor } = this.#parts;
     const { afterSeq, lastSeq, take = false } = batch;
     const state = this.#state.get() as StateRow;

@@ -7,7 +7,7 @@ import {
   type SupersededLetter,
 } from '../store.ts';
 import type { Statement } from './connection.ts';
-import type { Classified } from './result-codes.ts';
+import { type Classified, withFailures } from './result-codes.ts';
 import { SELECT_STATE, type StateRow } from './schema.ts';
 import { CommitRefused, TransactionLost } from './transaction.ts';
 import type { WriteCopy } from './write-copy.ts';
@@ -42,6 +42,10 @@ export class QueueChanger {
   }
 
   change(id: string, change: QueueChange): QueueChanged {
+    return withFailures(() => this.#change(id, change));
+  }
+
+  #change(id: string, change: QueueChange): QueueChanged {
     const before = this.#doneUnder(id);
     try {
       const done = change.do === 'retry' ? this.#retry(id, change.ids, before) : (before ?? this.#make(id, change));

@@ -90,6 +90,15 @@ export function toFailure(error: unknown): StoreFailure {
   return new StoreFailure(found === 'permanent' ? 'config' : found, message, code, error);
 }
 
+/** Does work of the store's own, of which every error is a failure that the flush understands. */
+export function withFailures<T>(work: () => T): T {
+  try {
+    return work();
+  } catch (error) {
+    throw toFailure(error);
+  }
+}
+
 function knownCode(code: string): string {
   if (!code.startsWith('UNKNOWN_SQLITE_ERROR_')) return code;
   const number = Number(code.slice('UNKNOWN_SQLITE_ERROR_'.length));
