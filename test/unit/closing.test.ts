@@ -6,7 +6,8 @@ import { GroupCommit } from '../../dist/engine/group-commit.js';
 import { Engine, Health } from '../../dist/engine/index.js';
 import type { AppendLog } from '../../dist/engine/log/index.js';
 import { SqliteStore } from '../../dist/store/sqlite/index.js';
-import { tempDir } from '../support/temp-dir.js';
+import { UNLIMITED } from '../support/applier.ts';
+import { tempDir } from '../support/temp-dir.ts';
 
 const emit = () => undefined;
 const env = () => ({ health: new Health(emit), clock: systemClock, random: () => 0, emit });
@@ -103,7 +104,8 @@ test('close syncs what came in while a sync was in flight', async () => {
 
 test('a closed store starts no thread again', async () => {
   const path = `${tempDir()}/a.db`;
-  const store = await SqliteStore.open({ path, owner: 'me', readers: 1 });
+  const { limits: queueLimits, breaker } = UNLIMITED;
+  const store = await SqliteStore.open({ path, owner: 'me', readers: 1, queueLimits, breaker });
   await store.close();
   await expect(store.execute('CREATE TABLE late (a)', [])).rejects.toMatchObject({ code: 'SLUICE_CLOSED' });
   await expect(store.query('SELECT 1', [], {})).rejects.toMatchObject({ code: 'SLUICE_CLOSED' });
