@@ -127,8 +127,13 @@ async function importAgain() {
 }
 
 async function retry() {
-  say('begin retry');
-  await db.dlq.retry(random(3) === 0 ? { table: 'kv' } : 'all', { batchSize: 1 + random(20) });
+  let applied = 0;
+  // Said once it is among entries that are applied, where there is something to tear apart.
+  const onProgress = (progress) => {
+    if (applied === 0 && progress.applied > 0) say('begin retry');
+    applied = progress.applied;
+  };
+  await db.dlq.retry(random(3) === 0 ? { table: 'kv' } : 'all', { batchSize: 1 + random(4), onProgress });
   say('end retry');
 }
 
@@ -155,11 +160,12 @@ if (existsSync(exportPath)) await importAgain();
 const writing = write();
 writing.catch((error) => wrong(String(error)));
 for (;;) {
-  await db.aexecute(random(2) === 0 ? 'DELETE FROM gate' : 'INSERT INTO gate VALUES (1)', [], { ahead: true });
-  await sleep(random(10));
+  await db.aexecute('INSERT INTO gate VALUES (1)', [], { ahead: true });
+  await sleep(10 + random(60));
+  if (random(4) > 0) await db.aexecute('DELETE FROM gate', [], { ahead: true });
   const what = random(5);
-  if (what < 3) await retry();
-  else await clear(what === 3);
+  if (what < 2) await retry();
+  else await clear(what < 4);
   balance(db);
   await nextTurn();
 }

@@ -58,7 +58,7 @@ test('[fault 68] [fault 72] killed at any point of a retry, a clear or an import
     const moment: Moment =
       random() < 0.2
         ? { said: 'opened', delayMs: random() * 100 }
-        : { said: `begin ${operation}`, delayMs: random() * random() * 40 };
+        : { said: `begin ${operation}`, delayMs: random() * (operation === 'clear' ? 20 : 5) };
     const seed = String(Math.floor(random() * 0xffffffff));
     const { lines, stderr } = await killAt(moment, [file, `${file}.state`, seed]);
     const where = `round ${round}, seed of the run ${process.env['SLUICE_SEED']}`;

@@ -186,6 +186,87 @@ describe('a retry', () => {
   });
 });
 
+describe('a dead letter and the watermark', () => {
+  test('[fault 68] between the two it dies: neither is there, and asked for again each write is in one place', () => {
+    const path = join(tempDir(), 'a.db');
+    const opened = (takeOver: boolean) => {
+      const db = openConnection(path, { readonly: false, busyTimeoutMs: 0 });
+      db.pragma('journal_mode = WAL');
+      if (takeOver) db.exec(GUARDED);
+      claimState(db, 'test', takeOver);
+      const faults = new Faults();
+      return { db, faults, ...writerOn(faulty(db, faults)) };
+    };
+    const places = ({ db }: { db: Connection }) => [
+      db.prepare('SELECT key FROM guard ORDER BY key').pluck().all(),
+      db.prepare('SELECT key FROM _sluice_dead_letters').pluck().all(),
+      db.prepare('SELECT applied_seq FROM _sluice_state').pluck().get(),
+    ];
+    const batch = batchOf([put('a', 'good'), put('b', 'bad'), put('c', 'good')]);
+    const first = opened(true);
+    first.db.exec("INSERT INTO forbidden VALUES ('bad', 'abort')");
+    for (const point of ['insert', 'remember', 'commit'] as const) {
+      const dying = point === 'insert' ? first : opened(false);
+      dying.faults.arm({ point, at: 0, what: 'death' });
+      expect(() => dying.applier.apply(batch)).toThrow();
+      dying.db.close();
+      const next = opened(false);
+      expect(places(next)).toEqual([[], [], 0]);
+      next.db.close();
+    }
+    const last = opened(false);
+    expect(last.applier.apply(batch)).toMatchObject({ applied: 2, deadSeqs: [2] });
+    expect(places(last)).toEqual([['a', 'c'], ['b'], 3]);
+    last.db.close();
+    const restarted = opened(false);
+    expect(places(restarted)).toEqual([['a', 'c'], ['b'], 3]);
+    restarted.db.close();
+  });
+
+  test.each(['SQLITE_FULL', 'SQLITE_IOERR_WRITE', 'SQLITE_IOERR', 'SQLITE_BUSY'] as const)(
+    '[fault 70] the queue itself cannot be written to (%s): the batch is not advanced, and nothing of it is applied',
+    (what) => {
+      const { db, faults, applier, queue } = writer();
+      db.exec("INSERT INTO forbidden VALUES ('bad', 'abort')");
+      const batch = batchOf([put('a', 'good'), put('b', 'bad'), put('c', 'bad')]);
+      for (const at of [0, 1]) {
+        faults.arm({ point: 'insert', at, what });
+        expect(() => applier.apply(batch)).toThrow(what);
+        expect(db.prepare('SELECT applied_seq FROM _sluice_state').pluck().get()).toBe(0);
+        expect(db.prepare('SELECT count(*) FROM guard').pluck().get()).toBe(0);
+        expect(db.prepare('SELECT count(*) FROM _sluice_dead_letters').pluck().get()).toBe(0);
+      }
+      expect(applier.apply(batch)).toMatchObject({ applied: 1, deadSeqs: [2, 3], queue: { entries: 2 } });
+      expect(queue.change('1', { do: 'clear', ids: [1, 2] })).toMatchObject({
+        cleared: 2,
+        queue: { entries: 0, bytes: 0 },
+      });
+      db.close();
+    },
+  );
+
+  test('[fault 70] a full disk while poison is written down: nothing is advanced until there is room', () => {
+    const { db, applier } = writer();
+    const poison = 'x'.repeat(5_000);
+    db.prepare("INSERT INTO forbidden VALUES (?, 'abort')").run(poison);
+    const used = db.pragma('page_count', { simple: true }) as number;
+    db.pragma(`max_page_count = ${used + 5}`);
+    const keys = Array.from({ length: 100 }, (_, i) => `k${i}`);
+    const batch = batchOf([put('a', 'good'), ...keys.map((key) => put(key, poison))]);
+    for (let again = 0; again < 2; again++) {
+      expect(() => applier.apply(batch)).toThrow(
+        expect.objectContaining({ failure: 'space', sqliteCode: 'SQLITE_FULL' }),
+      );
+      expect(db.prepare('SELECT applied_seq FROM _sluice_state').pluck().get()).toBe(0);
+      expect(db.prepare('SELECT count(*) FROM guard').pluck().get()).toBe(0);
+      expect(db.prepare('SELECT count(*) FROM _sluice_dead_letters').pluck().get()).toBe(0);
+    }
+    db.pragma('max_page_count = 1000000');
+    expect(applier.apply(batch)).toMatchObject({ applied: 1, queue: { entries: 100 } });
+    db.close();
+  });
+});
+
 test('an export knows which keys have been written since, so that an import brings no old value back', async () => {
   const db = await opened();
   const table = db.table('guarded');

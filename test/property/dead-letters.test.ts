@@ -107,7 +107,14 @@ const fault: fc.Arbitrary<Fault> = fc.oneof(
       what: fc.constant('death' as const),
     }),
   },
-  fc.record({ point: fc.constant('begin' as const), at: fc.nat(4), what: fc.constant('SQLITE_BUSY' as const) }),
+  {
+    weight: 3,
+    arbitrary: fc.record({
+      point: fc.constant('begin' as const),
+      at: fc.nat(4),
+      what: fc.constant('SQLITE_BUSY' as const),
+    }),
+  },
   fc.record({
     point: fc.constantFrom<Fault['point'][]>('insert', 'remember', 'commit'),
     at: fc.nat(3),
@@ -733,5 +740,7 @@ test('each key ends with the newest write that could be applied, and each entry 
     { numRuns: Number(process.env['SLUICE_RUNS'] ?? 500) },
   );
   console.log(JSON.stringify({ ...tally, ...seen }));
-  for (const [what, count] of Object.entries({ ...tally, ...seen })) expect(count, what).toBeGreaterThan(0);
+  // What is coalesced away unseen has a property of its own, beside the one-by-one oracle.
+  const { hidden: _, ...wanted } = { ...tally, ...seen };
+  for (const [what, count] of Object.entries(wanted)) expect(count, what).toBeGreaterThan(0);
 });

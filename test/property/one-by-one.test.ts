@@ -5,6 +5,7 @@ import { type Connection, openConnection } from '../../dist/store/sqlite/connect
 import { claimState } from '../../dist/store/sqlite/schema.js';
 import type { Batch, BatchResult } from '../../dist/store/store.js';
 import { applierOn } from '../support/applier.ts';
+import { Faults, faulty } from '../support/faulty-connection.ts';
 import { frameOf, Targets, type Write } from '../support/writes.ts';
 
 /**
@@ -12,8 +13,8 @@ import { frameOf, Targets, type Write } from '../support/writes.ts';
  * none that SQLite refuses. Here that sentence is a program, and the two are compared.
  *
  * Two cases are not in the generator. No write to a plain table can die in real SQLite: such a table takes any text and any
- * bytes under any text as a key, and only values beyond SQLITE_LIMIT_LENGTH (a gigabyte) are refused. And a deferred foreign
- * key that is broken by one write and mended by a later one of the same batch is fine for the batch, and not one by one.
+ * bytes under any text as a key, and only values beyond SQLITE_LIMIT_LENGTH (a gigabyte) are refused, for which a connection
+ * is told to find some values too big. And a deferred foreign key that is broken by one write and mended by a later one of the same batch is fine for the batch, and not one by one.
  */
 const SCHEMA = `
   CREATE TABLE plain (key TEXT PRIMARY KEY, value TEXT);
@@ -163,6 +164,11 @@ class Oracle {
   superseded = 0;
   /** The dead letters that have not been superseded. */
   #letters: Letter[] = [];
+  readonly #tooBig: (value: unknown) => boolean;
+
+  constructor(tooBig: (value: unknown) => boolean = () => false) {
+    this.#tooBig = tooBig;
+  }
 
   get letters(): number[] {
     return this.#letters.map(({ seq }) => seq);
@@ -207,6 +213,7 @@ class Oracle {
     switch (write.kind) {
       case 'put':
         this.#make(write.table);
+        if (this.#tooBig(write.value)) throw new Error('too big');
         this.db
           .prepare(`INSERT INTO ${write.table} VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value`)
           .run(write.key, write.value);
@@ -375,6 +382,98 @@ describe('a batch has the outcome of its writes one by one', () => {
       { numRuns: 60 },
     );
     expect(tally.locked - before).toBeGreaterThan(5);
+  });
+});
+
+describe('values that are too big, which is the one thing that a plain table refuses', () => {
+  const tooBig = (value: unknown) => value === 'bad' || value === 'abort';
+  const plain = fc.constantFrom('plain', 'late', 'plain', 'trig');
+  const key = fc.constantFrom('a', 'b', '😀');
+  const value = fc.constantFrom('a', 'b', 'c', 'bad', 'abort');
+  const plainPut = fc.record({ kind: fc.constant('put' as const), table: plain, key, value });
+  const plainWrite: fc.Arbitrary<Write> = fc.oneof(
+    { weight: 20, arbitrary: plainPut },
+    { weight: 4, arbitrary: fc.record({ kind: fc.constant('delete' as const), table: plain, key }) },
+    { weight: 1, arbitrary: fc.record({ kind: fc.constant('clear' as const), table: plain }) },
+    { weight: 2, arbitrary: stage },
+    {
+      weight: 2,
+      arbitrary: fc.record({
+        kind: fc.constant('group' as const),
+        members: fc.array(plainPut, { minLength: 1, maxLength: 3 }),
+      }),
+    },
+  );
+
+  test('no good write is lost because a later bad one of its key was coalesced over it', () => {
+    const counted = { fallbacks: 0, twice: 0, hidden: 0 };
+    fc.assert(
+      fc.property(fc.array(plainWrite, { minLength: 5, maxLength: 40, size: 'max' }), cuts, (given, stream) => {
+        // The table is there: it would be made for a value that is then refused.
+        const writes: Write[] = [{ kind: 'put', table: 'late', key: 'there', value: 'c' }, ...given];
+        const oracle = new Oracle(tooBig);
+        for (const [i, each] of writes.entries()) oracle.apply(i + 1, each);
+        const db = openDatabase();
+        try {
+          const faults = new Faults();
+          faults.tooBig = (_, value) => tooBig(value);
+          const applier = applierOn(faulty(db, faults));
+          const dead: number[] = [];
+          let superseded = 0;
+          for (const batch of batchesOf(writes, stream)) {
+            const refused = faults.tooBigs;
+            const result = applier.apply(batch);
+            expect(result.applied + result.coalesced + result.deadSeqs.length).toBe(batch.lastSeq - batch.afterSeq);
+            dead.push(...result.deadSeqs);
+            superseded += result.superseded.length;
+            const tried = faults.tooBigs - refused;
+            const before = [contentsOf(db), lettersOf(db)];
+            expect(applier.apply(batch)).toEqual(result);
+            expect([contentsOf(db), lettersOf(db)]).toEqual(before);
+            if (tried > 0 && result.coalesced + result.applied > 0) counted.fallbacks++;
+            if (tried > 1) counted.twice++;
+          }
+          expect(contentsOf(db)).toEqual(contentsOf(oracle.db));
+          expect(lettersOf(db)).toEqual(oracle.letters);
+          // One by one, a bad write dies and is superseded by the next good one of its key. Coalesced, it is never tried.
+          const hidden = oracle.dead.filter((seq) => !dead.includes(seq));
+          expect(dead.filter((seq) => !oracle.dead.includes(seq))).toEqual([]);
+          expect(superseded + hidden.length).toBe(oracle.superseded);
+          for (const seq of hidden) {
+            const { kind, table } = writes[seq - 1] as { kind: string; table: string };
+            expect([kind, table]).toEqual(['put', expect.stringMatching(/plain|late/)]);
+          }
+          counted.hidden += hidden.length;
+        } finally {
+          db.close();
+          oracle.db.close();
+        }
+      }),
+      { numRuns: 150 },
+    );
+    for (const [what, count] of Object.entries(counted)) expect(count, what).toBeGreaterThan(20);
+  });
+
+  test('the predecessors of a bad write are tried newest first, until one is good', () => {
+    const db = openDatabase();
+    const faults = new Faults();
+    const given: unknown[] = [];
+    faults.tooBig = (_, value) => {
+      given.push(value);
+      return tooBig(value);
+    };
+    const put = (value: string): Write => ({ kind: 'put', table: 'plain', key: 'k', value });
+    const writes = ['a', 'b', 'bad', 'c', 'bad', 'abort'].map(put);
+    const result = applierOn(faulty(db, faults)).apply({
+      frames: [frameOf(writes, 1)],
+      afterSeq: 0,
+      lastSeq: writes.length,
+    });
+    expect(given).toEqual(['abort', 'bad', 'c']);
+    expect(result).toMatchObject({ applied: 1, coalesced: 3, deadSeqs: [6, 5], superseded: [] });
+    expect(db.prepare('SELECT value FROM plain').pluck().all()).toEqual(['c']);
+    expect(lettersOf(db)).toEqual([5, 6]);
+    db.close();
   });
 });
 

@@ -2,6 +2,8 @@ import type { Connection, Statement } from '../../dist/store/sqlite/connection.j
 
 /** A moment in the life of a transaction of the writer's. */
 export type Point =
+  /** Before the state row is read, outside of any transaction. */
+  | 'state'
   | 'begin'
   /** Before a dead letter is written. */
   | 'insert'
@@ -20,6 +22,7 @@ export interface Fault {
 }
 
 const POINTS: readonly [Point, RegExp][] = [
+  ['state', /^\s*SELECT database_id/],
   ['begin', /^BEGIN IMMEDIATE$/],
   ['insert', /^INSERT INTO _sluice_dead_letters \(/],
   ['remember', /^UPDATE _sluice_state SET (applied_seq|change_id)/],
@@ -37,6 +40,7 @@ export class Faults {
   /** How often a statement took its transaction with it, and how often COMMIT said no. */
   lost = 0;
   refused = 0;
+  tooBigs = 0;
   #seen = 0;
 
   arm(fault: Fault | undefined): void {
@@ -91,8 +95,11 @@ function wrap(db: Connection, statement: Statement, sql: string, faults: Faults)
       if (typeof value !== 'function') return value;
       return (...parameters: unknown[]) => {
         faults.assertAlive();
-        if (point !== undefined && name === 'run') faults.pass(point);
-        if (table !== undefined && faults.tooBig(table, parameters[1])) throw sqliteError('SQLITE_TOOBIG');
+        if (point !== undefined && name === (point === 'state' ? 'get' : 'run')) faults.pass(point);
+        if (table !== undefined && name === 'run' && faults.tooBig(table, parameters[1])) {
+          faults.tooBigs++;
+          throw sqliteError('SQLITE_TOOBIG');
+        }
         const result = observed(db, faults, point, () => Reflect.apply(value, target, parameters) as unknown);
         if (point === 'commit') faults.pass('committed');
         return result === target ? wrapped : result;

@@ -14,7 +14,6 @@ export class MortalWriter {
   readonly spawn: NonNullable<Machine['spawn']>;
 
   constructor() {
-    setEnvironmentData(NAME, this.#countdown.buffer);
     const spawn = wrappedWriter(`
       const countdown = new Int32Array(threads.getEnvironmentData(${JSON.stringify(NAME)}));
       const tick = () => {
@@ -36,6 +35,7 @@ export class MortalWriter {
       setInterval(tick, 1).unref();
     `);
     this.spawn = (entry, port) => {
+      setEnvironmentData(NAME, this.#countdown.buffer);
       const worker = spawn(entry, port);
       if (entry.pathname.endsWith('writer-thread.js')) this.#writer = worker;
       return worker;
