@@ -327,9 +327,8 @@ export class DeadLetterQueue {
         result.duplicates += letters.length - imported;
         letters = [];
       };
-      const lines = linesOf(source);
       try {
-        for await (const { number, line } of lines) {
+        for await (const { number, line } of linesOf(source, stop)) {
           if (stop.aborted) break;
           letters.push(fromLine(line, number));
           if (letters.length === BATCH_SIZE) await takeIn();

@@ -27,12 +27,16 @@ export function toJson(value: unknown, space?: number): string {
   return JSON.stringify(value, replace, space);
 }
 
-/** The lines of a source that are not empty, with their numbers. */
-export async function* linesOf(source: NdjsonSource): AsyncGenerator<{ number: number; line: string }> {
+/** The lines of a source that are not empty, with their numbers. They end with `stop`, whether or not the source ever does. */
+export async function* linesOf(
+  source: NdjsonSource,
+  stop: AbortSignal,
+): AsyncGenerator<{ number: number; line: string }> {
   const parts = typeof source === 'string' || source instanceof Uint8Array ? [source] : source;
   const lines = createInterface({
     input: Readable.from(parts, { objectMode: true }),
     crlfDelay: Number.POSITIVE_INFINITY,
+    signal: stop,
   });
   let number = 0;
   for await (const line of lines) {
