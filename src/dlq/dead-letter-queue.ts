@@ -159,6 +159,7 @@ export class DeadLetterQueue {
   readonly #stops = new Set<AbortController>();
   #state: QueueState;
   #eviction: Timer | undefined;
+  #closed = false;
 
   /** @internal */
   constructor(parts: QueueParts) {
@@ -386,6 +387,7 @@ export class DeadLetterQueue {
 
   /** @internal */
   close(): void {
+    this.#closed = true;
     this.#eviction?.cancel();
     for (const stop of this.#stops) stop.abort();
   }
@@ -523,6 +525,7 @@ export class DeadLetterQueue {
 
   /** Entries get too old without a batch, too. */
   #evictLater(): void {
+    if (this.#closed) return;
     this.#eviction = this.#parts.clock.after(EVICTION_MS, () => {
       this.#oneAtATime(() => this.#change({ do: 'evict' }, AbortSignal.abort()))
         // It is tried again, and a real fault shows with the next batch.
