@@ -22,6 +22,7 @@ import {
   type QueueState,
   StoreFailure,
   type SupersededLetter,
+  toCallerError,
 } from '../store/store.ts';
 import { fromLine, linesOf, type NdjsonSource, toLine } from './ndjson.ts';
 import {
@@ -356,7 +357,7 @@ export class DeadLetterQueue {
     try {
       return { dead: await waitFor(this.#parts.take(), 'dlq.take', wait, this.#parts.clock) };
     } catch (error) {
-      throw toStoreError(error);
+      throw toCallerError(error);
     }
   }
 
@@ -497,7 +498,7 @@ export class DeadLetterQueue {
         return changed;
       } catch (error) {
         const passes = error instanceof StoreFailure && (error.failure === 'transient' || error.failure === 'space');
-        if (!passes || stop.aborted) throw toStoreError(error);
+        if (!passes || stop.aborted) throw toCallerError(error);
         await this.#sleep(backoffMs(attempt, PAUSE_FIRST_MS, PAUSE_MAX_MS, random), stop);
         stop.throwIfAborted();
       }
@@ -561,12 +562,4 @@ interface Resolved extends Pick<DeadLetterRange, 'filter' | 'ids'> {
   readonly upTo: number;
   readonly missing: number;
   readonly total: number;
-}
-
-function toStoreError(error: unknown): unknown {
-  if (!(error instanceof StoreFailure)) return error;
-  return new SluiceError('SLUICE_STORE', `SQLite refused: ${error.message}`, {
-    cause: error,
-    sqliteCode: error.sqliteCode,
-  });
 }
