@@ -1,5 +1,5 @@
 import { InvalidArgumentError } from 'commander';
-import { readTime } from '../server/dlq-request.ts';
+import { readTime } from '../base/read-time.ts';
 
 const UNITS: Readonly<Record<string, number>> = { '': 1, k: 1024, m: 1024 ** 2, g: 1024 ** 3 };
 

@@ -1,4 +1,4 @@
-import { toJson } from '../dlq/index.ts';
+import { toJson } from '../base/json.ts';
 import type { DeadLetter, DeadLetterGroup, DeadLetterSummary } from '../store/store.ts';
 import { time } from './text.ts';
 import { shown, textTable } from './text-table.ts';

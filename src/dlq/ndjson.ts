@@ -3,6 +3,7 @@ import { Readable } from 'node:stream';
 import { crc32 } from 'node:zlib';
 import { messageOf, SluiceError } from '../base/errors.ts';
 import { singleWriteProblem } from '../base/frame/index.ts';
+import { toJson } from '../base/json.ts';
 import { show } from '../base/options.ts';
 import type { PortableDeadLetter } from '../store/store.ts';
 
@@ -16,15 +17,6 @@ export type NdjsonSource = string | Uint8Array | Iterable<string | Uint8Array> |
 export function toLine({ write, ...letter }: PortableDeadLetter): string {
   const bytes = Buffer.from(write);
   return `${toJson({ ...letter, crc32: crc32(bytes), write: bytes.toString('base64') })}\n`;
-}
-
-/** JSON of what SQLite's values can be: an integer beyond 2^53 is its digits, a BLOB is `{"$blob": base64}`. */
-export function toJson(value: unknown, space?: number): string {
-  const replace = (_: string, part: unknown) => {
-    if (typeof part === 'bigint') return String(part);
-    return part instanceof Uint8Array ? { $blob: Buffer.from(part).toString('base64') } : part;
-  };
-  return JSON.stringify(value, replace, space);
 }
 
 /** The lines of a source that are not empty, with their numbers. They end with `stop`, whether or not the source ever does. */

@@ -30,7 +30,17 @@ export interface DeadLetterPage extends DeadLetterQuery {
   readonly order?: 'oldest' | 'newest' | undefined;
 }
 
-const OPERATIONS: readonly DeadOperation[] = ['put', 'delete', 'clear', 'append', 'sql', 'ensure', 'group'];
+/** All that a dead write can have wanted. */
+export const DEAD_OPERATIONS: readonly DeadOperation[] = Object.keys({
+  put: 0,
+  delete: 0,
+  clear: 0,
+  append: 0,
+  sql: 0,
+  ensure: 0,
+  group: 0,
+} satisfies Record<DeadOperation, 0>) as DeadOperation[];
+
 const LIMIT_MAX = 100_000;
 const LIMIT_DEFAULT = 1_000;
 
@@ -97,7 +107,7 @@ function readIds(ids: readonly unknown[], where: string): ReadonlySet<number> {
 function filterOf(options: OptionReader): DeadLetterFilter {
   return {
     table: options.text('table', undefined),
-    operation: options.oneOf<DeadOperation, undefined>('operation', OPERATIONS, undefined),
+    operation: options.oneOf<DeadOperation, undefined>('operation', DEAD_OPERATIONS, undefined),
     errorCode: options.text('errorCode', undefined),
     since: timeOf(options, 'since'),
     until: timeOf(options, 'until'),

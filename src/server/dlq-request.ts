@@ -1,5 +1,6 @@
 import { messageOf } from '../base/errors.ts';
 import { OptionReader, show } from '../base/options.ts';
+import { readTime } from '../base/read-time.ts';
 import type { DeadLetterPage, DeadLetterQuery, DeadLetterSelection, QueueRunOptions } from '../dlq/index.ts';
 import { badRequest, integerOf, readSearch } from './search.ts';
 
@@ -65,14 +66,6 @@ export function readRun(body: Buffer, where: string): Run {
 /** Where the body may only be empty, or an object without fields. */
 export function readNothing(body: Buffer, where: string): void {
   if (body.length > 0) new OptionReader(parse(body)).finish(where);
-}
-
-/** ISO 8601 with its zone, since this machine's means nothing to a client; a date is one of UTC. `undefined` for all else. */
-export function readTime(text: string): number | undefined {
-  if (/^\d{1,16}$/.test(text)) return Number(text);
-  const isIso = /^\d{4}-\d{2}-\d{2}(T\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}:\d{2}))?$/.test(text);
-  const ms = isIso ? Date.parse(text) : Number.NaN;
-  return Number.isNaN(ms) ? undefined : ms;
 }
 
 function filterOf(given: ReadonlyMap<string, string>): DeadLetterQuery {

@@ -1,8 +1,9 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
+import { toJson } from '../base/json.ts';
 import type { Database } from '../db/database.ts';
-import { type DeadLetterQueue, type QueueRunOptions, toJson } from '../dlq/index.ts';
+import type { DeadLetterQueue, QueueRunOptions } from '../dlq/index.ts';
 import { Refusal, send, sendJson, toRefusal } from './answer.ts';
 import { type BodyLimits, checkBody, readBody } from './body.ts';
 import { type Run, readFilter, readNothing, readPage, readRun } from './dlq-request.ts';

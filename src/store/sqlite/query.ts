@@ -1,5 +1,6 @@
 import { SluiceError } from '../../base/errors.ts';
 import type { SqlValue } from '../../base/frame/index.ts';
+import { toJsonValue } from '../../base/json.ts';
 import { type Connection, narrow, openConnection } from './connection.ts';
 
 /** How long a query may wait for a lock, which in WAL mode it hardly ever has to. */
@@ -50,7 +51,9 @@ export class QueryConnection {
     let truncated: QueryResult['truncated'];
     for (const row of statement.raw().safeIntegers().iterate() as IterableIterator<SqlValue[]>) {
       if (rows.length === maxRows) truncated = 'rows';
-      const text = truncated ?? JSON.stringify(Object.fromEntries(row.map((value, i) => [columns[i], toJson(value)])));
+      const text =
+        truncated ??
+        JSON.stringify(Object.fromEntries(row.map((value, i) => [columns[i], toJsonValue(narrow(value))])));
       bytes += text.length;
       if (truncated === undefined && bytes > maxBytes) truncated = 'bytes';
       if (truncated !== undefined) break;
@@ -58,11 +61,4 @@ export class QueryConnection {
     }
     return { columns: JSON.stringify(columns), rows: `[${rows.join(',\n')}]`, rowCount: rows.length, truncated };
   }
-}
-
-/** What JSON has no form for: an integer beyond 2^53 is its digits, a BLOB is base64. */
-function toJson(value: SqlValue): unknown {
-  const narrowed = narrow(value);
-  if (typeof narrowed === 'bigint') return String(narrowed);
-  return narrowed instanceof Uint8Array ? { $blob: Buffer.from(narrowed).toString('base64') } : narrowed;
 }
