@@ -91,6 +91,7 @@ export interface VerifyReport {
   readonly notes: readonly string[];
   /** How much was checked. */
   readonly checked: {
+    /** Size of the database file. */
     readonly bytes: number;
     readonly segments: number;
     readonly frames: number;

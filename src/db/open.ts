@@ -112,7 +112,7 @@ async function openFile<T>(
   const lock = await acquireLock(directory, path, options.lockTimeoutMs, fileSystem, clock);
   let store: SqliteStore | undefined;
   try {
-    const onWriterRestart = (reason: string) => emit('writer-restart', { reason });
+    const onWriterRestart = (reason: 'death' | 'reopen') => emit('writer-restart', { reason });
     const health = new Health(emit);
     const { breaker, ...queueLimits } = options.dlq;
     store = await SqliteStore.open({

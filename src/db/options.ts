@@ -1,7 +1,8 @@
 import { OptionReader } from '../base/options.ts';
 import type { Durability } from '../engine/index.ts';
 import type { RecoveryPolicy } from '../engine/log/index.ts';
-import type { FlushMode } from '../flush/index.ts';
+import type { FlusherOptions, FlushMode } from '../flush/index.ts';
+import type { Breaker, QueueLimits } from '../store/store.ts';
 import { nameProblem } from './names.ts';
 
 /**
@@ -215,21 +216,10 @@ export interface ResolvedOptions {
   readonly table: string;
   readonly durability: Durability;
   readonly syncIntervalMs: number;
-  readonly flush: {
-    readonly mode: FlushMode;
-    readonly intervalMs: number;
-    readonly maxWrites: number;
-    readonly maxBytes: number;
-  };
+  readonly flush: FlusherOptions;
   readonly staging: { readonly maxBytes: number; readonly maxEntries: number };
   readonly log: { readonly segmentBytes: number; readonly maxBytes: number };
-  readonly dlq: {
-    readonly maxEntries: number;
-    readonly maxBytes: number;
-    readonly maxAgeMs: number | undefined;
-    readonly overflow: 'block' | 'evict-oldest';
-    readonly breaker: { readonly maxDeadShare: number; readonly minWrites: number };
-  };
+  readonly dlq: QueueLimits & { readonly breaker: Breaker };
   readonly whenFull: 'block' | 'reject';
   readonly maxBlockMs: number;
   readonly maxWaiting: number;

@@ -75,6 +75,7 @@ export interface RetryResult {
 
 /** What `import` did. */
 export interface ImportResult {
+  /** Entries that are in the queue now. */
   readonly imported: number;
   /** Lines whose entry was in the queue already. */
   readonly duplicates: number;
@@ -86,10 +87,15 @@ export interface ImportResult {
  */
 export interface DeadLetterCounters {
   entriesAtOpen: number;
+  /** Entries that an import has brought. */
   imported: number;
+  /** Entries that SQLite took when they were retried. */
   retried: number;
+  /** Entries that left since a newer write of their keys was applied. */
   superseded: number;
+  /** Entries that were deleted on request. */
   cleared: number;
+  /** Entries that were dropped to keep the queue within its limits. */
   evicted: number;
 }
 
@@ -205,13 +211,21 @@ export class DeadLetterQueue {
     return this.#reading('dlq.listSummaries', { signal, timeoutMs }, (store) => store.listSummaries(range));
   }
 
-  /** One entry; `undefined` where there is none, or no more. */
+  /**
+   * One entry; `undefined` where there is none, or no more.
+   *
+   * Errors: as of {@link DeadLetterQueue.list}.
+   */
   async get(id: number, wait: WaitOptions = {}): Promise<DeadLetter | undefined> {
     checkId(id, 'dlq.get');
     return this.#reading('dlq.get', wait, (store) => store.get(id));
   }
 
-  /** What is in the queue, counted by table, operation and error code, the most frequent first. Without any payload. */
+  /**
+   * What is in the queue, counted by table, operation and error code, the most frequent first. Without any payload.
+   *
+   * Errors: as of {@link DeadLetterQueue.list}.
+   */
   async summary(query: DeadLetterQuery = {}, wait: WaitOptions = {}): Promise<DeadLetterGroup[]> {
     const filter = readQuery(query, 'dlq.summary');
     return this.#reading('dlq.summary', wait, (store) => store.summary(filter));
@@ -219,6 +233,9 @@ export class DeadLetterQueue {
 
   /**
    * The entries as lines of NDJSON, for a backup, for a look with jq, or to be imported elsewhere. They stay in the queue.
+   * What dies after it has begun is not part of it.
+   *
+   * Errors, as it is read: `SLUICE_INVALID_OPTION`, `SLUICE_CLOSED`.
    *
    * @example
    * ```ts

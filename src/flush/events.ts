@@ -48,6 +48,6 @@ export interface FlushEvents {
   retry: [
     { readonly failure: FailureClass; readonly attempt: number; readonly delayMs: number; readonly error: Error },
   ];
-  /** The writer thread was started again. */
-  'writer-restart': [{ readonly reason: string }];
+  /** The writer thread was started again: it had died, or its connection could not be trusted any more. */
+  'writer-restart': [{ readonly reason: 'death' | 'reopen' }];
 }

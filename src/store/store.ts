@@ -206,9 +206,11 @@ export interface DeadLetterSummary {
   readonly operation: DeadOperation;
   /** The key, of `put` and `delete`. */
   readonly key: string | null;
-  /** When the write was accepted, first refused and last refused: milliseconds since 1970. */
+  /** When the write was accepted: milliseconds since 1970. */
   readonly acceptedAt: number;
+  /** When it was first refused: milliseconds since 1970. */
   readonly firstFailedAt: number;
+  /** When it was last refused: milliseconds since 1970. */
   readonly lastFailedAt: number;
   /** How often SQLite has refused it. */
   readonly attempts: number;
@@ -219,12 +221,16 @@ export interface DeadLetterSummary {
    * the transaction.
    */
   readonly errorCode: string;
+  /** What SQLite said, the last time. */
   readonly errorMessage: string;
   /** Size of the stored write. */
   readonly bytes: number;
 }
 
-/** What a dead write wanted. */
+/**
+ * What a dead write wanted: `append` rows, `sql` a staged statement, `ensure` the table or columns that rows need, `group`
+ * several writes as one.
+ */
 export type DeadOperation = 'put' | 'delete' | 'clear' | 'append' | 'sql' | 'ensure' | 'group';
 
 /** A dead write with what it wanted to write. */
@@ -235,7 +241,7 @@ export interface DeadLetter extends DeadLetterSummary {
   readonly payload: SqlValue | readonly SqlValue[] | readonly DeadLetterMember[];
 }
 
-/** One of the writes that an atomic group is made of. */
+/** One of the writes that an atomic group is made of. Its fields are those of a {@link DeadLetter}. */
 export interface DeadLetterMember {
   readonly table: string | null;
   readonly operation: DeadOperation;
@@ -289,8 +295,11 @@ export interface QueueState {
 export interface DeadLetterGroup {
   readonly table: string | null;
   readonly operation: DeadOperation;
+  /** See {@link DeadLetterSummary.errorCode}. */
   readonly errorCode: string;
+  /** How many they are. */
   readonly entries: number;
+  /** Size of the stored writes. */
   readonly bytes: number;
   /** When the first of them was first refused: milliseconds since 1970. */
   readonly firstFailedAt: number;

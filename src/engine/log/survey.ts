@@ -14,13 +14,16 @@ import { segmentNumber } from './segment.ts';
 
 /** One segment of the log, as it lies there. */
 export interface SegmentFacts {
+  /** Of the file. */
   readonly name: string;
+  /** Segments are numbered in the order in which they were made. */
   readonly number: number;
-  /** `null` where it cannot be read. */
+  /** Size of the file; `null` where it cannot be read. */
   readonly bytes: number | null;
   /** Sequence numbers of the first and the last write in it; `null` where it has none. */
   readonly firstSeq: number | null;
   readonly lastSeq: number | null;
+  /** Whole frames, each with one or more writes. */
   readonly frames: number;
   readonly writes: number;
   /** Where its whole frames end. */

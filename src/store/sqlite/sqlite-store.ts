@@ -50,7 +50,7 @@ export interface SqliteStoreOptions {
   readonly breaker: Breaker;
   readonly spawn?: Spawn | undefined;
   readonly clock?: Clock | undefined;
-  readonly onWriterRestart?: ((reason: string) => void) | undefined;
+  readonly onWriterRestart?: ((reason: 'death' | 'reopen') => void) | undefined;
   /** The database is lost to this process, without a batch that could have said so. */
   readonly onLost?: ((failure: StoreFailure) => void) | undefined;
 }

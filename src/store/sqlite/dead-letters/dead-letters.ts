@@ -31,6 +31,9 @@ export class DeadLetters {
   readonly #insert: Statement;
   readonly #delete: Statement;
   readonly #overwritten: Statement;
+  readonly #stored: Statement;
+  readonly #failedAgain: Statement;
+  readonly #oldest: Statement;
   #summed: Summed | undefined;
   /** Takes back what the open transaction has changed in the index. */
   readonly #undo: (() => void)[] = [];
@@ -46,12 +49,17 @@ export class DeadLetters {
     );
     this.#delete = db.prepare(`DELETE FROM _sluice_dead_letters WHERE id = ? RETURNING ${SUMMARY_COLUMNS}`);
     this.#overwritten = db.prepare('INSERT OR IGNORE INTO _sluice_dead_letters_overwritten VALUES (?, ?, ?)');
+    this.#stored = db.prepare('SELECT seq, write FROM _sluice_dead_letters WHERE id = ?');
+    this.#failedAgain = db.prepare(
+      `UPDATE _sluice_dead_letters SET attempts = attempts + 1, last_failed_at = ?, error_class = ?, error_code = ?,
+         error_message = ? WHERE id = ?`,
+    );
+    this.#oldest = db.prepare('SELECT first_failed_at FROM _sluice_dead_letters ORDER BY id LIMIT 1').pluck();
   }
 
   get state(): QueueState {
     const { entries, bytes } = this.#sums();
-    const oldest = this.#db.prepare('SELECT first_failed_at FROM _sluice_dead_letters ORDER BY id LIMIT 1').pluck();
-    return { entries, bytes, oldestAt: entries === 0 ? undefined : (oldest.get() as number) };
+    return { entries, bytes, oldestAt: entries === 0 ? undefined : (this.#oldest.get() as number) };
   }
 
   add(write: WriteCopy, error: Classified): DeadLetterSummary {
@@ -65,7 +73,7 @@ export class DeadLetters {
         firstFailedAt: now,
         lastFailedAt: now,
         attempts: 1,
-        errorClass: error.class === 'config' ? 'config' : 'permanent',
+        errorClass: classOf(error),
         errorCode: error.code,
         errorMessage: error.message,
       },
@@ -120,9 +128,7 @@ export class DeadLetters {
 
   /** The write of an entry, as far as it is still to be applied; `undefined` where the entry is gone. */
   write(id: number): WriteCopy | undefined {
-    const row = this.#db.prepare('SELECT seq, write FROM _sluice_dead_letters WHERE id = ?').get(id) as
-      | { seq: number; write: Uint8Array }
-      | undefined;
+    const row = this.#stored.get(id) as { seq: number; write: Uint8Array } | undefined;
     if (row === undefined) return undefined;
     const write = decodeWrite(row.write, row.seq);
     if (write.kind === Kind.clear) return { ...write, sparing: id };
@@ -133,21 +139,13 @@ export class DeadLetters {
 
   /** An entry and the newer ones of its keys, in the order in which they have to be tried. */
   newestFirst(id: number): number[] {
-    const letter = this.#sums().index.get(id);
-    return letter === undefined
-      ? [id]
-      : this.#sums()
-          .index.newestFirst(letter)
-          .map((each) => each.id);
+    const { index } = this.#sums();
+    const letter = index.get(id);
+    return letter === undefined ? [id] : index.newestFirst(letter).map((each) => each.id);
   }
 
   failedAgain(id: number, error: Classified): void {
-    this.#db
-      .prepare(
-        `UPDATE _sluice_dead_letters SET attempts = attempts + 1, last_failed_at = ?, error_class = ?, error_code = ?,
-           error_message = ? WHERE id = ?`,
-      )
-      .run(BigInt(Date.now()), error.class === 'config' ? 'config' : 'permanent', error.code, error.message, id);
+    this.#failedAgain.run(BigInt(Date.now()), classOf(error), error.code, error.message, id);
   }
 
   /** Returns what was there. */
@@ -303,6 +301,10 @@ export class DeadLetters {
     this.#committed = size;
     return { index, ...size };
   }
+}
+
+function classOf(error: Classified): DeadLetterSummary['errorClass'] {
+  return error.class === 'config' ? 'config' : 'permanent';
 }
 
 /** A write as the index knows it; `undefined` where it has no key. */
