@@ -15,6 +15,7 @@ import type { Classified } from '../result-codes.ts';
 import { SELECT_STATE, type StateRow, takenOver } from '../schema.ts';
 import type { KeyTable } from './catalog.ts';
 import type { Executor } from './executor.ts';
+import { Run, type RunEntry, writeOf } from './run.ts';
 import { CommitRefused, TransactionLost } from './transaction.ts';
 import type { WriterParts } from './writer-parts.ts';
 
@@ -242,62 +243,6 @@ export class Applier {
 
 function isOutOfMemory(error: unknown): boolean {
   return error instanceof StoreFailure && /NOMEM$/.test(error.sqliteCode ?? '');
-}
-
-/** A put or delete that waits in the run. */
-interface RunEntry {
-  readonly statements: KeyTable;
-  readonly table: string;
-  readonly key: string;
-  /** `null` deletes. */
-  readonly value: string | Uint8Array | null;
-  readonly seq: number;
-  readonly acceptedAt: number;
-  /** The write of the same key before this one. */
-  readonly older: RunEntry | undefined;
-  /** How many writes of its key there are up to this one. */
-  readonly count: number;
-  newest: boolean;
-}
-
-/** Puts and deletes on plain tables, waiting to be coalesced. */
-class Run {
-  readonly entries: RunEntry[] = [];
-  readonly #newest = new Map<KeyTable, Map<string, RunEntry>>();
-
-  add(statements: KeyTable, reader: FrameReader): void {
-    let keys = this.#newest.get(statements);
-    if (keys === undefined) {
-      keys = new Map();
-      this.#newest.set(statements, keys);
-    }
-    const older = keys.get(reader.key);
-    if (older !== undefined) older.newest = false;
-    const entry: RunEntry = {
-      statements,
-      table: reader.target.table as string,
-      key: reader.key,
-      value: reader.kind === Kind.delete ? null : reader.value,
-      seq: reader.seq,
-      acceptedAt: reader.acceptedAt,
-      older,
-      count: older === undefined ? 1 : older.count + 1,
-      newest: true,
-    };
-    this.entries.push(entry);
-    keys.set(reader.key, entry);
-  }
-
-  reset(): void {
-    if (this.entries.length === 0) return;
-    this.entries.length = 0;
-    this.#newest.clear();
-  }
-}
-
-function writeOf({ table, key, value, seq, acceptedAt }: RunEntry): WriteCopy {
-  const kind = value === null ? Kind.delete : typeof value === 'string' ? Kind.putText : Kind.putBlob;
-  return { seq, acceptedAt, kind, table, statement: null, key, value: value ?? '', parameters: [], members: [] };
 }
 
 function noCounts(): Counts {
