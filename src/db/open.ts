@@ -164,8 +164,9 @@ async function openFile<T>(
 
     for await (const frame of recovery.frames()) {
       engine.adopt(frame);
-      // A backlog larger than staging goes down while it is read.
-      if (engine.admission.isHigh) await flusher.barrier('recovery');
+      // A backlog larger than staging goes down while it is read. Where the flush stands still somebody has to do something,
+      // and needs the database for it: then all of it, which the log's own limit bounds, is taken into memory.
+      if (engine.admission.isHigh) await flusher.barrierOrStall('recovery');
     }
     if (engine.pending > 0) flusher.request();
     else if (store.facts.durable) engine.releaseLog();
