@@ -43,6 +43,14 @@ module.exports = {
       to: { path: '^src/store/sqlite/' },
     },
     {
+      name: 'threads-of-the-store-are-apart',
+      comment:
+        'what runs on the writer thread, on the readers and in the process of inspect shares what lies beside it',
+      severity: 'error',
+      from: { path: '^src/store/sqlite/(writer|reader|examine|dead-letters)/' },
+      to: { path: '^src/store/sqlite/(writer|reader|examine)/', pathNot: '^src/store/sqlite/$1/' },
+    },
+    {
       name: 'engine-is-pure',
       comment: 'no SQLite, no threads, no HTTP, no disk of its own in the engine, the flush and the queue',
       severity: 'error',

@@ -148,7 +148,7 @@ test.for([
 function countingWriter(channel: string): URL {
   const file = join(tempDir(), 'counting-writer.mjs');
   const sqlite = new URL('../../node_modules/better-sqlite3/lib/index.js', import.meta.url).href;
-  const entry = new URL('../../dist/store/sqlite/writer-thread.js', import.meta.url).href;
+  const entry = new URL('../../dist/store/sqlite/writer/writer-thread.js', import.meta.url).href;
   writeFileSync(
     file,
     `import { BroadcastChannel } from 'node:worker_threads';

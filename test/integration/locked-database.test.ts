@@ -98,7 +98,7 @@ test('direct statements say that the database is locked, with a code; the queue 
 function limitedWriter(channel: string): string {
   const file = join(tempDir(), 'limited-writer.mjs');
   const sqlite = new URL('../../node_modules/better-sqlite3/lib/index.js', import.meta.url).href;
-  const entry = new URL('../../dist/store/sqlite/writer-thread.js', import.meta.url).href;
+  const entry = new URL('../../dist/store/sqlite/writer/writer-thread.js', import.meta.url).href;
   writeFileSync(
     file,
     `import { BroadcastChannel } from 'node:worker_threads';

@@ -126,11 +126,11 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   'db/inspect.ts': ['node:fs', 'node:fs/promises'],
   'db/open.ts': ['node:fs', 'node:fs/promises'],
   // Reads a private copy where the folder cannot be written to, in a process of its own.
-  'store/sqlite/examiner.ts': ['node:fs'],
+  'store/sqlite/examine/examiner.ts': ['node:fs'],
   'store/sqlite/file-identity.ts': ['node:fs'],
   'store/sqlite/lock.ts': ['node:fs'],
   // Writes a scratch file beside the database.
-  'store/sqlite/space-probe.ts': ['node:fs'],
+  'store/sqlite/writer/space-probe.ts': ['node:fs'],
 };
 
 test('[fault 53] few files import node:fs, and the one that knows the files of an open database imports stat alone', () => {

@@ -4,7 +4,7 @@ import Sqlite from 'better-sqlite3';
 import { type Database, open, type RecoveryReport } from 'sluicedb';
 import { expect, test } from 'vitest';
 import { openOn } from '../../dist/db/open.js';
-import { Writer } from '../../dist/store/sqlite/writer.js';
+import { Writer } from '../../dist/store/sqlite/writer/writer.js';
 import { UNLIMITED } from '../support/applier.ts';
 import { refusal } from '../support/eventually.ts';
 import { machine } from '../support/machine.ts';

@@ -3,7 +3,7 @@ import { type Database, open } from 'sluicedb';
 import { describe, expect, test } from 'vitest';
 import type { Frame } from '../../dist/base/frame/index.js';
 import { type Connection, openConnection, type Statement } from '../../dist/store/sqlite/connection.js';
-import { DeadLetters } from '../../dist/store/sqlite/dead-letters.js';
+import { DeadLetters } from '../../dist/store/sqlite/dead-letters/dead-letters.js';
 import { claimState } from '../../dist/store/sqlite/schema.js';
 import { type Batch, StoreFailure } from '../../dist/store/store.js';
 import { writerOn } from '../support/applier.ts';

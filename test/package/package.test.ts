@@ -83,8 +83,8 @@ test('what npm packs is the build, its types and the papers, and nothing else', 
   for (const needed of [
     'dist/index.js',
     'dist/index.d.ts',
-    'dist/store/sqlite/writer-thread.js',
-    'dist/store/sqlite/reader-thread.js',
+    'dist/store/sqlite/writer/writer-thread.js',
+    'dist/store/sqlite/reader/reader-thread.js',
     'package.json',
     'LICENSE',
   ]) {

@@ -2,11 +2,11 @@ import { join } from 'node:path';
 import * as fc from 'fast-check';
 import { expect, test } from 'vitest';
 import type { Frame } from '../../dist/base/frame/index.js';
-import type { Applier } from '../../dist/store/sqlite/applier.js';
 import { type Connection, openConnection } from '../../dist/store/sqlite/connection.js';
-import { listPortable } from '../../dist/store/sqlite/dead-letter-reads.js';
-import type { QueueChanger } from '../../dist/store/sqlite/queue-changer.js';
+import { listPortable } from '../../dist/store/sqlite/dead-letters/dead-letter-reads.js';
 import { claimState, SELECT_STATE, type StateRow } from '../../dist/store/sqlite/schema.js';
+import type { Applier } from '../../dist/store/sqlite/writer/applier.js';
+import type { QueueChanger } from '../../dist/store/sqlite/writer/queue-changer.js';
 import type { Batch, PortableDeadLetter, QueueChange, QueueChanged, StoreFailure } from '../../dist/store/store.js';
 import { UNLIMITED, writerOn } from '../support/applier.ts';
 import {

@@ -1,7 +1,7 @@
-import { Applier, type ApplierOptions } from '../../dist/store/sqlite/applier.js';
 import type { Connection } from '../../dist/store/sqlite/connection.js';
-import { QueueChanger } from '../../dist/store/sqlite/queue-changer.js';
-import { writerParts } from '../../dist/store/sqlite/writer-parts.js';
+import { Applier, type ApplierOptions } from '../../dist/store/sqlite/writer/applier.js';
+import { QueueChanger } from '../../dist/store/sqlite/writer/queue-changer.js';
+import { writerParts } from '../../dist/store/sqlite/writer/writer-parts.js';
 
 /** No limits, no breaker. */
 export const UNLIMITED: ApplierOptions = {

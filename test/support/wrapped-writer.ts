@@ -12,7 +12,7 @@ import { tempDir } from './temp-dir.ts';
 export function wrappedWriter(program: string, resourceLimits?: ResourceLimits): NonNullable<Machine['spawn']> {
   const file = join(tempDir(), 'wrapped-writer.mjs');
   const sqlite = new URL('../../node_modules/better-sqlite3/lib/index.js', import.meta.url).href;
-  const entry = new URL('../../dist/store/sqlite/writer-thread.js', import.meta.url).href;
+  const entry = new URL('../../dist/store/sqlite/writer/writer-thread.js', import.meta.url).href;
   writeFileSync(
     file,
     `import * as fs from 'node:fs';

@@ -24,14 +24,14 @@ import {
   type StoreScan,
 } from '../store.ts';
 import type { FileId } from './file-identity.ts';
-import { SqliteReader } from './reader.ts';
-import { ReaderPool, storeClosed } from './reader-pool.ts';
+import { SqliteReader } from './reader/reader.ts';
+import { ReaderPool, storeClosed } from './reader/reader-pool.ts';
 import { type Spawn, spawnWorker, ThreadClient, ThreadDied } from './rpc.ts';
-import type { WriterFacts, WriterProtocol, WriterReport, WriterStart } from './writer-protocol.ts';
+import type { WriterFacts, WriterProtocol, WriterReport, WriterStart } from './writer/writer-protocol.ts';
 
 type WriterThread = ThreadClient<WriterProtocol>;
 
-const WRITER_ENTRY = new URL('./writer-thread.js', import.meta.url);
+const WRITER_ENTRY = new URL('./writer/writer-thread.js', import.meta.url);
 
 /** Deaths of the writer thread in a row, with nothing done between them, before it is given up on. */
 const DEATHS_MAX = 5;

@@ -1,10 +1,16 @@
 import { type MessagePort, workerData } from 'node:worker_threads';
-import { SluiceError } from '../../base/errors.ts';
-import type { SyncScan } from '../store.ts';
-import { getDeadLetter, listDeadLetters, listPortable, listSummaries, summarize } from './dead-letter-reads.ts';
+import { SluiceError } from '../../../base/errors.ts';
+import type { SyncScan } from '../../store.ts';
+import {
+  getDeadLetter,
+  listDeadLetters,
+  listPortable,
+  listSummaries,
+  summarize,
+} from '../dead-letters/dead-letter-reads.ts';
+import { serve } from '../rpc.ts';
 import { SqliteReader } from './reader.ts';
 import type { ReaderProtocol } from './reader-protocol.ts';
-import { serve } from './rpc.ts';
 
 /** A reader thread serves nobody else while it waits for a lock, but in WAL mode it hardly ever has to. */
 const BUSY_TIMEOUT_MS = 1_000;

@@ -1,4 +1,4 @@
-import { foldName } from '../../base/fold-name.ts';
+import { foldName } from '../../../base/fold-name.ts';
 
 /** A dead letter that newer writes can make pointless: a put, a delete, a group with such members, a `clear`. */
 export interface KeyedLetter {

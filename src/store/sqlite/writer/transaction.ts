@@ -1,5 +1,5 @@
-import type { Connection, Statement } from './connection.ts';
-import { type Classified, classify, toFailure } from './result-codes.ts';
+import type { Connection, Statement } from '../connection.ts';
+import { type Classified, classify, toFailure } from '../result-codes.ts';
 
 /** A statement took the whole transaction with it (`RAISE(ROLLBACK)`, `OR ROLLBACK`). */
 export class TransactionLost extends Error {

@@ -1,8 +1,8 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
-import { SluiceError } from '../../base/errors.ts';
-import { Deferred } from '../../base/waiting.ts';
+import { SluiceError } from '../../../base/errors.ts';
+import { Deferred } from '../../../base/waiting.ts';
 import type { DatabaseFacts, ExamineFailure, ExamineReply, ExamineRequest } from './examine-protocol.ts';
 
 const ENTRY = fileURLToPath(new URL('./examine-process.js', import.meta.url));

@@ -1,4 +1,4 @@
-import type { SqlValue } from '../../base/frame/index.ts';
+import type { SqlValue } from '../../../base/frame/index.ts';
 
 /** What the parent asks the process that examines a database. */
 export type ExamineRequest = { readonly ask: 'held' } | { readonly ask: 'facts'; readonly check: boolean };

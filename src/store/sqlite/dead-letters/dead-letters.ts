@@ -1,9 +1,9 @@
-import { foldName } from '../../base/fold-name.ts';
-import { Kind } from '../../base/frame/index.ts';
-import type { DeadLetterSummary, PortableDeadLetter, QueueLimits, QueueState, SupersededLetter } from '../store.ts';
-import type { Connection, Statement } from './connection.ts';
+import { foldName } from '../../../base/fold-name.ts';
+import { Kind } from '../../../base/frame/index.ts';
+import type { DeadLetterSummary, PortableDeadLetter, QueueLimits, QueueState, SupersededLetter } from '../../store.ts';
+import type { Connection, Statement } from '../connection.ts';
+import type { Classified } from '../result-codes.ts';
 import { DeadLetterIndex, isOlder, type KeyedLetter, type TableKey, tableKey, tableOf } from './dead-letter-index.ts';
-import type { Classified } from './result-codes.ts';
 import { decodeWrite, encodeWrite, isOfKey, keysOf, namesOf, type WriteCopy } from './write-copy.ts';
 
 export const SUMMARY_COLUMNS = `id, seq, table_name AS "table", operation, key, accepted_at AS acceptedAt,

@@ -1,12 +1,12 @@
 import { accessSync, constants, copyFileSync, existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
-import { codeOf, messageOf } from '../../base/errors.ts';
-import { FrameReader, frameProblem, type SqlValue } from '../../base/frame/index.ts';
-import { type Connection, narrow, openConnection } from './connection.ts';
+import { codeOf, messageOf } from '../../../base/errors.ts';
+import { FrameReader, frameProblem, type SqlValue } from '../../../base/frame/index.ts';
+import { type Connection, narrow, openConnection } from '../connection.ts';
+import { decodeWrite, namesOf } from '../dead-letters/write-copy.ts';
+import { isLocked } from '../lock.ts';
 import type { DatabaseChecks, DatabaseFacts, DeadLetterFacts, ExamineFailure } from './examine-protocol.ts';
-import { isLocked } from './lock.ts';
-import { decodeWrite, namesOf } from './write-copy.ts';
 
 const FINDINGS_MAX = 100;
 

@@ -5,10 +5,10 @@ import type {
   DeadLetterRange,
   DeadLetterSummary,
   PortableDeadLetter,
-} from '../store.ts';
-import type { Connection } from './connection.ts';
+} from '../../store.ts';
+import type { Connection } from '../connection.ts';
+import { SELECT_STATE, type StateRow } from '../schema.ts';
 import { SUMMARY_COLUMNS } from './dead-letters.ts';
-import { SELECT_STATE, type StateRow } from './schema.ts';
 import { contentOf, decodeWrite } from './write-copy.ts';
 
 /** What can be asked of the dead-letter table, on any connection. */

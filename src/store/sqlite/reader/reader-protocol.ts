@@ -1,4 +1,4 @@
-import type { SqlValue } from '../../base/frame/index.ts';
+import type { SqlValue } from '../../../base/frame/index.ts';
 
 import type {
   CountOverlay,
@@ -13,8 +13,8 @@ import type {
   PortableDeadLetter,
   QueryLimits,
   SqlRow,
-} from '../store.ts';
-import type { FileId } from './file-identity.ts';
+} from '../../store.ts';
+import type { FileId } from '../file-identity.ts';
 
 /** What a reader thread answers, in the order in which it was asked. */
 export type ReaderProtocol = {

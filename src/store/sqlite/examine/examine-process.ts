@@ -1,8 +1,8 @@
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads';
-import { codeOf, messageOf } from '../../base/errors.ts';
+import { codeOf, messageOf } from '../../../base/errors.ts';
+import { isLocked } from '../lock.ts';
 import type { ExamineReply, ExamineRequest } from './examine-protocol.ts';
 import { examine } from './examiner.ts';
-import { isLocked } from './lock.ts';
 
 /**
  * The process in which a database is examined. SQLite works on a thread of it, so that the first one is free to see the

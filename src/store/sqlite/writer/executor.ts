@@ -1,12 +1,12 @@
-import { Kind } from '../../base/frame/index.ts';
-import { StoreFailure } from '../store.ts';
+import { Kind } from '../../../base/frame/index.ts';
+import { StoreFailure } from '../../store.ts';
+import { type Connection, quote } from '../connection.ts';
+import { tableKey, tableOf } from '../dead-letters/dead-letter-index.ts';
+import type { WriteCopy } from '../dead-letters/write-copy.ts';
+import { type Classified, classify } from '../result-codes.ts';
+import { columnsOf } from '../schema.ts';
 import type { Catalog } from './catalog.ts';
-import { type Connection, quote } from './connection.ts';
-import { tableKey, tableOf } from './dead-letter-index.ts';
-import { type Classified, classify } from './result-codes.ts';
-import { columnsOf } from './schema.ts';
 import { TransactionLost } from './transaction.ts';
-import type { WriteCopy } from './write-copy.ts';
 
 const ENDED_TRANSACTION: Classified = {
   class: 'permanent',

@@ -1,6 +1,6 @@
 import { type MessagePort, workerData } from 'node:worker_threads';
-import { StoreFailure } from '../store.ts';
-import { serve } from './rpc.ts';
+import { StoreFailure } from '../../store.ts';
+import { serve } from '../rpc.ts';
 import { Writer } from './writer.ts';
 import type { WriterProtocol } from './writer-protocol.ts';
 

@@ -1,6 +1,6 @@
 import * as fs from 'node:fs';
-import { diskCode, diskMeaning, type FailureClass, sqliteMeaning } from '../../base/failure.ts';
-import { StoreFailure } from '../store.ts';
+import { diskCode, diskMeaning, type FailureClass, sqliteMeaning } from '../../../base/failure.ts';
+import { StoreFailure } from '../../store.ts';
 
 const PROBE_BYTES = 64 * 1024;
 

@@ -1,6 +1,6 @@
+import type { Connection } from '../connection.ts';
+import { DeadLetters } from '../dead-letters/dead-letters.ts';
 import { Catalog } from './catalog.ts';
-import type { Connection } from './connection.ts';
-import { DeadLetters } from './dead-letters.ts';
 import { Executor } from './executor.ts';
 import { Transactions } from './transaction.ts';
 

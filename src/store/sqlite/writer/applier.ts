@@ -1,5 +1,5 @@
-import { append } from '../../base/append.ts';
-import { FrameReader, Kind } from '../../base/frame/index.ts';
+import { append } from '../../../base/append.ts';
+import { FrameReader, Kind } from '../../../base/frame/index.ts';
 import {
   type Batch,
   type BatchResult,
@@ -8,14 +8,14 @@ import {
   type QueueLimits,
   StoreFailure,
   type SupersededLetter,
-} from '../store.ts';
+} from '../../store.ts';
+import type { Statement } from '../connection.ts';
+import { copyGroup, copyOf, isOfKey, type WriteCopy } from '../dead-letters/write-copy.ts';
+import type { Classified } from '../result-codes.ts';
+import { SELECT_STATE, type StateRow } from '../schema.ts';
 import type { KeyTable } from './catalog.ts';
-import type { Statement } from './connection.ts';
 import type { Executor } from './executor.ts';
-import type { Classified } from './result-codes.ts';
-import { SELECT_STATE, type StateRow } from './schema.ts';
 import { CommitRefused, TransactionLost } from './transaction.ts';
-import { copyGroup, copyOf, isOfKey, type WriteCopy } from './write-copy.ts';
 import type { WriterParts } from './writer-parts.ts';
 
 /** What a batch has done so far, kept in the state row until the next batch begins. */

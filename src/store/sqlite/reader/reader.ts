@@ -1,5 +1,5 @@
-import { codeOf, messageOf, SluiceError } from '../../base/errors.ts';
-import type { SqlValue } from '../../base/frame/index.ts';
+import { codeOf, messageOf, SluiceError } from '../../../base/errors.ts';
+import type { SqlValue } from '../../../base/frame/index.ts';
 import type {
   Column,
   CountOverlay,
@@ -10,12 +10,12 @@ import type {
   SqlRow,
   SyncReads,
   SyncScan,
-} from '../store.ts';
-import { type Connection, narrow, openConnection, quote, readRows, type Statement } from './connection.ts';
+} from '../../store.ts';
+import { type Connection, narrow, openConnection, quote, readRows, type Statement } from '../connection.ts';
 
-import { assertSameDatabase, type FileId } from './file-identity.ts';
+import { assertSameDatabase, type FileId } from '../file-identity.ts';
 
-import { columnsOf } from './schema.ts';
+import { columnsOf } from '../schema.ts';
 
 const STATEMENTS_MAX = 500;
 

@@ -1,6 +1,6 @@
-import { type Frame, FrameBuilder, FrameReader, Kind, type SqlValue, Target } from '../../base/frame/index.ts';
-import type { DeadLetter, DeadLetterSummary, DeadOperation } from '../store.ts';
-import { narrow } from './connection.ts';
+import { type Frame, FrameBuilder, FrameReader, Kind, type SqlValue, Target } from '../../../base/frame/index.ts';
+import type { DeadLetter, DeadLetterSummary, DeadOperation } from '../../store.ts';
+import { narrow } from '../connection.ts';
 import { type TableKey, tableKey } from './dead-letter-index.ts';
 
 /** One write as the frame reader found it, kept for longer than the reader stands on it. */

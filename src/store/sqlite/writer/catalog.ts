@@ -1,5 +1,5 @@
-import { type Connection, quote, type Statement } from './connection.ts';
-import { columnsOf } from './schema.ts';
+import { type Connection, quote, type Statement } from '../connection.ts';
+import { columnsOf } from '../schema.ts';
 
 /** What the writer knows of a key-value table, with the statements for it. */
 export interface KeyTable {

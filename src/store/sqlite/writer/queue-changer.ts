@@ -1,4 +1,4 @@
-import { append } from '../../base/append.ts';
+import { append } from '../../../base/append.ts';
 import {
   type DeadLetterSummary,
   type QueueChange,
@@ -6,12 +6,12 @@ import {
   type QueueLimits,
   StoreFailure,
   type SupersededLetter,
-} from '../store.ts';
-import type { Statement } from './connection.ts';
-import type { Classified } from './result-codes.ts';
-import { SELECT_STATE, type StateRow } from './schema.ts';
+} from '../../store.ts';
+import type { Statement } from '../connection.ts';
+import type { WriteCopy } from '../dead-letters/write-copy.ts';
+import type { Classified } from '../result-codes.ts';
+import { SELECT_STATE, type StateRow } from '../schema.ts';
 import { CommitRefused, TransactionLost } from './transaction.ts';
-import type { WriteCopy } from './write-copy.ts';
 import type { WriterParts } from './writer-parts.ts';
 
 /** What a change has done so far. */

@@ -9,8 +9,8 @@ import type {
   QueueChanged,
   QueueLimits,
   StoreFacts,
-} from '../store.ts';
-import type { FileId } from './file-identity.ts';
+} from '../../store.ts';
+import type { FileId } from '../file-identity.ts';
 
 /** What the writer thread answers. Calls are answered one by one, in the order in which they were made. */
 export type WriterProtocol = {

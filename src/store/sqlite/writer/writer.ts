@@ -1,6 +1,6 @@
 import { performance } from 'node:perf_hooks';
-import { SluiceError } from '../../base/errors.ts';
-import type { SqlValue } from '../../base/frame/index.ts';
+import { SluiceError } from '../../../base/errors.ts';
+import type { SqlValue } from '../../../base/frame/index.ts';
 import {
   type Batch,
   type BatchResult,
@@ -11,13 +11,13 @@ import {
   type QueueChanged,
   type StoreFacts,
   StoreFailure,
-} from '../store.ts';
+} from '../../store.ts';
+import { type Connection, checkVersion, narrow, openConnection, readRows } from '../connection.ts';
+import { assertSameDatabase, type FileId, FileIdentity, filesGone } from '../file-identity.ts';
+import { classify, toFailure } from '../result-codes.ts';
+import { claimState, SELECT_STATE, type StateRow } from '../schema.ts';
 import { Applier } from './applier.ts';
-import { type Connection, checkVersion, narrow, openConnection, readRows } from './connection.ts';
-import { assertSameDatabase, type FileId, FileIdentity, filesGone } from './file-identity.ts';
 import { QueueChanger } from './queue-changer.ts';
-import { classify, toFailure } from './result-codes.ts';
-import { claimState, SELECT_STATE, type StateRow } from './schema.ts';
 import { examine } from './space-probe.ts';
 import { writerParts } from './writer-parts.ts';
 import type { WriterReport, WriterStart } from './writer-protocol.ts';
