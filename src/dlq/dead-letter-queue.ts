@@ -23,7 +23,7 @@ import {
   StoreFailure,
   type SupersededLetter,
 } from '../store/store.ts';
-import { fromLine, linesOf, type NdjsonSource, toLine } from './ndjson.ts';
+import { type CheckTarget, fromLine, linesOf, type NdjsonSource, toLine } from './ndjson.ts';
 import {
   checkId,
   type DeadLetterPage,
@@ -106,6 +106,7 @@ export interface QueueParts {
   readonly nudge: () => void;
   /** Lets the batch go that stands still. */
   readonly take: () => Promise<number>;
+  readonly checkTarget: CheckTarget;
   /** Throws where the queue can be read no more. */
   readonly assertOpen: () => void;
   /** Throws where it can be changed no more. */
@@ -331,7 +332,7 @@ export class DeadLetterQueue {
       try {
         for await (const { number, line } of lines) {
           if (stop.aborted) break;
-          letters.push(fromLine(line, number));
+          letters.push(fromLine(line, number, this.#parts.checkTarget));
           if (letters.length === BATCH_SIZE) await takeIn();
         }
       } catch (error) {

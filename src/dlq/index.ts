@@ -7,5 +7,5 @@ export {
   type RetryProgress,
   type RetryResult,
 } from './dead-letter-queue.ts';
-export { type NdjsonSource, toJson } from './ndjson.ts';
+export { type CheckTarget, type NdjsonSource, toJson } from './ndjson.ts';
 export type { DeadLetterPage, DeadLetterQuery, DeadLetterSelection } from './selection.ts';

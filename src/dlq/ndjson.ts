@@ -2,7 +2,7 @@ import { createInterface } from 'node:readline';
 import { Readable } from 'node:stream';
 import { crc32 } from 'node:zlib';
 import { messageOf, SluiceError } from '../base/errors.ts';
-import { FrameReader } from '../base/frame/index.ts';
+import { FrameReader, frameProblem, Kind, type TargetName } from '../base/frame/index.ts';
 import { show } from '../base/options.ts';
 import type { PortableDeadLetter } from '../store/store.ts';
 
@@ -41,10 +41,13 @@ export async function* linesOf(source: NdjsonSource): AsyncGenerator<{ number: n
   }
 }
 
+/** Throws unless the writes of users may be aimed at this: what has come from outside may be aimed at anything. */
+export type CheckTarget = (kind: Kind, target: TargetName) => void;
+
 /** A line as a dead letter. */
-export function fromLine(line: string, number: number): PortableDeadLetter {
+export function fromLine(line: string, number: number, checkTarget: CheckTarget): PortableDeadLetter {
   try {
-    return read(JSON.parse(line) as Record<string, unknown>);
+    return read(JSON.parse(line) as Record<string, unknown>, checkTarget);
   } catch (cause) {
     throw new SluiceError(
       'SLUICE_INVALID_VALUE',
@@ -54,11 +57,11 @@ export function fromLine(line: string, number: number): PortableDeadLetter {
   }
 }
 
-function read(value: Record<string, unknown>): PortableDeadLetter {
+function read(value: Record<string, unknown>, checkTarget: CheckTarget): PortableDeadLetter {
   if (typeof value !== 'object' || value === null) throw new TypeError('it is no JSON object');
   const write = Buffer.from(text(value, 'write'), 'base64');
   if (crc32(write) !== integer(value, 'crc32')) throw new TypeError('write and crc32 do not belong together');
-  checkFrame(write);
+  checkFrame(write, checkTarget);
   return {
     id: 0,
     bytes: write.length,
@@ -82,11 +85,14 @@ function read(value: Record<string, unknown>): PortableDeadLetter {
   };
 }
 
-function checkFrame(write: Buffer): void {
+function checkFrame(write: Buffer, checkTarget: CheckTarget): void {
   // On memory of its own, as the reader wants it aligned.
-  const reader = new FrameReader(Buffer.from(Uint8Array.from(write).buffer));
+  const bytes = Buffer.from(Uint8Array.from(write).buffer);
+  const problem = frameProblem(bytes);
+  if (problem !== undefined) throw new TypeError(`write does not decode: ${problem}`);
+  const reader = new FrameReader(bytes);
   const first = reader.seq + 1;
-  while (reader.next());
+  while (reader.next()) if (reader.kind !== Kind.group) checkTarget(reader.kind, reader.target);
   if (reader.seq !== first) throw new TypeError('write must hold exactly one write');
 }
 

@@ -1,7 +1,9 @@
 import { join } from 'node:path';
+import { crc32 } from 'node:zlib';
 import Sqlite from 'better-sqlite3';
 import { type Database, type OpenOptions, open, type Stall, type SupersededLetter } from 'sluicedb';
 import { describe, expect, test } from 'vitest';
+import { FrameBuilder, Target } from '../../dist/base/frame/index.js';
 import { codeFrom, eventually } from '../support/eventually.ts';
 import { tempDir } from '../support/temp-dir.ts';
 
@@ -348,6 +350,35 @@ describe('export and import', () => {
     for await (const line of other.db.dlq.export()) left.push(line);
     expect(await again.db.dlq.import(left)).toEqual({ imported: 1, duplicates: 0 });
     for (const each of [db, other.db, again.db]) await each.close();
+  });
+
+  test("a line cannot do what a user cannot do: Sluice's own tables and other statements are refused", async () => {
+    const { db } = await opened();
+    await forbid(db, '"bad"');
+    db.table('guarded').set('a', 'bad');
+    await db.aflush();
+    const letter = (await db.dlq.export().next()).value as string;
+    const lineOf = (fill: (builder: FrameBuilder) => void) => {
+      const builder = new FrameBuilder(1);
+      fill(builder);
+      const write = Buffer.from(builder.build(1).bytes);
+      return JSON.stringify({
+        ...(JSON.parse(letter) as object),
+        origin: 'elsewhere:1',
+        write: write.toString('base64'),
+        crc32: crc32(write),
+      });
+    };
+    const forged = [
+      lineOf((builder) => builder.stage(new Target(null, 'DELETE FROM _sluice_state'), [])),
+      lineOf((builder) => builder.stage(new Target(null, 'COMMIT'), [])),
+      lineOf((builder) => builder.append(new Target('x', 'DROP TABLE guarded'), [])),
+      lineOf((builder) => builder.clear(new Target('_sluice_state'))),
+      lineOf((builder) => builder.put(new Target('sqlite_schema'), 'a', '1')),
+    ];
+    for (const line of forged) expect(await codeFrom(() => db.dlq.import(line)), line).toBe('SLUICE_INVALID_VALUE');
+    expect(db.dlq.size).toBe(1);
+    await db.close();
   });
 
   test('a line that is none is refused with its number, and costs nothing that came before', async () => {
