@@ -4,7 +4,8 @@ import { codeOf } from './errors.ts';
 /**
  * What a failure means for the work that failed, whatever its text:
  * `transient` try again, `space` try again when there is room, `config` somebody has to repair something, `breaker` too
- * large a share of a batch died, so somebody should look, `reopen` what was open (a connection, a log segment) is not to be trusted any more, `fatal` stop and keep the log.
+ * large a share of a batch died, so somebody should look, `reopen` what was open (a connection, a log segment) is not to be
+ * trusted any more, `fatal` stop and keep the log.
  */
 export type FailureClass = 'transient' | 'space' | 'config' | 'breaker' | 'reopen' | 'fatal';
 

@@ -4,13 +4,13 @@ import { pipeline } from 'node:stream/promises';
 import { Command, Option } from 'commander';
 import { codeOf, messageOf, SluiceError } from '../base/errors.ts';
 import { type DeadLetterPage, type DeadLetterQuery, type DeadLetterSelection, toJson } from '../dlq/index.ts';
-import type { DeadLetter, DeadLetterGroup, DeadLetterSummary } from '../store/store.ts';
+import type { DeadLetterSummary } from '../store/store.ts';
 import { decimal, integer, time } from './arguments.ts';
 import { CollectorQueue } from './dlq-client.ts';
 import { FileQueue } from './dlq-file.ts';
 import type { DlqTarget, RunOptions } from './dlq-target.ts';
+import { entryText, listText, summaryText } from './dlq-text.ts';
 import { startEntryProgress } from './progress.ts';
-import { shown, textTable } from './text-table.ts';
 
 interface TargetFlags {
   readonly db?: string;
@@ -43,9 +43,6 @@ type Plan<Flags> = (flags: Flags, words: readonly string[]) => (target: DlqTarge
 
 /** Entries that are asked for at a time. */
 const PAGE = 1_000;
-
-/** Between the names of fields and what is in them. */
-const GAP = 2;
 
 const WHERE =
   '\nThe queue is that of a FILE that no process has open (FILE may also be said as --db FILE), or of a running collector' +
@@ -198,7 +195,7 @@ function list(flags: ListFlags): (target: DlqTarget) => Promise<void> {
       isMore = found.length === limit;
     }
     if (flags.json === true) await print(entries.map((entry) => `${toJson(entry)}\n`));
-    else await print([`${listText(entries)}\n`]);
+    else await print([`${listText(entries, widthOf())}\n`]);
     if (entries.length === flags.limit) console.error(`there may be more: --after ${after}, or a larger --limit`);
   };
 }
@@ -206,7 +203,7 @@ function list(flags: ListFlags): (target: DlqTarget) => Promise<void> {
 function summary(flags: TargetFlags & FilterFlags): (target: DlqTarget) => Promise<void> {
   return async (target) => {
     const groups = await target.summary(filterOf(flags));
-    await print([flags.json === true ? `${toJson(groups)}\n` : `${summaryText(groups)}\n`]);
+    await print([flags.json === true ? `${toJson(groups)}\n` : `${summaryText(groups, widthOf())}\n`]);
   };
 }
 
@@ -324,66 +321,4 @@ async function print(parts: Iterable<string> | AsyncIterable<string | Uint8Array
 
 function widthOf(): number {
   return process.stdout.isTTY ? process.stdout.columns : Number.POSITIVE_INFINITY;
-}
-
-function listText(entries: readonly DeadLetterSummary[]): string {
-  const columns = [
-    { head: 'id', right: true },
-    { head: 'died' },
-    { head: 'table', maxWidth: 30 },
-    { head: 'operation' },
-    { head: 'key', maxWidth: 40 },
-    { head: 'code' },
-    { head: 'message' },
-  ];
-  const rows = entries.map(({ id, firstFailedAt, table, operation, key, errorCode, errorMessage }) => [
-    String(id),
-    timeText(firstFailedAt),
-    table ?? '-',
-    operation,
-    key ?? '-',
-    errorCode,
-    errorMessage,
-  ]);
-  return rows.length === 0 ? 'no dead letters' : textTable(columns, rows, widthOf());
-}
-
-function summaryText(groups: readonly DeadLetterGroup[]): string {
-  const columns = [
-    { head: 'entries', right: true },
-    { head: 'bytes', right: true },
-    { head: 'table', maxWidth: 30 },
-    { head: 'operation' },
-    { head: 'code' },
-    { head: 'first' },
-    { head: 'last' },
-    { head: 'message' },
-  ];
-  const rows = groups.map((group) => [
-    String(group.entries),
-    String(group.bytes),
-    group.table ?? '-',
-    group.operation,
-    group.errorCode,
-    timeText(group.firstFailedAt),
-    timeText(group.lastFailedAt),
-    group.errorMessage,
-  ]);
-  return rows.length === 0 ? 'no dead letters' : textTable(columns, rows, widthOf());
-}
-
-/** In the zone that --since and --until understand. */
-function timeText(ms: number): string {
-  return `${new Date(ms).toISOString().slice(0, 19)}Z`;
-}
-
-function entryText(entry: DeadLetter): string {
-  const { statement, payload, ...rest } = entry;
-  const lines: [name: string, lines: readonly string[]][] = Object.entries(rest)
-    .filter(([, value]) => value !== null)
-    .map(([name, value]) => [name, [name.endsWith('At') ? new Date(Number(value)).toISOString() : String(value)]]);
-  if (statement !== null) lines.push(['statement', statement.split('\n')]);
-  lines.push(['payload', typeof payload === 'string' ? [payload] : toJson(payload, 2).split('\n')]);
-  const width = Math.max(...lines.map(([name]) => name.length)) + GAP;
-  return lines.map(([name, text]) => name.padEnd(width) + text.map(shown).join(`\n${' '.repeat(width)}`)).join('\n');
 }

@@ -1,6 +1,7 @@
 import { Command } from 'commander';
 import { type InspectReport, inspect } from '../db/inspect.ts';
-import { aligned, counted, size, time } from './text.ts';
+import { counted, size, time } from './text.ts';
+import { aligned } from './text-table.ts';
 
 /** `sluice inspect FILE` */
 export function inspectCommand(): Command {

@@ -41,18 +41,32 @@ export function textTable(columns: readonly TextColumn[], rows: readonly (readon
     if (i < last && maxWidth !== undefined) widths[i] = Math.max(Math.min(own, CUT_MIN), own - excess);
   }
   widths[last] = Math.max(LAST_MIN, width - others());
-  const lines = cells.map((row) =>
-    row
-      .map((cell, i) => {
-        const text = cut(cell, widths[i] ?? 0);
-        if (i === last) return text;
-        const pad = ' '.repeat((widths[i] ?? 0) - lengthOf(text));
-        return columns[i]?.right ? pad + text : text + pad;
-      })
-      .join(GAP)
-      .trimEnd(),
-  );
+  const lines = cells.map((row) => {
+    const texts = row.map((cell, i) => cut(cell, widths[i] ?? 0));
+    // Nothing stands behind the last one.
+    return lineOf(texts, widths.with(last, 0), (i) => columns[i]?.right === true);
+  });
   return lines.map((line) => cut(line, width)).join('\n');
+}
+
+/** Rows as aligned columns of any width: numbers to the right, all else to the left. */
+export function aligned(rows: readonly (readonly (string | number)[])[]): string[] {
+  const texts = rows.map((row) => row.map((cell) => shown(String(cell))));
+  const widths: number[] = [];
+  for (const row of texts) {
+    for (const [i, text] of row.entries()) widths[i] = Math.max(widths[i] ?? 0, lengthOf(text));
+  }
+  return texts.map((row, number) => lineOf(row, widths, (i) => typeof rows[number]?.[i] === 'number'));
+}
+
+function lineOf(texts: readonly string[], widths: readonly number[], isRight: (column: number) => boolean): string {
+  return texts
+    .map((text, i) => {
+      const pad = ' '.repeat(Math.max(0, (widths[i] ?? 0) - lengthOf(text)));
+      return isRight(i) ? pad + text : text + pad;
+    })
+    .join(GAP)
+    .trimEnd();
 }
 
 function cut(text: string, width: number): string {

@@ -1,7 +1,8 @@
 import { stat } from 'node:fs/promises';
 import { Command } from 'commander';
 import { type VerifyReport, verify } from '../db/inspect.ts';
-import { aligned, counted, size } from './text.ts';
+import { counted, size } from './text.ts';
+import { aligned } from './text-table.ts';
 
 /** From here on it takes long enough that somebody may wonder. */
 const LARGE_BYTES = 256 * 1024 * 1024;

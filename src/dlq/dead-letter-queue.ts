@@ -22,6 +22,7 @@ import {
   type QueueState,
   StoreFailure,
   type SupersededLetter,
+  toCallerError,
 } from '../store/store.ts';
 import { type CheckTarget, fromLine, linesOf, type NdjsonSource, toLine } from './ndjson.ts';
 import {
@@ -160,6 +161,7 @@ export class DeadLetterQueue {
   readonly #stops = new Set<AbortController>();
   #state: QueueState;
   #eviction: Timer | undefined;
+  #closed = false;
 
   /** @internal */
   constructor(parts: QueueParts) {
@@ -328,9 +330,8 @@ export class DeadLetterQueue {
         result.duplicates += letters.length - imported;
         letters = [];
       };
-      const lines = linesOf(source);
       try {
-        for await (const { number, line } of lines) {
+        for await (const { number, line } of linesOf(source, stop)) {
           if (stop.aborted) break;
           letters.push(fromLine(line, number, this.#parts.checkTarget));
           if (letters.length === BATCH_SIZE) await takeIn();
@@ -357,7 +358,7 @@ export class DeadLetterQueue {
     try {
       return { dead: await waitFor(this.#parts.take(), 'dlq.take', wait, this.#parts.clock) };
     } catch (error) {
-      throw toStoreError(error);
+      throw toCallerError(error);
     }
   }
 
@@ -388,6 +389,7 @@ export class DeadLetterQueue {
 
   /** @internal */
   close(): void {
+    this.#closed = true;
     this.#eviction?.cancel();
     for (const stop of this.#stops) stop.abort();
   }
@@ -497,7 +499,7 @@ export class DeadLetterQueue {
         return changed;
       } catch (error) {
         const passes = error instanceof StoreFailure && (error.failure === 'transient' || error.failure === 'space');
-        if (!passes || stop.aborted) throw toStoreError(error);
+        if (!passes || stop.aborted) throw toCallerError(error);
         await this.#sleep(backoffMs(attempt, PAUSE_FIRST_MS, PAUSE_MAX_MS, random), stop);
         stop.throwIfAborted();
       }
@@ -525,6 +527,7 @@ export class DeadLetterQueue {
 
   /** Entries get too old without a batch, too. */
   #evictLater(): void {
+    if (this.#closed) return;
     this.#eviction = this.#parts.clock.after(EVICTION_MS, () => {
       this.#oneAtATime(() => this.#change({ do: 'evict' }, AbortSignal.abort()))
         // It is tried again, and a real fault shows with the next batch.
@@ -560,12 +563,4 @@ interface Resolved extends Pick<DeadLetterRange, 'filter' | 'ids'> {
   readonly upTo: number;
   readonly missing: number;
   readonly total: number;
-}
-
-function toStoreError(error: unknown): unknown {
-  if (!(error instanceof StoreFailure)) return error;
-  return new SluiceError('SLUICE_STORE', `SQLite refused: ${error.message}`, {
-    cause: error,
-    sqliteCode: error.sqliteCode,
-  });
 }

@@ -2,7 +2,9 @@ import { createInterface } from 'node:readline';
 import { Readable } from 'node:stream';
 import { crc32 } from 'node:zlib';
 import { messageOf, SluiceError } from '../base/errors.ts';
-import { FrameReader, frameProblem, Kind, type TargetName } from '../base/frame/index.ts';
+
+import { FrameReader, Kind, singleWriteProblem, type TargetName } from '../base/frame/index.ts';
+
 import { show } from '../base/options.ts';
 import type { PortableDeadLetter } from '../store/store.ts';
 
@@ -27,12 +29,16 @@ export function toJson(value: unknown, space?: number): string {
   return JSON.stringify(value, replace, space);
 }
 
-/** The lines of a source that are not empty, with their numbers. */
-export async function* linesOf(source: NdjsonSource): AsyncGenerator<{ number: number; line: string }> {
+/** The lines of a source that are not empty, with their numbers. They end with `stop`, whether or not the source ever does. */
+export async function* linesOf(
+  source: NdjsonSource,
+  stop: AbortSignal,
+): AsyncGenerator<{ number: number; line: string }> {
   const parts = typeof source === 'string' || source instanceof Uint8Array ? [source] : source;
   const lines = createInterface({
     input: Readable.from(parts, { objectMode: true }),
     crlfDelay: Number.POSITIVE_INFINITY,
+    signal: stop,
   });
   let number = 0;
   for await (const line of lines) {
@@ -61,7 +67,7 @@ function read(value: Record<string, unknown>, checkTarget: CheckTarget): Portabl
   if (typeof value !== 'object' || value === null) throw new TypeError('it is no JSON object');
   const write = Buffer.from(text(value, 'write'), 'base64');
   if (crc32(write) !== integer(value, 'crc32')) throw new TypeError('write and crc32 do not belong together');
-  checkFrame(write, checkTarget);
+  checkWrite(write, checkTarget);
   return {
     id: 0,
     bytes: write.length,
@@ -85,15 +91,12 @@ function read(value: Record<string, unknown>, checkTarget: CheckTarget): Portabl
   };
 }
 
-function checkFrame(write: Buffer, checkTarget: CheckTarget): void {
-  // On memory of its own, as the reader wants it aligned.
-  const bytes = Buffer.from(Uint8Array.from(write).buffer);
-  const problem = frameProblem(bytes);
+function checkWrite(write: Buffer, checkTarget: CheckTarget): void {
+  const problem = singleWriteProblem(write);
   if (problem !== undefined) throw new TypeError(`write does not decode: ${problem}`);
-  const reader = new FrameReader(bytes);
-  const first = reader.seq + 1;
+  // On memory of its own, as the reader wants it aligned.
+  const reader = new FrameReader(Buffer.from(Uint8Array.from(write).buffer));
   while (reader.next()) if (reader.kind !== Kind.group) checkTarget(reader.kind, reader.target);
-  if (reader.seq !== first) throw new TypeError('write must hold exactly one write');
 }
 
 function text(value: Record<string, unknown>, name: string): string {

@@ -51,8 +51,8 @@ const IO_FAILURES_MAX = 2;
  * 1. A group is acknowledged only by a round that wrote (and at `sync`, synced) all of it and everything before it.
  * 2. If a round fails, everybody who waits for a part of it is told so, once: "durability unknown". The frames stay in
  *    the log's memory and go first in the next round, with the same numbers.
- * 3. Room, descriptors and permissions are waited for, for ever; a failure of the disk itself is answered once, in a new segment; the
- *    second one in a row ends the engine.
+ * 3. Room, descriptors and permissions are waited for, for ever; a failure of the disk itself is answered once, in a new
+ *    segment; the second one in a row ends the engine.
  *
  * Rejected: a delay to let groups grow (the sync itself is the delay, and an idle log answers at once), and overlapping
  * syncs (an acknowledgement would need an order of its own).

@@ -181,7 +181,12 @@ export class Flusher {
     if (this.#stopped) return;
     this.#timer?.cancel();
     this.#timer = undefined;
-    this.#running ??= this.#run().finally(() => {
+    if (this.#running === undefined) this.#keepBusyWith(this.#run());
+  }
+
+  /** One batch at a time is on its way: this one, and then what was asked for meanwhile. */
+  #keepBusyWith(work: Promise<void>): void {
+    this.#running = work.finally(() => {
       this.#running = undefined;
       // Somebody may have asked between the last look at the target and here.
       if (this.#engine.appliedSeq < this.#target) this.#start();
@@ -198,11 +203,7 @@ export class Flusher {
     this.#confirmation = this.#clock.after(CONFIRM_MS, () => {
       this.#confirmation = undefined;
       if (this.#running !== undefined || this.#stopped) return this.confirmLater();
-      this.#running = this.#confirm().finally(() => {
-        this.#running = undefined;
-        if (this.#engine.appliedSeq < this.#target) this.#start();
-        else this.#onAccepted();
-      });
+      this.#keepBusyWith(this.#confirm());
     });
   }
 

@@ -1,7 +1,7 @@
 import { messageOf } from '../base/errors.ts';
 import { OptionReader, show } from '../base/options.ts';
 import type { DeadLetterPage, DeadLetterQuery, DeadLetterSelection, QueueRunOptions } from '../dlq/index.ts';
-import { bad, integerOf, readSearch } from './search.ts';
+import { badRequest, integerOf, readSearch } from './search.ts';
 
 /** How the body of `POST /dlq/retry` and `POST /dlq/clear` looks: one of the first three, and how to go about it. */
 export interface RunRequest extends Pick<QueueRunOptions<never>, 'ratePerSecond' | 'batchSize'> {
@@ -93,7 +93,7 @@ function timeOf(given: unknown, name: string): number | undefined {
   if (given === undefined) return undefined;
   const time = typeof given === 'string' ? readTime(given) : given;
   if (typeof time === 'number') return time;
-  throw bad(`${name} must be ISO 8601 with its zone, such as 2026-03-01T12:00:00Z, or milliseconds since 1970`);
+  throw badRequest(`${name} must be ISO 8601 with its zone, such as 2026-03-01T12:00:00Z, or milliseconds since 1970`);
 }
 
 function isFilter(filter: unknown): filter is Readonly<Record<string, unknown>> {
@@ -107,8 +107,8 @@ function parse(body: Buffer): unknown {
   try {
     value = JSON.parse(body.toString());
   } catch (error) {
-    throw bad(`the body is not JSON: ${messageOf(error)}`);
+    throw badRequest(`the body is not JSON: ${messageOf(error)}`);
   }
   if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value;
-  throw bad(`the body must be a JSON object, not ${show(value)}`);
+  throw badRequest(`the body must be a JSON object, not ${show(value)}`);
 }

@@ -3,7 +3,7 @@ import type { Database } from '../db/database.ts';
 import { checkQuerySql } from '../db/sql-text.ts';
 import { Refusal, send } from './answer.ts';
 import type { QueryProcess } from './query-process.ts';
-import { bad, integerOf, readSearch } from './search.ts';
+import { badRequest, integerOf, readSearch } from './search.ts';
 
 const ROWS_DEFAULT = 1_000;
 const ROWS_MAX = 10_000;
@@ -33,7 +33,7 @@ export async function query(
 function readQuery(search: URLSearchParams): { sql: string; maxRows: number; stale: boolean } {
   const given = readSearch(search, KNOWN);
   const sql = given.get('sql');
-  if (sql === undefined) throw bad('pass the statement as the parameter sql');
+  if (sql === undefined) throw badRequest('pass the statement as the parameter sql');
   checkQuerySql(sql);
   const maxRows = integerOf(given, 'limit', { min: 1, max: ROWS_MAX, fallback: ROWS_DEFAULT });
   return { sql, maxRows, stale: integerOf(given, 'stale', { min: 0, max: 1, fallback: 0 }) === 1 };

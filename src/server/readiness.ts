@@ -26,15 +26,7 @@ export class Readiness {
 
   get answer(): ReadyAnswer {
     const { state, stall, appliedSeq } = this.#db.stats();
-    // One busy moment is retried and over: `degraded` alone is no reason.
-    const reason =
-      state !== 'ok' && state !== 'degraded'
-        ? state
-        : stall !== undefined
-          ? 'stalled'
-          : appliedSeq < this.#recoveredSeq
-            ? 'recovering'
-            : undefined;
+    const reason = reasonAgainst(state, stall !== undefined, appliedSeq < this.#recoveredSeq);
     return {
       ready: reason === undefined,
       state,
@@ -42,4 +34,11 @@ export class Readiness {
       ...(stall === undefined ? {} : { stall }),
     };
   }
+}
+
+function reasonAgainst(state: State, isStalled: boolean, isRecovering: boolean): ReadyAnswer['reason'] {
+  // One busy moment is retried and over: `degraded` alone is no reason.
+  if (state !== 'ok' && state !== 'degraded') return state;
+  if (isStalled) return 'stalled';
+  return isRecovering ? 'recovering' : undefined;
 }

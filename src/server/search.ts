@@ -5,7 +5,7 @@ export function readSearch(search: URLSearchParams, known: readonly string[]): R
   const found = new Map<string, string>();
   for (const [name, value] of search) {
     if (!known.includes(name) || found.has(name)) {
-      throw bad(
+      throw badRequest(
         `the parameter ${JSON.stringify(name)} is not known, or is there twice: known are ${known.join(', ') || 'none'}`,
       );
     }
@@ -24,9 +24,9 @@ export function integerOf<Fallback extends number | undefined>(
   if (text === undefined) return fallback;
   const value = /^\d{1,16}$/.test(text) ? Number(text) : Number.NaN;
   if (value >= min && value <= max) return value;
-  throw bad(`${name} must be an integer from ${min} to ${max}`);
+  throw badRequest(`${name} must be an integer from ${min} to ${max}`);
 }
 
-export function bad(message: string): Refusal {
+export function badRequest(message: string): Refusal {
   return new Refusal(400, 'HTTP_BAD_REQUEST', message);
 }

@@ -1,3 +1,4 @@
+import { SluiceError } from '../base/errors.ts';
 import type { FailureClass } from '../base/failure.ts';
 import type { Frame, SqlValue } from '../base/frame/index.ts';
 
@@ -113,6 +114,15 @@ export class StoreFailure extends Error {
     this.failure = failure;
     this.sqliteCode = sqliteCode;
   }
+}
+
+/** What a caller is told where the store failed at what they asked for themselves; any other error stays what it is. */
+export function toCallerError(error: unknown): unknown {
+  if (!(error instanceof StoreFailure)) return error;
+  return new SluiceError('SLUICE_STORE', `SQLite refused: ${error.message}`, {
+    cause: error,
+    sqliteCode: error.sqliteCode,
+  });
 }
 
 /** Parameters of a statement: by position, or by name. */

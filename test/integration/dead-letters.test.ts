@@ -1,9 +1,11 @@
 import { join } from 'node:path';
 import { crc32 } from 'node:zlib';
+
 import Sqlite from 'better-sqlite3';
 import { type Database, type OpenOptions, open, type Stall, type SupersededLetter } from 'sluicedb';
 import { describe, expect, test } from 'vitest';
-import { FrameBuilder, Target } from '../../dist/base/frame/index.js';
+import { FRAME_HEADER_BYTES, FrameBuilder, Target } from '../../dist/base/frame/index.js';
+
 import { codeFrom, eventually } from '../support/eventually.ts';
 import { tempDir } from '../support/temp-dir.ts';
 
@@ -390,12 +392,16 @@ describe('export and import', () => {
     for await (const line of db.dlq.export()) lines.push(line);
     await db.dlq.clear('all');
     const letter = JSON.parse(lines[1] ?? '') as Record<string, unknown>;
+    const write = Buffer.from(String(letter['write']), 'base64');
+    write.writeUInt32LE(write.readUInt32LE(FRAME_HEADER_BYTES) | 0xf0, FRAME_HEADER_BYTES);
     const damaged = [
       'no JSON',
       '[]',
       JSON.stringify({ ...letter, write: 'AAAA' }),
       JSON.stringify({ ...letter, attempts: 'x' }),
       JSON.stringify({ ...letter, write: Buffer.from('nonsense').toString('base64'), crc32: 0 }),
+      // With a checksum that belongs to it: its one record is to a table that it does not name.
+      JSON.stringify({ ...letter, write: write.toString('base64'), crc32: crc32(write) }),
     ];
     for (const bad of damaged) {
       await expect(db.dlq.import([lines[0] ?? '', '\n', bad]), bad).rejects.toMatchObject({

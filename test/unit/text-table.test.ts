@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { shown, textTable } from '../../dist/cli/text-table.js';
+import { aligned, shown, textTable } from '../../dist/cli/text-table.js';
 
 test('columns are aligned, and the last one is cut to the width', () => {
   const columns = [{ head: 'id', right: true }, { head: 'key', maxWidth: 5 }, { head: 'message' }];
@@ -31,4 +31,13 @@ test('nothing in a cell moves the cursor, breaks the line or turns the text arou
     '\\x1b[2J\\x0d\\x0a\\x09\\x9b\\u{202e}\\u{2028}\\u{d800}é漢',
   );
   expect(textTable([{ head: 'a' }], [['x\ny']], 80)).toBe('a\nx\\x0ay');
+});
+
+test('rows of any width are aligned: numbers to the right, and no cell can move the cursor', () => {
+  expect(
+    aligned([
+      ['a', 5, 'x'],
+      ['\u{1f600}\u001b', 12, ''],
+    ]),
+  ).toEqual(['a       5  x', '\u{1f600}\\x1b  12']);
 });

@@ -22,6 +22,13 @@ export function frameProblem(bytes: Buffer): string | undefined {
   return new Walk(bytes, words, targets).problem(text.length - dictionaryLength, blobBytes);
 }
 
+/** The same of a frame that must hold one write, as that of a dead letter does. */
+export function singleWriteProblem(bytes: Buffer): string | undefined {
+  const problem = frameProblem(bytes);
+  if (problem !== undefined) return problem;
+  return bytes.readUInt32LE(offsets.count) === 1 ? undefined : 'it is not one write';
+}
+
 /** How many targets the dictionary names, or what is wrong with it. */
 function targetsIn(dictionary: string): number | string {
   try {

@@ -1,5 +1,5 @@
 export { FrameBuilder, Target } from './builder.ts';
-export { frameProblem } from './check.ts';
+export { frameProblem, singleWriteProblem } from './check.ts';
 export {
   copyFrame,
   FRAME_HEADER_BYTES,

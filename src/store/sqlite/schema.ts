@@ -104,8 +104,13 @@ export function claimState(db: Connection, owner: string, takeOver: boolean): vo
          applied_seq = max(applied_seq, (SELECT ifnull(max(seq), 0) FROM _sluice_dead_letters))`,
     ).run(owner);
   } else if (db.prepare('SELECT owner FROM _sluice_state').pluck().get() !== owner) {
-    throw new StoreFailure('fatal', 'the database was taken over by another process, which is now its only writer');
+    throw takenOver();
   }
+}
+
+/** The state row has another owner by now. */
+export function takenOver(): StoreFailure {
+  return new StoreFailure('fatal', 'the database was taken over by another process, which is now its only writer');
 }
 
 export const SELECT_STATE = `

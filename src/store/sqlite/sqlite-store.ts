@@ -4,11 +4,11 @@ import { codeOf, messageOf, SluiceError } from '../../base/errors.ts';
 import { diskMeaning, sqliteMeaning } from '../../base/failure.ts';
 import type { SqlValue } from '../../base/frame/index.ts';
 import { settledWithin } from '../../base/waiting.ts';
-import type { CountOverlay, StoreNumbers } from '../store.ts';
 import {
   type Batch,
   type BatchResult,
   type Breaker,
+  type CountOverlay,
   type DeadLetterStore,
   type ExecuteResult,
   type KeyRange,
@@ -21,7 +21,9 @@ import {
   type Store,
   type StoreFacts,
   StoreFailure,
+  type StoreNumbers,
   type StoreScan,
+  toCallerError,
 } from '../store.ts';
 import type { FileId } from './file-identity.ts';
 import { SqliteReader } from './reader/reader.ts';
@@ -118,12 +120,13 @@ export class SqliteStore implements Store {
 
   async apply(batch: Batch): Promise<BatchResult> {
     try {
-      const { result, report } = await this.#call('apply', batch);
+      const { result, report } = await (await this.#liveWriter()).call('apply', batch);
       this.#take(report);
       this.#deaths = 0;
       this.#failures.clear();
       return result;
     } catch (error) {
+      if (error instanceof ThreadDied) throw new StoreFailure('transient', error.message, undefined, error);
       throw error instanceof StoreFailure ? this.#escalate(error) : error;
     }
   }
@@ -146,26 +149,11 @@ export class SqliteStore implements Store {
     this.#check = true;
   }
 
-  execute(sql: string, parameters: Parameters): Promise<ExecuteResult> {
-    return this.#direct('execute', { sql, parameters });
-  }
-
-  /** A call of the user's own, which is made once: what goes wrong is for the caller to know. */
-  async #direct<C extends keyof WriterProtocol & string>(
-    call: C,
-    request: WriterProtocol[C]['request'],
-  ): Promise<WriterProtocol[C]['response']> {
+  async execute(sql: string, parameters: Parameters): Promise<ExecuteResult> {
     try {
-      return await (await this.#liveWriter()).call(call, request);
+      return await (await this.#liveWriter()).call('execute', { sql, parameters });
     } catch (error) {
-      if (error instanceof ThreadDied) throw outcomeUnknown(error);
-      if (error instanceof StoreFailure) {
-        throw new SluiceError('SLUICE_STORE', `SQLite refused: ${error.message}`, {
-          cause: error,
-          sqliteCode: error.sqliteCode,
-        });
-      }
-      throw error;
+      throw error instanceof ThreadDied ? outcomeUnknown(error) : toCallerError(error);
     }
   }
 
@@ -239,18 +227,6 @@ export class SqliteStore implements Store {
     this.#checkpoints.complete += checkpoints.complete;
     this.#checkpoints.partial += checkpoints.partial;
     this.#checkpoints.failed += checkpoints.failed;
-  }
-
-  async #call<C extends keyof WriterProtocol & string>(
-    call: C,
-    request: WriterProtocol[C]['request'],
-  ): Promise<WriterProtocol[C]['response']> {
-    try {
-      return await (await this.#liveWriter()).call(call, request);
-    } catch (error) {
-      if (!(error instanceof ThreadDied)) throw error;
-      throw new StoreFailure('transient', error.message, undefined, error);
-    }
   }
 
   /** The writer thread, started again if it has died. What it had not committed, SQLite has rolled back. */

@@ -2,7 +2,7 @@ import { accessSync, constants, copyFileSync, existsSync, mkdtempSync, rmSync } 
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { codeOf, messageOf } from '../../../base/errors.ts';
-import { FrameReader, frameProblem, type SqlValue } from '../../../base/frame/index.ts';
+import { type SqlValue, singleWriteProblem } from '../../../base/frame/index.ts';
 import { type Connection, narrow, openConnection } from '../connection.ts';
 import { decodeWrite, namesOf } from '../dead-letters/write-copy.ts';
 import { isLocked } from '../lock.ts';
@@ -186,19 +186,14 @@ function checkDeadLetters(db: Connection): Pick<DatabaseChecks, 'deadLetters' | 
 
 function problemOf(row: DeadLetterRow): string | undefined {
   if (!(row.write instanceof Uint8Array)) return 'its write is not stored as bytes';
-  const bytes = Buffer.from(new ArrayBuffer(row.write.length));
-  bytes.set(row.write);
-  const problem = frameProblem(bytes);
+  const problem = singleWriteProblem(Buffer.from(row.write));
   if (problem !== undefined) return `its write does not decode: ${problem}`;
-  const reader = new FrameReader(bytes);
-  const first = reader.seq + 1;
-  while (reader.next());
-  if (reader.seq !== first) return 'its write does not decode: it is not one write';
-  const { table, operation, key } = namesOf(decodeWrite(bytes));
+  const write = decodeWrite(row.write);
+  const { table, operation, key } = namesOf(write);
   // An entry that was imported has another number here than where its write was accepted.
   const accepted = row.origin == null ? Number(row.seq) : Number(row.origin.split(':').at(-1));
   const pairs = [
-    ['seq', accepted, first],
+    ['seq', accepted, write.seq],
     ['operation', row.operation, operation],
     ['table_name', row.table_name, table],
     ['key', row.key, key],

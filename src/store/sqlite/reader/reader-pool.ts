@@ -1,6 +1,5 @@
 import { messageOf, SluiceError } from '../../../base/errors.ts';
 import type { SqlValue } from '../../../base/frame/index.ts';
-
 import type { CountOverlay, KeyRange, Parameters, QueryLimits, SqlRow, StoreScan } from '../../store.ts';
 import type { FileId } from '../file-identity.ts';
 import { type Spawn, ThreadClient } from '../rpc.ts';

@@ -1,5 +1,4 @@
 import type { SqlValue } from '../../../base/frame/index.ts';
-
 import type {
   CountOverlay,
   DeadLetter,

@@ -12,9 +12,7 @@ import type {
   SyncScan,
 } from '../../store.ts';
 import { type Connection, narrow, openConnection, quote, readRows, type Statement } from '../connection.ts';
-
 import { assertSameDatabase, type FileId } from '../file-identity.ts';
-
 import { columnsOf } from '../schema.ts';
 
 const STATEMENTS_MAX = 500;

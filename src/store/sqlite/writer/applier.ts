@@ -12,7 +12,7 @@ import {
 import type { Statement } from '../connection.ts';
 import { copyGroup, copyOf, isOfKey, type WriteCopy } from '../dead-letters/write-copy.ts';
 import type { Classified } from '../result-codes.ts';
-import { SELECT_STATE, type StateRow } from '../schema.ts';
+import { SELECT_STATE, type StateRow, takenOver } from '../schema.ts';
 import type { KeyTable } from './catalog.ts';
 import type { Executor } from './executor.ts';
 import { CommitRefused, TransactionLost } from './transaction.ts';
@@ -167,7 +167,7 @@ export class Applier {
       BigInt(after),
     ).changes;
     if (moved !== 1) {
-      throw new StoreFailure('fatal', 'the database was taken over by another process, which is now its only writer');
+      throw takenOver();
     }
   }
 

@@ -1,16 +1,9 @@
 import { append } from '../../../base/append.ts';
-import {
-  type DeadLetterSummary,
-  type QueueChange,
-  type QueueChanged,
-  type QueueLimits,
-  StoreFailure,
-  type SupersededLetter,
-} from '../../store.ts';
+import type { DeadLetterSummary, QueueChange, QueueChanged, QueueLimits, SupersededLetter } from '../../store.ts';
 import type { Statement } from '../connection.ts';
 import type { WriteCopy } from '../dead-letters/write-copy.ts';
 import type { Classified } from '../result-codes.ts';
-import { SELECT_STATE, type StateRow } from '../schema.ts';
+import { SELECT_STATE, type StateRow, takenOver } from '../schema.ts';
 import { CommitRefused, TransactionLost } from './transaction.ts';
 import type { WriterParts } from './writer-parts.ts';
 
@@ -139,7 +132,7 @@ export class QueueChanger {
       work(done);
       const { changes } = this.#remember.run(id, JSON.stringify(done), this.#parts.owner);
       if (changes !== 1) {
-        throw new StoreFailure('fatal', 'the database was taken over by another process, which is now its only writer');
+        throw takenOver();
       }
     });
     return done;

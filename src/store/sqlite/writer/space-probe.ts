@@ -8,7 +8,7 @@ const PROBE_BYTES = 64 * 1024;
  * Some codes of SQLite hide the errno that tells what is to be done: the same failure again, with the class that the
  * disk gives it now.
  */
-export function examine(failure: StoreFailure, database: string): StoreFailure {
+export function reclassify(failure: StoreFailure, database: string): StoreFailure {
   const { sqliteCode } = failure;
   const probe = sqliteMeaning(sqliteCode)?.probe;
   if (probe === undefined) return failure;

@@ -18,7 +18,7 @@ import { classify, toFailure } from '../result-codes.ts';
 import { claimState, SELECT_STATE, type StateRow } from '../schema.ts';
 import { Applier } from './applier.ts';
 import { QueueChanger } from './queue-changer.ts';
-import { examine } from './space-probe.ts';
+import { reclassify } from './space-probe.ts';
 import { writerParts } from './writer-parts.ts';
 import type { WriterReport, WriterStart } from './writer-protocol.ts';
 
@@ -84,7 +84,7 @@ export class Writer {
   }
 
   #failureOf(error: unknown): Error {
-    return error instanceof SluiceError ? error : examine(toFailure(error), this.#path);
+    return error instanceof SluiceError ? error : reclassify(toFailure(error), this.#path);
   }
 
   apply(batch: Batch): BatchResult {
