@@ -7,17 +7,20 @@ import { EventEmitter } from 'eventemitter3';
 import { type Clock, systemClock } from '../base/clock.ts';
 import { codeOf, messageOf, SluiceError } from '../base/errors.ts';
 import type { FileSystem } from '../base/file-system.ts';
+import { Kind } from '../base/frame/index.ts';
 import { nodeFileSystem } from '../base/node-file-system.ts';
 import { show } from '../base/options.ts';
 import { type Random, systemRandom } from '../base/random.ts';
-import { DeadLetterQueue } from '../dlq/index.ts';
+import { type CheckTarget, DeadLetterQueue } from '../dlq/index.ts';
 import { type Emit, Engine, Health } from '../engine/index.ts';
 import { AppendLog, Recovery } from '../engine/log/index.ts';
 import { Flusher } from '../flush/index.ts';
 import { acquireLock, type Spawn, SqliteStore } from '../store/sqlite/index.ts';
 import { Database, type Events } from './database.ts';
 import type { DatabaseEvents } from './events.ts';
+import { checkName } from './names.ts';
 import { type OpenOptions, type ResolvedOptions, resolveOptions } from './options.ts';
+import { checkStagedSql } from './sql-text.ts';
 
 /** Share of the staging limits from which on `set` returns `false`. */
 const HIGH_WATER_RATIO = 0.5;
@@ -150,6 +153,7 @@ async function openFile<T>(
       settle: (what, wait) => flusher.barrierOrStall(what, wait),
       nudge: () => flusher.nudge(),
       take: () => flusher.takeStalled(),
+      checkTarget: checkImported,
       assertOpen: () => engine.health.assertOpen(),
       assertAccepting: () => engine.assertAccepting(),
     });
@@ -164,8 +168,9 @@ async function openFile<T>(
 
     for await (const frame of recovery.frames()) {
       engine.adopt(frame);
-      // A backlog larger than staging goes down while it is read.
-      if (engine.admission.isHigh) await flusher.barrier('recovery');
+      // A backlog larger than staging goes down while it is read. Where the flush stands still somebody has to do something,
+      // and needs the database for it: then all of it, which the log's own limit bounds, is taken into memory.
+      if (engine.admission.isHigh) await flusher.barrierOrStall('recovery');
     }
     if (engine.pending > 0) flusher.request();
     else if (store.facts.durable) engine.releaseLog();
@@ -230,6 +235,12 @@ async function makeLogFolder(fileSystem: FileSystem, directory: string): Promise
     throw new SluiceError('SLUICE_LOG_IO', `the log folder ${directory} cannot be made: ${String(cause)}`, { cause });
   }
 }
+
+/** A dead letter that is imported may do what its operation may do here, and no more. */
+const checkImported: CheckTarget = (kind, { table, statement }) => {
+  if (kind === Kind.stage || kind === Kind.append) checkStagedSql(statement);
+  if (table !== null) checkName(table, 'table name');
+};
 
 /** What the disk said during recovery. */
 function logNotReady(directory: string, cause: unknown): SluiceError {

@@ -24,7 +24,7 @@ import {
   type SupersededLetter,
   toCallerError,
 } from '../store/store.ts';
-import { fromLine, linesOf, type NdjsonSource, toLine } from './ndjson.ts';
+import { type CheckTarget, fromLine, linesOf, type NdjsonSource, toLine } from './ndjson.ts';
 import {
   checkId,
   type DeadLetterPage,
@@ -113,6 +113,7 @@ export interface QueueParts {
   readonly nudge: () => void;
   /** Lets the batch go that stands still. */
   readonly take: () => Promise<number>;
+  readonly checkTarget: CheckTarget;
   /** Throws where the queue can be read no more. */
   readonly assertOpen: () => void;
   /** Throws where it can be changed no more. */
@@ -349,7 +350,7 @@ export class DeadLetterQueue {
       try {
         for await (const { number, line } of linesOf(source, stop)) {
           if (stop.aborted) break;
-          letters.push(fromLine(line, number));
+          letters.push(fromLine(line, number, this.#parts.checkTarget));
           if (letters.length === BATCH_SIZE) await takeIn();
         }
       } catch (error) {

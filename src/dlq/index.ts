@@ -7,5 +7,5 @@ export {
   type RetryProgress,
   type RetryResult,
 } from './dead-letter-queue.ts';
-export type { NdjsonSource } from './ndjson.ts';
+export type { CheckTarget, NdjsonSource } from './ndjson.ts';
 export { DEAD_OPERATIONS, type DeadLetterPage, type DeadLetterQuery, type DeadLetterSelection } from './selection.ts';

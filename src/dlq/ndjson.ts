@@ -2,7 +2,7 @@ import { createInterface } from 'node:readline';
 import { Readable } from 'node:stream';
 import { crc32 } from 'node:zlib';
 import { messageOf, SluiceError } from '../base/errors.ts';
-import { singleWriteProblem } from '../base/frame/index.ts';
+import { FrameReader, Kind, singleWriteProblem, type TargetName } from '../base/frame/index.ts';
 import { toJson } from '../base/json.ts';
 import { show } from '../base/options.ts';
 import type { PortableDeadLetter } from '../store/store.ts';
@@ -37,10 +37,13 @@ export async function* linesOf(
   }
 }
 
+/** Throws unless the writes of users may be aimed at this: what has come from outside may be aimed at anything. */
+export type CheckTarget = (kind: Kind, target: TargetName) => void;
+
 /** A line as a dead letter. */
-export function fromLine(line: string, number: number): PortableDeadLetter {
+export function fromLine(line: string, number: number, checkTarget: CheckTarget): PortableDeadLetter {
   try {
-    return read(JSON.parse(line) as Record<string, unknown>);
+    return read(JSON.parse(line) as Record<string, unknown>, checkTarget);
   } catch (cause) {
     throw new SluiceError(
       'SLUICE_INVALID_VALUE',
@@ -50,12 +53,11 @@ export function fromLine(line: string, number: number): PortableDeadLetter {
   }
 }
 
-function read(value: Record<string, unknown>): PortableDeadLetter {
+function read(value: Record<string, unknown>, checkTarget: CheckTarget): PortableDeadLetter {
   if (typeof value !== 'object' || value === null) throw new TypeError('it is no JSON object');
   const write = Buffer.from(text(value, 'write'), 'base64');
   if (crc32(write) !== integer(value, 'crc32')) throw new TypeError('write and crc32 do not belong together');
-  const problem = singleWriteProblem(write);
-  if (problem !== undefined) throw new TypeError(`write does not decode: ${problem}`);
+  checkWrite(write, checkTarget);
   return {
     id: 0,
     bytes: write.length,
@@ -77,6 +79,14 @@ function read(value: Record<string, unknown>): PortableDeadLetter {
     write,
     overwritten: pairs(value, 'overwritten'),
   };
+}
+
+function checkWrite(write: Buffer, checkTarget: CheckTarget): void {
+  const problem = singleWriteProblem(write);
+  if (problem !== undefined) throw new TypeError(`write does not decode: ${problem}`);
+  // On memory of its own, as the reader wants it aligned.
+  const reader = new FrameReader(Buffer.from(Uint8Array.from(write).buffer));
+  while (reader.next()) if (reader.kind !== Kind.group) checkTarget(reader.kind, reader.target);
 }
 
 function text(value: Record<string, unknown>, name: string): string {

@@ -137,7 +137,7 @@ export class Flusher {
   }
 
   /** As a barrier, but a flush that stands still is not waited for. */
-  async barrierOrStall(what: string, wait: WaitOptions): Promise<void> {
+  async barrierOrStall(what: string, wait: WaitOptions = {}): Promise<void> {
     if (this.#stall !== undefined) return;
     const target = this.#engine.lastSeq;
     this.request();
