@@ -192,15 +192,15 @@ export class DeadLetterQueue {
    *
    * Errors: `SLUICE_INVALID_OPTION`, `SLUICE_CLOSED`, `SLUICE_TIMEOUT`, `SLUICE_ABORTED`.
    */
-  async list({ signal, timeoutMs, ...page }: DeadLetterPage & WaitOptions = {}): Promise<DeadLetter[]> {
-    const range = readPage(page, 'dlq.list');
-    return this.#reading('dlq.list', { signal, timeoutMs }, (store) => store.list(range));
+  async list(page: DeadLetterPage & WaitOptions = {}): Promise<DeadLetter[]> {
+    const { range, wait } = readPage(page, 'dlq.list');
+    return this.#reading('dlq.list', wait, (store) => store.list(range));
   }
 
   /** As {@link DeadLetterQueue.list}, without statements and payloads, which may hold secrets. */
-  async listSummaries({ signal, timeoutMs, ...page }: DeadLetterPage & WaitOptions = {}): Promise<DeadLetterSummary[]> {
-    const range = readPage(page, 'dlq.listSummaries');
-    return this.#reading('dlq.listSummaries', { signal, timeoutMs }, (store) => store.listSummaries(range));
+  async listSummaries(page: DeadLetterPage & WaitOptions = {}): Promise<DeadLetterSummary[]> {
+    const { range, wait } = readPage(page, 'dlq.listSummaries');
+    return this.#reading('dlq.listSummaries', wait, (store) => store.listSummaries(range));
   }
 
   /** One entry; `undefined` where there is none, or no more. */
@@ -393,6 +393,7 @@ export class DeadLetterQueue {
 
   #reading<T>(what: string, wait: WaitOptions, read: (store: DeadLetterStore) => Promise<T>): Promise<T> {
     this.#parts.assertOpen();
+    checkWait(wait);
     return waitFor(read(this.#parts.store), what, wait, this.#parts.clock);
   }
 
