@@ -327,10 +327,9 @@ export class DeadLetterQueue {
         result.duplicates += letters.length - imported;
         letters = [];
       };
-      const lines = linesOf(source);
+      const lines = linesOf(source, (part) => waitFor(part, run.what, { signal: stop }, this.#parts.clock));
       try {
         for await (const { number, line } of lines) {
-          if (stop.aborted) break;
           letters.push(fromLine(line, number));
           if (letters.length === BATCH_SIZE) await takeIn();
         }
