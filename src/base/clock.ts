@@ -15,12 +15,15 @@ export interface Clock {
   after(delayMs: number, run: () => void, options?: { hold?: boolean }): Timer;
 }
 
+/** Node.js takes a longer delay for one of 1 ms. */
+const DELAY_MAX_MS = 2 ** 31 - 1;
+
 /** The machine's own time. */
 export const systemClock: Clock = {
   now: () => Date.now(),
   elapsed: () => performance.now(),
   after(delayMs, run, { hold = false } = {}) {
-    const timer = setTimeout(run, delayMs);
+    const timer = setTimeout(run, Math.min(delayMs, DELAY_MAX_MS));
     if (!hold) timer.unref();
     return { cancel: () => clearTimeout(timer) };
   },

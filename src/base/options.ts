@@ -15,10 +15,10 @@ export class OptionReader {
   constructor(given: unknown, path = '', problems: string[] = []) {
     this.#path = path;
     this.#problems = problems;
-    const isObject = typeof given === 'object' && given !== null && !Array.isArray(given);
+    const isObject = isPlainObject(given);
     if (!isObject && given !== undefined)
       problems.push(`${path === '' ? 'options' : path} must be an object, not ${show(given)}`);
-    this.#given = isObject ? (given as Record<string, unknown>) : {};
+    this.#given = isObject ? given : {};
   }
 
   integer<Fallback extends number | undefined>(
@@ -126,11 +126,23 @@ function nearest(name: string, known: readonly string[]): string | undefined {
   return close ? best.word : undefined;
 }
 
+/**
+ * Whether a value can hold options. A Set, a Map, a Date and a promise have no fields of their own, and would pass for
+ * "nothing given": as the filter of a `clear`, for everything there is.
+ */
+export function isPlainObject(value: unknown): value is Readonly<Record<string, unknown>> {
+  return Object.prototype.toString.call(value) === '[object Object]';
+}
+
 /** A value as it may stand in a message: short, and never the inside of an object. */
 export function show(value: unknown): string {
   if (typeof value === 'string') return `'${value.length > 40 ? `${value.slice(0, 40)}…` : value}'`;
   if (typeof value === 'bigint') return `${value}n`;
   if (typeof value === 'function') return 'a function';
-  if (typeof value === 'object' && value !== null) return Array.isArray(value) ? 'an array' : 'an object';
+  if (Array.isArray(value)) return 'an array';
+  if (typeof value === 'object' && value !== null) {
+    const kind = Object.prototype.toString.call(value).slice('[object '.length, -1);
+    return `${/^[AEIO]/.test(kind) ? 'an' : 'a'} ${kind === 'Object' ? 'object' : kind}`;
+  }
   return String(value);
 }

@@ -1,5 +1,6 @@
 import type { Clock } from './clock.ts';
 import { SluiceError } from './errors.ts';
+import { isPlainObject, show } from './options.ts';
 
 /** What every waiting promise of Sluice takes. */
 export interface WaitOptions {
@@ -29,18 +30,15 @@ function ignore(): void {}
 
 /** Refuses a limit that cannot be one. Whoever accepts something and then waits checks it first. */
 export function checkWait(wait: WaitOptions = {}): void {
-  if (typeof wait !== 'object' || wait === null) {
-    throw new SluiceError('SLUICE_INVALID_OPTION', `options of a wait must be an object, not ${String(wait)}`);
+  if (!isPlainObject(wait)) {
+    throw new SluiceError('SLUICE_INVALID_OPTION', `options of a wait must be an object, not ${show(wait)}`);
   }
-  const { signal, timeoutMs } = wait;
+  const { signal, timeoutMs }: WaitOptions = wait;
   if (signal !== undefined && typeof (signal as Partial<AbortSignal> | null)?.addEventListener !== 'function') {
     throw new SluiceError('SLUICE_INVALID_OPTION', 'signal must be an AbortSignal');
   }
   if (timeoutMs === undefined || (Number.isInteger(timeoutMs) && timeoutMs >= 1)) return;
-  throw new SluiceError(
-    'SLUICE_INVALID_OPTION',
-    `timeoutMs must be an integer of at least 1, not ${String(timeoutMs)}`,
-  );
+  throw new SluiceError('SLUICE_INVALID_OPTION', `timeoutMs must be an integer of at least 1, not ${show(timeoutMs)}`);
 }
 
 /** Whether `promise` is settled within a time, either way. Holds the process: its caller waits for the answer. */

@@ -266,8 +266,10 @@ export class Database<T = unknown> extends Table<T> {
    * Flushes; resolves when everything accepted before the call is applied or dead, with what was done meanwhile. With
    * `wait: false` it only starts the flush.
    */
-  async aflush({ wait = true, ...limits }: WaitOptions & { readonly wait?: boolean } = {}): Promise<FlushResult> {
+  async aflush(options: WaitOptions & { readonly wait?: boolean } = {}): Promise<FlushResult> {
     this.core.assertOpen();
+    checkWait(options);
+    const { wait = true, ...limits } = options;
     if (wait) return this.core.flusher.barrier('aflush', limits);
     this.core.flusher.request();
     return { applied: 0, coalesced: 0, dead: 0, durationMs: 0 };

@@ -201,15 +201,15 @@ export class DeadLetterQueue {
    *
    * Errors: `SLUICE_INVALID_OPTION`, `SLUICE_CLOSED`, `SLUICE_TIMEOUT`, `SLUICE_ABORTED`.
    */
-  async list({ signal, timeoutMs, ...page }: DeadLetterPage & WaitOptions = {}): Promise<DeadLetter[]> {
-    const range = readPage(page, 'dlq.list');
-    return this.#reading('dlq.list', { signal, timeoutMs }, (store) => store.list(range));
+  async list(page: DeadLetterPage & WaitOptions = {}): Promise<DeadLetter[]> {
+    const { range, wait } = readPage(page, 'dlq.list');
+    return this.#reading('dlq.list', wait, (store) => store.list(range));
   }
 
   /** As {@link DeadLetterQueue.list}, without statements and payloads, which may hold secrets. */
-  async listSummaries({ signal, timeoutMs, ...page }: DeadLetterPage & WaitOptions = {}): Promise<DeadLetterSummary[]> {
-    const range = readPage(page, 'dlq.listSummaries');
-    return this.#reading('dlq.listSummaries', { signal, timeoutMs }, (store) => store.listSummaries(range));
+  async listSummaries(page: DeadLetterPage & WaitOptions = {}): Promise<DeadLetterSummary[]> {
+    const { range, wait } = readPage(page, 'dlq.listSummaries');
+    return this.#reading('dlq.listSummaries', wait, (store) => store.listSummaries(range));
   }
 
   /**
@@ -347,9 +347,9 @@ export class DeadLetterQueue {
         result.duplicates += letters.length - imported;
         letters = [];
       };
+      const lines = linesOf(source, (part) => waitFor(part, run.what, { signal: stop }, this.#parts.clock));
       try {
-        for await (const { number, line } of linesOf(source, stop)) {
-          if (stop.aborted) break;
+        for await (const { number, line } of lines) {
           letters.push(fromLine(line, number, this.#parts.checkTarget));
           if (letters.length === BATCH_SIZE) await takeIn();
         }
@@ -357,7 +357,7 @@ export class DeadLetterQueue {
         if (letters.length > 0 && letters.length < BATCH_SIZE) await takeIn();
         throw error;
       }
-      if (letters.length > 0) await takeIn();
+      if (letters.length > 0 && !stop.aborted) await takeIn();
       return result;
     });
   }
@@ -413,6 +413,7 @@ export class DeadLetterQueue {
 
   #reading<T>(what: string, wait: WaitOptions, read: (store: DeadLetterStore) => Promise<T>): Promise<T> {
     this.#parts.assertOpen();
+    checkWait(wait);
     return waitFor(read(this.#parts.store), what, wait, this.#parts.clock);
   }
 

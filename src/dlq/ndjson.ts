@@ -1,5 +1,4 @@
-import { createInterface } from 'node:readline';
-import { Readable } from 'node:stream';
+import { StringDecoder } from 'node:string_decoder';
 import { crc32 } from 'node:zlib';
 import { messageOf, SluiceError } from '../base/errors.ts';
 import { FrameReader, Kind, singleWriteProblem, type TargetName } from '../base/frame/index.ts';
@@ -19,26 +18,60 @@ export function toLine({ write, ...letter }: PortableDeadLetter): string {
   return `${toJson({ ...letter, crc32: crc32(bytes), write: bytes.toString('base64') })}\n`;
 }
 
-/** The lines of a source that are not empty, with their numbers. They end with `stop`, whether or not the source ever does. */
+/**
+ * The lines of a source that are not empty, with their numbers. `next` waits for its parts, and may give up on one: a source may
+ * never say another word.
+ */
 export async function* linesOf(
   source: NdjsonSource,
-  stop: AbortSignal,
-): AsyncGenerator<{ number: number; line: string }> {
-  const parts = typeof source === 'string' || source instanceof Uint8Array ? [source] : source;
-  const lines = createInterface({
-    input: Readable.from(parts, { objectMode: true }),
-    crlfDelay: Number.POSITIVE_INFINITY,
-    signal: stop,
-  });
+  next: (part: Promise<IteratorResult<unknown>>) => Promise<IteratorResult<unknown>>,
+): AsyncGenerator<{ readonly number: number; readonly line: string }, void> {
+  const parts = partsOf(source);
+  const decoder = new StringDecoder();
   let number = 0;
-  for await (const line of lines) {
-    number++;
-    if (line.trim() !== '') yield { number, line };
+  let begun: string[] = [];
+  try {
+    for (let isOver = false; !isOver; ) {
+      const { value, done } = await next(Promise.resolve(parts.next()));
+      isOver = done === true;
+      // Nothing else ends a line, as it does for readline: JSON may hold a U+2028.
+      const lines = (isOver ? `${decoder.end()}\n` : textOf(value, decoder)).split('\n');
+      const rest = lines.pop() as string;
+      for (const line of lines) {
+        const whole = begun.join('') + line;
+        begun = [];
+        number++;
+        if (whole.trim() !== '') yield { number, line: whole };
+      }
+      begun.push(rest);
+    }
+  } finally {
+    // Not waited for, since it may wait for the next part itself.
+    Promise.resolve(parts.return?.()).catch(() => undefined);
   }
 }
 
 /** Throws unless the writes of users may be aimed at this: what has come from outside may be aimed at anything. */
 export type CheckTarget = (kind: Kind, target: TargetName) => void;
+function partsOf(source: NdjsonSource): Iterator<unknown> | AsyncIterator<unknown> {
+  if (typeof source === 'string' || source instanceof Uint8Array) return [source].values();
+  const given = (source ?? {}) as Partial<AsyncIterable<unknown> & Iterable<unknown>>;
+  const iterator = given[Symbol.asyncIterator]?.() ?? given[Symbol.iterator]?.();
+  if (iterator !== undefined) return iterator;
+  throw new SluiceError(
+    'SLUICE_INVALID_OPTION',
+    `dlq.import: pass the lines of an export as a string, as bytes, or as a stream or list of these, not ${show(source)}`,
+  );
+}
+
+function textOf(part: unknown, decoder: StringDecoder): string {
+  if (typeof part === 'string') return part;
+  if (part instanceof Uint8Array) return decoder.write(Buffer.from(part.buffer, part.byteOffset, part.byteLength));
+  throw new SluiceError(
+    'SLUICE_INVALID_VALUE',
+    `dlq.import: its source gave ${show(part)} where a string or bytes were due`,
+  );
+}
 
 /** A line as a dead letter. */
 export function fromLine(line: string, number: number, checkTarget: CheckTarget): PortableDeadLetter {
@@ -74,7 +107,8 @@ function read(value: Record<string, unknown>, checkTarget: CheckTarget): Portabl
     attempts: integer(value, 'attempts'),
     errorClass: value['errorClass'] === 'config' ? 'config' : 'permanent',
     errorCode: text(value, 'errorCode'),
-    errorMessage: text(value, 'errorMessage'),
+    // A trigger may raise an error without a word.
+    errorMessage: value['errorMessage'] === '' ? '' : text(value, 'errorMessage'),
     origin: text(value, 'origin'),
     write,
     overwritten: pairs(value, 'overwritten'),

@@ -1,6 +1,7 @@
 import { SluiceError } from '../base/errors.ts';
 import { foldName } from '../base/fold-name.ts';
-import { OptionReader, show } from '../base/options.ts';
+import { isPlainObject, OptionReader, show } from '../base/options.ts';
+import type { WaitOptions } from '../base/waiting.ts';
 import type { DeadLetterFilter, DeadLetterRange, DeadLetterSummary, DeadOperation } from '../store/store.ts';
 
 /** Which dead letters: those that fit everything that is given. */
@@ -57,8 +58,12 @@ export function readQuery(query: DeadLetterQuery, where: string): DeadLetterFilt
   return filter;
 }
 
-export function readPage(page: DeadLetterPage, where: string): DeadLetterRange {
+export function readPage(
+  page: DeadLetterPage & WaitOptions,
+  where: string,
+): { readonly range: DeadLetterRange; readonly wait: WaitOptions } {
   const options = new OptionReader(page);
+  const wait = { signal: options.any('signal'), timeoutMs: options.any('timeoutMs') } as WaitOptions;
   const range: DeadLetterRange = {
     filter: filterOf(options),
     limit: options.integer('limit', { min: 1, max: LIMIT_MAX, fallback: LIMIT_DEFAULT }),
@@ -66,15 +71,13 @@ export function readPage(page: DeadLetterPage, where: string): DeadLetterRange {
     after: options.integer('after', { min: 0, max: Number.MAX_SAFE_INTEGER, fallback: undefined }),
   };
   options.finish(where);
-  return range;
+  return { range, wait };
 }
 
 export function readSelection(selection: DeadLetterSelection, where: string): Selected {
   if (selection === 'all') return { filter: {}, ids: undefined };
   if (Array.isArray(selection)) return { filter: {}, ids: readIds(selection, where) };
-  if (typeof selection === 'object' && selection !== null) {
-    return { filter: readQuery(selection as DeadLetterQuery, where), ids: undefined };
-  }
+  if (isPlainObject(selection)) return { filter: readQuery(selection, where), ids: undefined };
   throw new SluiceError(
     'SLUICE_INVALID_OPTION',
     `${where}: pass a list of ids, a filter such as { table: 'cpu' }, or 'all', not ${show(selection)}`,

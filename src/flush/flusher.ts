@@ -1,5 +1,6 @@
 import { backoffMs } from '../base/backoff.ts';
 import type { Clock, Timer } from '../base/clock.ts';
+import { SluiceError } from '../base/errors.ts';
 import { Pause } from '../base/pause.ts';
 import type { Random } from '../base/random.ts';
 import { Deferred, type WaitOptions, waitFor } from '../base/waiting.ts';
@@ -239,7 +240,14 @@ export class Flusher {
     this.#timer?.cancel();
     this.#confirmation?.cancel();
     this.#pause.cutShort();
-    this.#taking?.resolve(0);
+    const { cause } = this.#engine.health;
+    this.#taking?.reject(
+      cause === undefined
+        ? new SluiceError('SLUICE_CLOSED', 'the database is closed, and nothing was taken')
+        : new SluiceError('SLUICE_FAILED', `the database has failed, and nothing was taken: ${cause.message}`, {
+            cause,
+          }),
+    );
   }
 
   /** On the hot path: after every write. What holds writes back starts a flush, or a count might never be reached. */

@@ -6,6 +6,7 @@ import { type Database, type OpenOptions, open, type Stall, type SupersededLette
 import { describe, expect, test } from 'vitest';
 import { FRAME_HEADER_BYTES, FrameBuilder, Target } from '../../dist/base/frame/index.js';
 
+import { Deferred } from '../../dist/base/waiting.js';
 import { codeFrom, eventually } from '../support/eventually.ts';
 import { tempDir } from '../support/temp-dir.ts';
 
@@ -225,6 +226,19 @@ describe('looking', () => {
       () => db.dlq.retry('all', { onProgress: 1 as never }),
       () => db.dlq.clear(undefined as never),
       () => db.dlq.clear('all', { timeoutMs: -1 }),
+      () => db.dlq.list(null as never),
+      () => db.dlq.list('x' as never),
+      () => db.dlq.list(7 as never),
+      () => db.dlq.get(1, null as never),
+      () => db.dlq.summary({}, 'soon' as never),
+      () => db.aflush(null as never),
+      () => db.dlq.import(undefined as never),
+      () => db.dlq.import({} as never),
+      // None of these has fields of its own, and a filter without any means everything.
+      () => db.dlq.clear(new Set([1]) as never),
+      () => db.dlq.clear(new Map([['table', 'x']]) as never),
+      () => db.dlq.clear(new Date() as never),
+      () => db.dlq.clear(Promise.resolve([1]) as never),
     ];
     for (const call of wrong) expect(await codeFrom(call), String(call)).toBe('SLUICE_INVALID_OPTION');
     await db.close();
@@ -411,6 +425,60 @@ describe('export and import', () => {
     }
     expect(db.dlq.size).toBe(1);
     balance(db);
+    await db.close();
+  });
+
+  test('an error without a word, and line ends that are none, come back in pieces of any size', async () => {
+    const { db } = await opened();
+    await db.aexecute("CREATE TRIGGER mute BEFORE INSERT ON guarded BEGIN SELECT RAISE(ABORT, ''); END");
+    db.table('guarded').set('a\u2028b', 'c\u2029d ü 😀');
+    await db.aflush();
+    const lines: string[] = [];
+    for await (const line of db.dlq.export()) lines.push(line);
+    const before = await db.dlq.list();
+    expect(before).toMatchObject([{ key: 'a\u2028b', errorMessage: '' }]);
+    await db.dlq.clear('all');
+    const bytes = [...Buffer.from(lines.join(''))].map((byte) => Uint8Array.of(byte));
+    expect(await db.dlq.import(bytes)).toEqual({ imported: 1, duplicates: 0 });
+    expect(await db.dlq.list()).toEqual(before.map((letter) => ({ ...letter, id: letter.id + 1 })));
+    await db.close();
+  });
+
+  test('a source that gives neither text nor bytes is refused; what came before it is imported', async () => {
+    const { db } = await opened();
+    await forbid(db, '"bad"');
+    db.table('guarded').set('a', 'bad');
+    await db.aflush();
+    const lines: unknown[] = [];
+    for await (const line of db.dlq.export()) lines.push(line);
+    await db.dlq.clear('all');
+    for (const part of [5, null, {}]) {
+      expect(await codeFrom(() => db.dlq.import([...lines, part] as string[]))).toBe('SLUICE_INVALID_VALUE');
+    }
+    expect(db.dlq.size).toBe(1);
+    await db.close();
+  });
+
+  test('a source that never ends is left when it is called off, and the next run gets its turn', async () => {
+    const { db } = await opened();
+    await forbid(db, '"bad"');
+    db.table('guarded').set('a', 'bad');
+    await db.aflush();
+    const asked = new Deferred<void>();
+    const source = {
+      [Symbol.asyncIterator]: () => ({
+        next: () => {
+          asked.resolve();
+          return new Promise<never>(() => {});
+        },
+      }),
+    };
+    const abort = new AbortController();
+    const importing = codeFrom(() => db.dlq.import(source, { signal: abort.signal }));
+    const clearing = db.dlq.clear('all', { timeoutMs: 5_000 });
+    await asked.promise;
+    abort.abort();
+    expect([await importing, await clearing]).toEqual(['SLUICE_ABORTED', 1]);
     await db.close();
   });
 });

@@ -170,6 +170,13 @@ describe("the machine's clock", () => {
     vi.advanceTimersByTime(1);
     expect(called).toEqual(['kept']);
   });
+
+  test('a delay that is longer than any timer of Node.js is a very long one', () => {
+    const called: string[] = [];
+    systemClock.after(Number.MAX_SAFE_INTEGER, () => called.push('late'));
+    vi.advanceTimersByTime(86_400_000);
+    expect(called).toEqual([]);
+  });
 });
 
 describe('health', () => {
