@@ -21,7 +21,6 @@ import {
   type QueueLimits,
   type QueueState,
   StoreFailure,
-  type SupersededLetter,
   toCallerError,
 } from '../store/store.ts';
 import { type CheckTarget, fromLine, linesOf, type NdjsonSource, toLine } from './ndjson.ts';
@@ -296,6 +295,7 @@ export class DeadLetterQueue {
             for (const id of changed.applied) failed.delete(id);
             result.applied += changed.applied.length;
             result.failed = failed.size;
+            result.superseded += changed.untold.superseded;
             complete = changed.complete;
           }
           return { ...result };
@@ -400,8 +400,8 @@ export class DeadLetterQueue {
   }
 
   /** @internal A batch is done. */
-  onBatch({ superseded, evicted, queue }: BatchResult): void {
-    this.#depart(superseded, evicted, queue);
+  onBatch(result: BatchResult): void {
+    this.#depart(result);
   }
 
   /** @internal */
@@ -526,19 +526,19 @@ export class DeadLetterQueue {
 
   #book(changed: QueueChanged): void {
     const { emit, nudge } = this.#parts;
-    const { applied, superseded, cleared, imported, evicted, queue } = changed;
+    const { applied, superseded, cleared, imported, evicted } = changed;
     this.counters.retried += applied.length;
     this.counters.cleared += cleared;
     this.counters.imported += imported;
-    this.#depart(superseded, evicted, queue);
+    this.#depart(changed);
     for (const letter of superseded) emit('superseded', letter);
     for (const letter of evicted) emit('evicted', letter);
     nudge();
   }
 
-  #depart(superseded: readonly SupersededLetter[], evicted: readonly DeadLetterSummary[], queue: QueueState): void {
-    this.counters.superseded += superseded.length;
-    this.counters.evicted += evicted.length;
+  #depart({ superseded, evicted, untold, queue }: BatchResult | QueueChanged): void {
+    this.counters.superseded += superseded.length + untold.superseded;
+    this.counters.evicted += evicted.length + untold.evicted;
     this.#state = queue;
     for (const letter of superseded) for (const watch of this.#watchers) watch(letter);
   }

@@ -33,9 +33,12 @@ export interface FlushEvents {
   ];
   /** SQLite will never take this write: it is in the dead-letter queue now. While a key's newest write is dead, reads return the last applied value. */
   'dead-letter': [DeadLetterSummary];
-  /** A dead letter left the queue, since a newer write of its keys was applied: by a batch, or by a retry. */
+  /**
+   * A dead letter left the queue, since a newer write of its keys was applied: by a batch, or by a retry. Of more than 10,000
+   * in one transaction the rest is only counted.
+   */
   superseded: [SupersededLetter];
-  /** A dead letter was dropped for good, to keep the queue within its limits (`overflow: 'evict-oldest'`). */
+  /** A dead letter was dropped for good, to keep the queue within its limits (`overflow: 'evict-oldest'`). Counted as above. */
   evicted: [DeadLetterSummary];
   /**
    * The flush stands still: writes are accepted as long as there is room, and nothing is applied. Told once, at once where

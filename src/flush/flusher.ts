@@ -335,7 +335,7 @@ export class Flusher {
   }
 
   #finish(result: BatchResult, writes: number, bytes: number, lastSeq: number): void {
-    const { applied, coalesced, deadSeqs, dead, superseded, evicted, durable, durationMs } = result;
+    const { applied, coalesced, deadSeqs, dead, superseded, evicted, untold, durable, durationMs } = result;
     if (!durable) this.confirmLater();
     this.flushes++;
     this.busyMs += durationMs;
@@ -349,7 +349,7 @@ export class Flusher {
       applied,
       coalesced,
       dead: deadSeqs.length,
-      superseded: superseded.length,
+      superseded: superseded.length + untold.superseded,
       bytes,
       durationMs,
     });

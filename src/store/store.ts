@@ -95,6 +95,7 @@ export interface BatchResult {
   readonly superseded: readonly SupersededLetter[];
   /** Entries that were dropped to keep the queue within its limits. */
   readonly evicted: readonly DeadLetterSummary[];
+  readonly untold: Untold;
   /** The queue afterwards. */
   readonly queue: QueueState;
   /** See {@link StoreFacts.durable}. */
@@ -358,6 +359,17 @@ export type QueueChange =
   /** Drop what is over the limits. */
   | { readonly do: 'evict' };
 
+/**
+ * How many more entries there were than `superseded` and `evicted` list: beyond {@link LISTED_MAX} of each they are only
+ * counted, since what has become of a batch is kept in the database and travels between threads.
+ */
+export interface Untold {
+  readonly superseded: number;
+  readonly evicted: number;
+}
+
+export const LISTED_MAX = 10_000;
+
 /** What was done. Entries are named by their ids. */
 export interface QueueChanged {
   readonly applied: readonly number[];
@@ -366,6 +378,7 @@ export interface QueueChanged {
   readonly cleared: number;
   readonly imported: number;
   readonly evicted: readonly DeadLetterSummary[];
+  readonly untold: Untold;
   /** `false` where a retry was cut short after a part that is committed: what went wrong shows when the rest is asked for. */
   readonly complete: boolean;
   readonly queue: QueueState;

@@ -5,7 +5,7 @@ import type { Frame } from '../../dist/base/frame/index.js';
 import { type Connection, openConnection, type Statement } from '../../dist/store/sqlite/connection.js';
 import { DeadLetters } from '../../dist/store/sqlite/dead-letters/dead-letters.js';
 import { claimState } from '../../dist/store/sqlite/schema.js';
-import { type Batch, StoreFailure } from '../../dist/store/store.js';
+import { type Batch, LISTED_MAX, StoreFailure } from '../../dist/store/store.js';
 import { writerOn } from '../support/applier.ts';
 import { seededRandom } from '../support/seed.ts';
 import { tempDir } from '../support/temp-dir.ts';
@@ -317,13 +317,14 @@ test('a transaction that is lost takes back what memory knew of the queue', () =
   db.close();
 });
 
-test('one write supersedes 200,000 entries of its key', () => {
+test('one write supersedes 200,000 entries of its key: all are counted, some are listed', () => {
   const db = database('CREATE TABLE kv (key TEXT PRIMARY KEY, value TEXT)');
   db.exec(manyLetters(200_000, `'hot'`));
   const { applier } = writerOn(db);
   const result = applier.apply(batchOf([{ kind: 'put', table: 'kv', key: 'hot', value: 'good' }]));
   expect(result).toMatchObject({ applied: 1, queue: { entries: 0 } });
-  expect(result.superseded).toHaveLength(200_000);
+  expect(result.superseded).toHaveLength(LISTED_MAX);
+  expect(result.untold).toEqual({ superseded: 200_000 - LISTED_MAX, evicted: 0 });
   expect(numbers(db, 'SELECT count(*) FROM _sluice_dead_letters')).toEqual([0]);
   db.close();
 });

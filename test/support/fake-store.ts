@@ -28,6 +28,7 @@ export class FakeStore {
       coalesced: 0,
       superseded: [],
       evicted: [],
+      untold: { superseded: 0, evicted: 0 },
       deadSeqs: [],
       dead: [],
       queue,

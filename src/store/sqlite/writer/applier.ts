@@ -1,10 +1,11 @@
-import { append } from '../../../base/append.ts';
+import { appendUpTo } from '../../../base/append-up-to.ts';
 import { FrameReader, Kind } from '../../../base/frame/index.ts';
 import {
   type Batch,
   type BatchResult,
   type Breaker,
   type DeadLetterSummary,
+  LISTED_MAX,
   type QueueLimits,
   StoreFailure,
   type SupersededLetter,
@@ -26,6 +27,7 @@ interface Counts {
   readonly dead: number[];
   readonly superseded: SupersededLetter[];
   readonly evicted: DeadLetterSummary[];
+  readonly untold: { superseded: number; evicted: number };
 }
 
 /** How often a transaction is run again from its beginning because a write took it along. */
@@ -93,9 +95,9 @@ export class Applier {
     } finally {
       executor.condemnsConfig = false;
     }
-    const { applied, coalesced, superseded, evicted, dead: deadSeqs } = this.#counts;
+    const { applied, coalesced, superseded, evicted, untold, dead: deadSeqs } = this.#counts;
     const died = begun ? this.#entriesOf(batch) : this.#died;
-    return { applied, coalesced, superseded, evicted, deadSeqs, dead: died, queue: dead.state };
+    return { applied, coalesced, superseded, evicted, untold, deadSeqs, dead: died, queue: dead.state };
   }
 
   /** What died in a batch that somebody else began: entries that are there, or that a later write or the limits took away. */
@@ -158,7 +160,8 @@ export class Applier {
     }
     this.#endRun();
     if (this.#counts.dead.length > 0) {
-      append(this.#counts.evicted, this.#parts.dead.evict(this.#options.limits));
+      const evicted = this.#parts.dead.evict(this.#options.limits);
+      this.#counts.untold.evicted += appendUpTo(this.#counts.evicted, evicted, LISTED_MAX);
     }
     const moved = this.#advance.run(
       BigInt(last),
@@ -183,7 +186,7 @@ export class Applier {
     const error = reason ?? this.#parts.executor.attempt(write);
     if (error !== undefined) return this.#die(write, error);
     this.#counts.applied++;
-    append(this.#counts.superseded, this.#parts.dead.supersededBy(write));
+    this.#supersede(this.#parts.dead.supersededBy(write));
   }
 
   #plainTable(name: string): KeyTable | undefined {
@@ -223,9 +226,12 @@ export class Applier {
     } catch (error) {
       return this.#parts.executor.verdict(error, entry, true);
     }
-    const superseded = this.#parts.dead.supersededByKey(table, key, seq);
-    append(this.#counts.superseded, superseded);
+    this.#supersede(this.#parts.dead.supersededByKey(table, key, seq));
     return undefined;
+  }
+
+  #supersede(letters: readonly SupersededLetter[]): void {
+    this.#counts.untold.superseded += appendUpTo(this.#counts.superseded, letters, LISTED_MAX);
   }
 
   #die(write: WriteCopy, error: Classified): void {
@@ -246,5 +252,5 @@ function isOutOfMemory(error: unknown): boolean {
 }
 
 function noCounts(): Counts {
-  return { applied: 0, coalesced: 0, dead: [], superseded: [], evicted: [] };
+  return { applied: 0, coalesced: 0, dead: [], superseded: [], evicted: [], untold: { superseded: 0, evicted: 0 } };
 }

@@ -1,5 +1,12 @@
-import { append } from '../../../base/append.ts';
-import type { DeadLetterSummary, QueueChange, QueueChanged, QueueLimits, SupersededLetter } from '../../store.ts';
+import { appendUpTo } from '../../../base/append-up-to.ts';
+import {
+  type DeadLetterSummary,
+  LISTED_MAX,
+  type QueueChange,
+  type QueueChanged,
+  type QueueLimits,
+  type SupersededLetter,
+} from '../../store.ts';
 import type { Statement } from '../connection.ts';
 import type { WriteCopy } from '../dead-letters/write-copy.ts';
 import type { Classified } from '../result-codes.ts';
@@ -13,6 +20,7 @@ interface Done {
   readonly failed: number[];
   readonly superseded: SupersededLetter[];
   readonly evicted: DeadLetterSummary[];
+  readonly untold: { superseded: number; evicted: number };
   cleared: number;
   imported: number;
 }
@@ -59,7 +67,7 @@ export class QueueChanger {
         const own = this.#state();
         for (const letter of change.letters) if (dead.import(letter, own)) done.imported++;
       }
-      append(done.evicted, dead.evict(this.#limits));
+      done.untold.evicted += appendUpTo(done.evicted, dead.evict(this.#limits), LISTED_MAX);
     });
   }
 
@@ -104,7 +112,7 @@ export class QueueChanger {
     if (error !== undefined) return this.#failAgain(entry, error, done, failed);
     dead.remove(entry);
     done.applied.push(entry);
-    append(done.superseded, dead.supersededBy(write, entry));
+    done.untold.superseded += appendUpTo(done.superseded, dead.supersededBy(write, entry), LISTED_MAX);
   }
 
   /** What somebody would have to repair fails like the rest, or one such entry would keep all others from their retry. */
@@ -158,5 +166,13 @@ function isOfOneEntry(error: unknown): error is TransactionLost | CommitRefused 
 }
 
 function nothing(): Done {
-  return { applied: [], failed: [], superseded: [], evicted: [], cleared: 0, imported: 0 };
+  return {
+    applied: [],
+    failed: [],
+    superseded: [],
+    evicted: [],
+    untold: { superseded: 0, evicted: 0 },
+    cleared: 0,
+    imported: 0,
+  };
 }
