@@ -329,7 +329,8 @@ export class DeadLetterQueue {
    * Takes the entries of an export in. What is in the queue already is not taken twice, so an import that was interrupted
    * can be made again. A write of this database keeps its place in the order; one of another database comes after everything
    * that is applied now, and before everything that is not. Import what you have exported and cleared, or have from elsewhere:
-   * of an entry that has been applied since its export nothing is known here.
+   * of an entry that has been applied or superseded since its export nothing is known here, and a retry of it may bring an old
+   * value back.
    *
    * Errors: `SLUICE_INVALID_VALUE` with the number of a line that is no dead letter; what came before it is imported.
    * `SLUICE_FULL` where the queue is at its limits. Otherwise as of {@link DeadLetterQueue.retry}.
