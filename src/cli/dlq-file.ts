@@ -1,6 +1,6 @@
-import { existsSync } from 'node:fs';
 import { messageOf, SluiceError } from '../base/errors.ts';
 import type { Database } from '../db/database.ts';
+import { inspect } from '../db/inspect.ts';
 import { open } from '../db/open.ts';
 import type { DeadLetterPage, DeadLetterQuery, DeadLetterSelection, ImportResult, RetryResult } from '../dlq/index.ts';
 import type { DeadLetter, DeadLetterGroup, DeadLetterSummary } from '../store/store.ts';
@@ -21,8 +21,8 @@ export class FileQueue implements DlqTarget {
 
   /** Opens the file, and applies what its log holds. */
   static async open(file: string): Promise<FileQueue> {
-    // Whoever looks for dead letters in a file that is not there has made a mistake, and wants no new file.
-    if (!existsSync(file)) throw new SluiceError('SLUICE_NOT_FOUND', `there is no file ${file}`);
+    // Whoever looks for dead letters in a file that is not there, or not Sluice's, has made a mistake: it must not make one so.
+    await inspect(file);
     const db = await openUnlocked(file);
     db.on('failure', () => {});
     db.on('dead-letter', () => {});

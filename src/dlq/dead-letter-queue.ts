@@ -45,8 +45,8 @@ export interface QueueRunOptions<Progress> extends WaitOptions {
    * @defaultValue 500
    */
   readonly batchSize?: number | undefined;
-  /** Called after each of these transactions. */
-  readonly onProgress?: ((progress: Progress) => void) | undefined;
+  /** Called after each of these transactions; a promise is waited for. What it throws ends the run. */
+  readonly onProgress?: ((progress: Progress) => unknown) | undefined;
 }
 
 /** How far it is. */
@@ -180,7 +180,8 @@ export class DeadLetterQueue {
       cleared: 0,
       evicted: 0,
     };
-    if (parts.limits.overflow === 'evict-oldest' && parts.limits.maxAgeMs !== undefined) this.#evictLater();
+    // The limits may be lower than they were.
+    this.#evictIn(parts.atOpen.entries > 0 ? 0 : EVICTION_MS);
   }
 
   /** How many entries there are, as far as the writer has reported. */
@@ -490,7 +491,7 @@ export class DeadLetterQueue {
       const progress = await deal(page);
       done += page.length;
       if (stop.aborted) return;
-      onProgress({ ...progress, done, total: resolved.total } as Progress);
+      await onProgress({ ...progress, done, total: resolved.total } as Progress);
     }
   }
 
@@ -545,13 +546,15 @@ export class DeadLetterQueue {
   }
 
   /** Entries get too old without a batch, too. */
-  #evictLater(): void {
-    if (this.#closed) return;
-    this.#eviction = this.#parts.clock.after(EVICTION_MS, () => {
+  #evictIn(delayMs: number): void {
+    const { limits, clock } = this.#parts;
+    const isDue = delayMs === 0 || limits.maxAgeMs !== undefined;
+    if (this.#closed || limits.overflow !== 'evict-oldest' || !isDue) return;
+    this.#eviction = clock.after(delayMs, () => {
       this.#oneAtATime(() => this.#change({ do: 'evict' }, AbortSignal.abort()))
         // It is tried again, and a real fault shows with the next batch.
         .catch(() => undefined)
-        .finally(() => this.#evictLater());
+        .finally(() => this.#evictIn(EVICTION_MS));
     });
   }
 
@@ -574,7 +577,7 @@ interface Run<Progress> {
   readonly wait: WaitOptions;
   readonly ratePerSecond: number;
   readonly batchSize: number;
-  readonly onProgress: (progress: Progress) => void;
+  readonly onProgress: (progress: Progress) => unknown;
 }
 
 /** A selection with its bounds. */

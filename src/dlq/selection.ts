@@ -77,7 +77,17 @@ export function readPage(
 export function readSelection(selection: DeadLetterSelection, where: string): Selected {
   if (selection === 'all') return { filter: {}, ids: undefined };
   if (Array.isArray(selection)) return { filter: {}, ids: readIds(selection, where) };
-  if (isPlainObject(selection)) return { filter: readQuery(selection, where), ids: undefined };
+  if (isPlainObject(selection)) {
+    const filter = readQuery(selection, where);
+    // Mostly a variable that nobody has set: what deletes everything has to be said.
+    if (Object.values(filter).every((value) => value === undefined)) {
+      throw new SluiceError(
+        'SLUICE_INVALID_OPTION',
+        `${where}: the filter is empty, say 'all' if all entries are meant`,
+      );
+    }
+    return { filter, ids: undefined };
+  }
   throw new SluiceError(
     'SLUICE_INVALID_OPTION',
     `${where}: pass a list of ids, a filter such as { table: 'cpu' }, or 'all', not ${show(selection)}`,

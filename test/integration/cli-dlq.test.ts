@@ -1,4 +1,4 @@
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { createServer as createHttpServer } from 'node:http';
 import { type AddressInfo, createServer } from 'node:net';
 import { join } from 'node:path';
@@ -300,6 +300,19 @@ describe('sluice dlq on a file', () => {
     expectRefusal(await sluice(['dlq', 'import', file], { input: `${first}\n{}\n` }), /line 2 .*SLUICE_INVALID_VALUE/);
     expect(read(file, 'SELECT count(*) AS n FROM _sluice_dead_letters')).toEqual({ n: 1 });
     expectRefusal(await sluice(['dlq', 'import', file, join(tempDir(), 'none')]), /cannot be read/);
+  });
+
+  it('leaves a database of somebody else as it is', async () => {
+    const folder = tempDir();
+    const file = join(folder, 'plain.db');
+    const sqlite = new Sqlite(file);
+    sqlite.exec('CREATE TABLE t (n)');
+    sqlite.close();
+    const before = readFileSync(file);
+    expectRefusal(await sluice(['dlq', 'list', file]), /SLUICE_NOT_FOUND/);
+    expectRefusal(await sluice(['dlq', 'list', join(folder, 'typo.db')]), /SLUICE_NOT_FOUND/);
+    expect(readFileSync(file).equals(before)).toBe(true);
+    expect(readdirSync(folder)).toEqual(['plain.db']);
   });
 });
 

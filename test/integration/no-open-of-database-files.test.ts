@@ -122,7 +122,6 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   // Reads what is imported, which is no database.
   'cli/dlq-command.ts': ['node:fs'],
   // Whether the file is there.
-  'cli/dlq-file.ts': ['node:fs'],
   'cli/main.ts': ['node:fs'],
   'cli/records.ts': ['node:fs', 'node:fs/promises'],
   // Sizes, for the progress.
