@@ -356,7 +356,8 @@ export class DeadLetterQueue {
           if (letters.length === BATCH_SIZE) await takeIn();
         }
       } catch (error) {
-        if (letters.length > 0 && letters.length < BATCH_SIZE) await takeIn();
+        // What came before the bad line; not what takeIn itself has failed with, nor for somebody who has given up.
+        if (letters.length > 0 && letters.length < BATCH_SIZE && !stop.aborted) await takeIn();
         throw error;
       }
       if (letters.length > 0 && !stop.aborted) await takeIn();
