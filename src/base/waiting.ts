@@ -103,3 +103,17 @@ export function waitFor<T>(
     );
   });
 }
+
+/** Resolves after a time, or when the signal aborts, which whoever sleeps looks at then. Holds the process. */
+export function sleep(delayMs: number, clock: Clock, signal?: AbortSignal): Promise<void> {
+  if (delayMs <= 0 || signal?.aborted) return Promise.resolve();
+  return new Promise((resolve) => {
+    const end = () => {
+      timer.cancel();
+      signal?.removeEventListener('abort', end);
+      resolve();
+    };
+    const timer = clock.after(delayMs, end, { hold: true });
+    signal?.addEventListener('abort', end);
+  });
+}

@@ -256,7 +256,7 @@ async function existingFile(path: string): Promise<string> {
   } catch (cause) {
     if (codeOf(cause) === 'ENOENT')
       throw new SluiceError('SLUICE_NOT_FOUND', `there is no file ${absolute}`, { cause });
-    throw new SluiceError('SLUICE_INVALID_OPTION', `${absolute} cannot be looked at: ${messageOf(cause)}`, { cause });
+    throw cannotLook(absolute, cause);
   }
   throw new SluiceError('SLUICE_INVALID_OPTION', `${absolute} is no file`);
 }
@@ -267,7 +267,16 @@ function logFolder(file: string): string {
 
 /** By name alone: a file of SQLite's is never opened here, see `store/sqlite/lock.ts`. */
 async function statOf(path: string): Promise<Stats | undefined> {
-  return stat(path).catch(() => undefined);
+  try {
+    return await stat(path);
+  } catch (cause) {
+    if (codeOf(cause) === 'ENOENT') return undefined;
+    throw cannotLook(path, cause);
+  }
+}
+
+function cannotLook(path: string, cause: unknown): SluiceError {
+  return new SluiceError('SLUICE_INVALID_OPTION', `${path} cannot be looked at: ${messageOf(cause)}`, { cause });
 }
 
 /** The state row, if the log can be judged by it; and what is wrong with it. */
@@ -319,9 +328,19 @@ function noteOf(owner: Owner | undefined): InspectReport['process']['owner'] {
   return owner === undefined ? null : { pid: owner.pid, host: owner.host, startedAt: owner.startedAt };
 }
 
+/** A database that was only ever opened by something else has no folder. */
+async function namesIn(directory: string): Promise<string[]> {
+  try {
+    return await readdir(directory);
+  } catch (cause) {
+    if (codeOf(cause) === 'ENOENT') return [];
+    throw cannotLook(directory, cause);
+  }
+}
+
 async function otherFiles(directory: string): Promise<InspectReport['log']['otherFiles'][number][]> {
   const files: InspectReport['log']['otherFiles'][number][] = [];
-  for (const name of (await readdir(directory).catch(() => [])).sort()) {
+  for (const name of (await namesIn(directory)).sort()) {
     if (/^\d{10}\.log$|^lock\.db|^owner\.json$/.test(name)) continue;
     const found = await statOf(join(directory, name));
     if (found === undefined) continue;

@@ -2,17 +2,14 @@ import pLimit from 'p-limit';
 import { backoffMs } from '../base/backoff.ts';
 import type { Clock, Timer } from '../base/clock.ts';
 import { SluiceError } from '../base/errors.ts';
-import { OptionReader, show } from '../base/options.ts';
 import type { Random } from '../base/random.ts';
-import { checkWait, Deferred, type WaitOptions, waitFor } from '../base/waiting.ts';
-import type { Emit } from '../engine/index.ts';
+import { checkWait, Deferred, sleep, type WaitOptions, waitFor } from '../base/waiting.ts';
+import type { Emit, EngineEvents } from '../engine/index.ts';
 import type { FlushEvents } from '../flush/index.ts';
 import {
   type BatchResult,
   type DeadLetter,
-  type DeadLetterFilter,
   type DeadLetterGroup,
-  type DeadLetterRange,
   type DeadLetterStore,
   type DeadLetterSummary,
   type PortableDeadLetter,
@@ -25,6 +22,16 @@ import {
 } from '../store/store.ts';
 import { type CheckTarget, fromLine, linesOf, type NdjsonSource, toLine } from './ndjson.ts';
 import {
+  BATCH_SIZE,
+  bound,
+  type ClearProgress,
+  forEachPage,
+  lastId,
+  type QueueRunOptions,
+  type Run,
+  readRun,
+} from './run.ts';
+import {
   checkId,
   type DeadLetterPage,
   type DeadLetterQuery,
@@ -33,29 +40,7 @@ import {
   readPage,
   readQuery,
   readSelection,
-  type Selected,
 } from './selection.ts';
-
-/** How {@link DeadLetterQueue.retry} and {@link DeadLetterQueue.clear} go about it. */
-export interface QueueRunOptions<Progress> extends WaitOptions {
-  /** At most this many entries a second. At least 0.001. @defaultValue no limit */
-  readonly ratePerSecond?: number | undefined;
-  /**
-   * Entries that are dealt with in one transaction, between which batches of the flush get their turn. Integer, 1 to 10,000.
-   * @defaultValue 500
-   */
-  readonly batchSize?: number | undefined;
-  /** Called after each of these transactions; a promise is waited for. What it throws ends the run. */
-  readonly onProgress?: ((progress: Progress) => unknown) | undefined;
-}
-
-/** How far it is. */
-export interface ClearProgress {
-  /** Entries that were dealt with. */
-  readonly done: number;
-  /** Entries that were selected when it began. */
-  readonly total: number;
-}
 
 /** How far a retry is, and what it has done so far. */
 export interface RetryProgress extends ClearProgress, RetryResult {}
@@ -105,7 +90,7 @@ export interface QueueParts {
   readonly atOpen: QueueState;
   readonly clock: Clock;
   readonly random: Random;
-  readonly emit: Emit<FlushEvents>;
+  readonly emit: Emit<EngineEvents & FlushEvents>;
   /** Resolves when everything accepted so far is applied, or when the flush stands still. */
   readonly settle: (what: string, wait: WaitOptions) => Promise<void>;
   /** Lets the flush look again whether it can go on. */
@@ -119,8 +104,6 @@ export interface QueueParts {
   readonly assertAccepting: () => void;
 }
 
-const BATCH_SIZE = 500;
-const RATE_MIN = 0.001;
 const PAUSE_FIRST_MS = 20;
 const PAUSE_MAX_MS = 1_000;
 const EVICTION_MS = 60_000;
@@ -180,8 +163,9 @@ export class DeadLetterQueue {
       cleared: 0,
       evicted: 0,
     };
-    // The limits may be lower than they were.
-    this.#evictIn(parts.atOpen.entries > 0 ? 0 : EVICTION_MS);
+    const { overflow, maxAgeMs } = parts.limits;
+    if (overflow === 'evict-oldest' && parts.atOpen.entries > 0) this.#evictIn(0);
+    else if (overflow === 'evict-oldest' && maxAgeMs !== undefined) this.#evictIn(EVICTION_MS);
   }
 
   /** How many entries there are, as far as the writer has reported. */
@@ -251,7 +235,7 @@ export class DeadLetterQueue {
    */
   async *export(query: DeadLetterQuery = {}): AsyncGenerator<string, void> {
     const filter = readQuery(query, 'dlq.export');
-    const upTo = await this.#lastId(filter);
+    const upTo = await lastId(this.#parts.store, filter);
     for (let after = 0; ; ) {
       const range = { filter, after, upTo, limit: BATCH_SIZE };
       const page = await this.#reading('dlq.export', {}, (store) => store.listPortable(range));
@@ -274,9 +258,9 @@ export class DeadLetterQueue {
    */
   async retry(selection: DeadLetterSelection, options: QueueRunOptions<RetryProgress> = {}): Promise<RetryResult> {
     const selected = readSelection(selection, 'dlq.retry');
-    const run = this.#readRun(options, 'dlq.retry');
+    const run = readRun(options, 'dlq.retry');
     return this.#exclusively(run, async (stop) => {
-      const resolved = await this.#resolve(selected);
+      const resolved = await bound(this.#parts.store, selected);
       const result = { applied: 0, failed: 0, superseded: 0, missing: resolved.missing };
       const failed = new Set<number>();
       const watch = (letter: DeadLetterSummary) => {
@@ -286,7 +270,7 @@ export class DeadLetterQueue {
       this.#watchers.add(watch);
       try {
         await this.#parts.settle(run.what, { signal: stop });
-        await this.#forEachPage(resolved, run, stop, async (page) => {
+        await forEachPage(this.#parts, resolved, run, stop, async (page) => {
           for (let complete = false; !complete && !stop.aborted; ) {
             // Those that have failed before, as newer entries of an earlier page say, have had their attempt.
             const ids = page.filter((id) => !failed.has(id));
@@ -315,10 +299,11 @@ export class DeadLetterQueue {
    */
   async clear(selection: DeadLetterSelection, options: QueueRunOptions<ClearProgress> = {}): Promise<number> {
     const selected = readSelection(selection, 'dlq.clear');
-    const run = this.#readRun(options, 'dlq.clear');
+    const run = readRun(options, 'dlq.clear');
     return this.#exclusively(run, async (stop) => {
       let cleared = 0;
-      await this.#forEachPage(await this.#resolve(selected), run, stop, async (ids) => {
+      const resolved = await bound(this.#parts.store, selected);
+      await forEachPage(this.#parts, resolved, run, stop, async (ids) => {
         cleared += (await this.#change({ do: 'clear', ids }, stop)).cleared;
         return {};
       });
@@ -337,7 +322,7 @@ export class DeadLetterQueue {
    * `SLUICE_FULL` where the queue is at its limits. Otherwise as of {@link DeadLetterQueue.retry}.
    */
   async import(source: NdjsonSource, options: WaitOptions = {}): Promise<ImportResult> {
-    const run = this.#readRun<never>(options, 'dlq.import');
+    const run = readRun<never>(options, 'dlq.import');
     return this.#exclusively(run, async (stop) => {
       const result = { imported: 0, duplicates: 0 };
       let letters: PortableDeadLetter[] = [];
@@ -420,32 +405,11 @@ export class DeadLetterQueue {
     return waitFor(read(this.#parts.store), what, wait, this.#parts.clock);
   }
 
-  #readRun<Progress>(given: QueueRunOptions<Progress>, where: string): Run<Progress> {
-    const options = new OptionReader(given);
-    const wait = { signal: options.any('signal'), timeoutMs: options.any('timeoutMs') } as WaitOptions;
-    const ratePerSecond = options.any('ratePerSecond') ?? Number.POSITIVE_INFINITY;
-    const onProgress = options.any('onProgress') ?? (() => undefined);
-    const batchSize = options.integer('batchSize', { min: 1, max: 10_000, fallback: BATCH_SIZE });
-    if (typeof ratePerSecond !== 'number' || !(ratePerSecond >= RATE_MIN)) {
-      options.refuse('ratePerSecond', `must be a number of at least ${RATE_MIN}, not ${show(ratePerSecond)}`);
-    }
-    if (typeof onProgress !== 'function') {
-      options.refuse('onProgress', `must be a function, not ${show(onProgress)}`);
-    }
-    options.finish(where);
-    checkWait(wait);
-    return {
-      what: where,
-      wait,
-      ratePerSecond: ratePerSecond as number,
-      // Steps of a tenth of a second, rather than a burst and a long pause.
-      batchSize: Math.max(1, Math.min(batchSize, Math.floor((ratePerSecond as number) / 10))),
-      onProgress: onProgress as Run<Progress>['onProgress'],
-    };
-  }
-
   /** One at a time. What is given up on ends after the transaction that is under way. */
-  #exclusively<T>({ what, wait }: Run<never>, work: (stop: AbortSignal) => Promise<T>): Promise<T> {
+  #exclusively<T>(
+    { what, wait }: Pick<Run<never>, 'what' | 'wait'>,
+    work: (stop: AbortSignal) => Promise<T>,
+  ): Promise<T> {
     this.#parts.assertAccepting();
     const stop = new AbortController();
     const closed = new Deferred<never>();
@@ -459,60 +423,9 @@ export class DeadLetterQueue {
     return waitFor(body, what, wait, this.#parts.clock, () => stop.abort());
   }
 
-  /** What a selection stands for now: what dies later is not part of it. */
-  async #resolve({ filter, ids }: Selected): Promise<Resolved> {
-    const { store } = this.#parts;
-    if (ids === undefined) {
-      const [groups, upTo] = await Promise.all([store.summary(filter), this.#lastId(filter)]);
-      return { filter, upTo, missing: 0, total: groups.reduce((total, { entries }) => total + entries, 0) };
-    }
-    const found = await store.listSummaries({ filter, ids: [...ids], limit: Math.max(1, ids.size) });
-    const known = found.map(({ id }) => id);
-    return { filter, ids: known, upTo: known.at(-1) ?? 0, missing: ids.size - known.length, total: known.length };
-  }
-
-  async #lastId(filter: DeadLetterFilter): Promise<number> {
-    const [last] = await this.#parts.store.listSummaries({ filter, newestFirst: true, limit: 1 });
-    return last?.id ?? 0;
-  }
-
-  /** Deals with a selection page by page, at the rate that was asked for, until it is stopped. */
-  async #forEachPage<Progress extends ClearProgress>(
-    resolved: Resolved,
-    { batchSize, ratePerSecond, onProgress }: Run<Progress>,
-    stop: AbortSignal,
-    deal: (ids: readonly number[]) => Promise<Omit<Progress, keyof ClearProgress>>,
-  ): Promise<void> {
-    const { clock } = this.#parts;
-    const start = clock.elapsed();
-    let done = 0;
-    for await (const page of this.#pages(resolved, batchSize)) {
-      await this.#sleep((done / ratePerSecond) * 1_000 - (clock.elapsed() - start), stop);
-      if (stop.aborted) return;
-      const progress = await deal(page);
-      done += page.length;
-      if (stop.aborted) return;
-      await onProgress({ ...progress, done, total: resolved.total } as Progress);
-    }
-  }
-
-  async *#pages({ filter, ids, upTo }: Resolved, limit: number): AsyncGenerator<readonly number[]> {
-    if (ids !== undefined) {
-      for (let at = 0; at < ids.length; at += limit) yield ids.slice(at, at + limit);
-      return;
-    }
-    for (let after = 0; ; ) {
-      const page = await this.#parts.store.listSummaries({ filter, after, upTo, limit });
-      const last = page.at(-1);
-      if (last === undefined) return;
-      yield page.map(({ id }) => id);
-      after = last.id;
-    }
-  }
-
   /** Makes a change, as soon as the database can be written to. */
   async #change(change: QueueChange, stop: AbortSignal): Promise<QueueChanged> {
-    const { store, random } = this.#parts;
+    const { store, random, clock } = this.#parts;
     for (let attempt = 1; ; attempt++) {
       try {
         const changed = await store.change(change);
@@ -521,7 +434,7 @@ export class DeadLetterQueue {
       } catch (error) {
         const passes = error instanceof StoreFailure && (error.failure === 'transient' || error.failure === 'space');
         if (!passes || stop.aborted) throw toCallerError(error);
-        await this.#sleep(backoffMs(attempt, PAUSE_FIRST_MS, PAUSE_MAX_MS, random), stop);
+        await sleep(backoffMs(attempt, PAUSE_FIRST_MS, PAUSE_MAX_MS, random), clock, stop);
         stop.throwIfAborted();
       }
     }
@@ -546,44 +459,23 @@ export class DeadLetterQueue {
     for (const letter of superseded) for (const watch of this.#watchers) watch(letter);
   }
 
-  /** Entries get too old without a batch, too. */
+  /** Limits may be lower than they were when the database was open last, and entries get too old without a batch. */
   #evictIn(delayMs: number): void {
-    const { limits, clock } = this.#parts;
-    const isDue = delayMs === 0 || limits.maxAgeMs !== undefined;
-    if (this.#closed || limits.overflow !== 'evict-oldest' || !isDue) return;
+    const { clock } = this.#parts;
     this.#eviction = clock.after(delayMs, () => {
-      this.#oneAtATime(() => this.#change({ do: 'evict' }, AbortSignal.abort()))
-        // It is tried again, and a real fault shows with the next batch.
-        .catch(() => undefined)
-        .finally(() => this.#evictIn(EVICTION_MS));
+      this.#evict()
+        .catch((error: Error) => {
+          if (!this.#closed) this.#parts.emit('failure', { during: 'flush', error });
+        })
+        .finally(() => {
+          if (!this.#closed && this.#parts.limits.maxAgeMs !== undefined) this.#evictIn(EVICTION_MS);
+        });
     });
   }
 
-  #sleep(delayMs: number, stop: AbortSignal): Promise<void> {
-    if (delayMs <= 0 || stop.aborted) return Promise.resolve();
-    return new Promise((resolve) => {
-      const end = () => {
-        timer.cancel();
-        stop.removeEventListener('abort', end);
-        resolve();
-      };
-      const timer = this.#parts.clock.after(delayMs, end, { hold: true });
-      stop.addEventListener('abort', end);
-    });
+  async #evict(): Promise<void> {
+    await this.#exclusively({ what: 'the eviction of dead letters', wait: {} }, (stop) =>
+      this.#change({ do: 'evict' }, stop),
+    );
   }
-}
-
-interface Run<Progress> {
-  readonly what: string;
-  readonly wait: WaitOptions;
-  readonly ratePerSecond: number;
-  readonly batchSize: number;
-  readonly onProgress: (progress: Progress) => unknown;
-}
-
-/** A selection with its bounds. */
-interface Resolved extends Pick<DeadLetterRange, 'filter' | 'ids'> {
-  readonly upTo: number;
-  readonly missing: number;
-  readonly total: number;
 }

@@ -37,6 +37,15 @@ import {
 import { tempDir } from '../support/temp-dir.ts';
 
 describe('a database that was closed', () => {
+  test('with a file beside it that cannot be looked at is no database without one', async () => {
+    const file = await closed((db) => db.set('a', 1));
+    symlinkSync(`${file}-wal`, `${file}-wal`);
+    await expect(inspect(file)).rejects.toMatchObject({
+      code: 'SLUICE_INVALID_OPTION',
+      message: expect.stringContaining('-wal cannot be looked at') as string,
+    });
+  });
+
   test('is inspected and verified without a trace', async () => {
     const file = await closed((db) => db.set('a', 1));
     const report = await inspected(file);

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import type { Clock } from '../../base/clock.ts';
 import { codeOf, messageOf, SluiceError } from '../../base/errors.ts';
 import type { FileSystem } from '../../base/file-system.ts';
+import { sleep } from '../../base/waiting.ts';
 import { type Connection, openConnection } from './connection.ts';
 
 const LOCK_FILE = 'lock.db';
@@ -49,7 +50,7 @@ export async function acquireLock(
       return { release: () => release(folder, connection) };
     }
     if (clock.elapsed() >= deadline) throw await lockedError(folder, database, fileSystem);
-    await new Promise<void>((resolve) => clock.after(RETRY_MS, resolve, { hold: true }));
+    await sleep(RETRY_MS, clock);
   }
 }
 
