@@ -46,6 +46,7 @@ export type { Durability, EngineEvents, State } from './engine/index.ts';
 export type { RecoveryForecast, RecoveryPolicy, RecoveryReport, SegmentFacts } from './engine/log/index.ts';
 export type { FlushEvents, FlushMode, FlushResult, Stall, StallReason } from './flush/index.ts';
 export type {
+  CheckpointCounts,
   DeadLetter,
   DeadLetterGroup,
   DeadLetterMember,
@@ -53,6 +54,7 @@ export type {
   DeadOperation,
   ExecuteResult,
   FailureClass,
+  QueueState,
   SqlRow,
   SupersededLetter,
 } from './store/store.ts';

@@ -1,7 +1,7 @@
 import type { DeadLetterCounters, DeadLetterQueue } from '../dlq/index.ts';
 import type { State } from '../engine/index.ts';
 import type { StallReason } from '../flush/index.ts';
-import type { CheckpointCounts } from '../store/store.ts';
+import type { CheckpointCounts, QueueState } from '../store/store.ts';
 import type { Core } from './core.ts';
 
 /**
@@ -67,13 +67,7 @@ export interface DatabaseStats {
    * The dead-letter queue:
    * `entriesAtOpen + deadLettered + imported = entries + retried + superseded + cleared + evicted`.
    */
-  readonly deadLetters: Readonly<DeadLetterCounters> & {
-    readonly entries: number;
-    /** Size of the stored writes. */
-    readonly bytes: number;
-    /** When the oldest entry was first refused: milliseconds since 1970, `undefined` for an empty queue. */
-    readonly oldestAt: number | undefined;
-  };
+  readonly deadLetters: Readonly<DeadLetterCounters> & QueueState;
 }
 
 /** The numbers that NanaSQLite's `get_v2_metrics` has. */

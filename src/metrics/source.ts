@@ -1,8 +1,12 @@
 import type { DeadLetterCounters } from '../dlq/index.ts';
 import type { EngineEvents, State } from '../engine/index.ts';
 import type { FlushEvents, StallReason } from '../flush/index.ts';
+import type { CheckpointCounts, QueueState } from '../store/store.ts';
 
-/** The numbers that metrics are made of. What each means is said at `DatabaseStats`, which has them all. */
+/**
+ * The numbers that metrics are made of. What each means is said at `DatabaseStats`, which has them all: metrics lie below the
+ * face and cannot name it, and the face must not reach for metrics.
+ */
 export interface MetricsStats {
   readonly state: State;
   readonly accepted: number;
@@ -26,14 +30,10 @@ export interface MetricsStats {
   readonly flushRunningMs: number;
   readonly lastFlushAt: number | undefined;
   readonly walBytes: number;
-  readonly checkpoints: { readonly complete: number; readonly partial: number; readonly failed: number };
+  readonly checkpoints: CheckpointCounts;
   readonly writerRestarts: number;
   readonly stall: StallReason | undefined;
-  readonly deadLetters: Readonly<DeadLetterCounters> & {
-    readonly entries: number;
-    readonly bytes: number;
-    readonly oldestAt: number | undefined;
-  };
+  readonly deadLetters: Readonly<DeadLetterCounters> & QueueState;
 }
 
 /** What metrics need of a database. A `Database` of `open` has it; so has anything that counts in the same way. */

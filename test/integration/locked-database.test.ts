@@ -1,15 +1,14 @@
-import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { pathToFileURL } from 'node:url';
-import { BroadcastChannel, Worker } from 'node:worker_threads';
+import { BroadcastChannel } from 'node:worker_threads';
 import Sqlite from 'better-sqlite3';
 import { open, type State } from 'sluicedb';
 import { expect, test } from 'vitest';
-import { openOn } from '../../dist/db/open.js';
+import { type Machine, openOn } from '../../dist/db/open.js';
 import { lockFromOutside } from '../support/child.ts';
 import { codeFrom, eventually } from '../support/eventually.ts';
 import { machine } from '../support/machine.ts';
 import { tempDir } from '../support/temp-dir.ts';
+import { wrappedWriter } from '../support/wrapped-writer.ts';
 
 /** The longest time for which the main thread did nothing else. */
 function watchMainThread(): () => number {
@@ -95,37 +94,28 @@ test('direct statements say that the database is locked, with a code; the queue 
 });
 
 /** The writer thread, with a limit on the size of its database that a message can change. */
-function limitedWriter(channel: string): string {
-  const file = join(tempDir(), 'limited-writer.mjs');
-  const sqlite = new URL('../../node_modules/better-sqlite3/lib/index.js', import.meta.url).href;
-  const entry = new URL('../../dist/store/sqlite/writer/writer-thread.js', import.meta.url).href;
-  writeFileSync(
-    file,
-    `import { BroadcastChannel } from 'node:worker_threads';
-     import Sqlite from ${JSON.stringify(sqlite)};
-     const pragma = Sqlite.prototype.pragma;
-     const connections = [];
-     Sqlite.prototype.pragma = function (...given) {
-       if (!connections.includes(this)) connections.push(this);
-       return pragma.apply(this, given);
-     };
-     const channel = new BroadcastChannel(${JSON.stringify(channel)});
-     channel.onmessage = ({ data }) => {
-       for (const connection of connections) {
-         const used = pragma.call(connection, 'page_count', { simple: true });
-         pragma.call(connection, 'max_page_count = ' + (data === 'full' ? used : 1_000_000));
-       }
-       channel.postMessage('done');
-     };
-     channel.unref();
-     await import(${JSON.stringify(entry)});`,
-  );
-  return pathToFileURL(file).href;
+function limitedWriter(channel: string): NonNullable<Machine['spawn']> {
+  return wrappedWriter(`
+    const pragma = Sqlite.prototype.pragma;
+    const connections = [];
+    Sqlite.prototype.pragma = function (...given) {
+      if (!connections.includes(this)) connections.push(this);
+      return pragma.apply(this, given);
+    };
+    const channel = new threads.BroadcastChannel(${JSON.stringify(channel)});
+    channel.onmessage = ({ data }) => {
+      for (const connection of connections) {
+        const used = pragma.call(connection, 'page_count', { simple: true });
+        pragma.call(connection, 'max_page_count = ' + (data === 'full' ? used : 1_000_000));
+      }
+      channel.postMessage('done');
+    };
+    channel.unref();
+  `);
 }
 
 test('[fault 35] SQLITE_FULL: state space, no dead letters, and it goes on when there is room', async () => {
   const name = `space-${process.pid}`;
-  const entry = limitedWriter(name);
   const channel = new BroadcastChannel(name);
   let answers = 0;
   channel.onmessage = () => {
@@ -133,18 +123,7 @@ test('[fault 35] SQLITE_FULL: state space, no dead letters, and it goes on when 
   };
   channel.unref();
   const file = join(tempDir(), 'a.db');
-  const db = await openOn(
-    machine({
-      spawn: (asked, port) =>
-        new Worker(asked.pathname.endsWith('writer-thread.js') ? new URL(entry) : asked, {
-          workerData: port,
-          transferList: [port],
-          execArgv: [],
-        }),
-    }),
-    file,
-    { flush: { mode: 'manual' } },
-  );
+  const db = await openOn(machine({ spawn: limitedWriter(name) }), file, { flush: { mode: 'manual' } });
   db.on('failure', () => {});
   const failures: string[] = [];
   db.on('retry', ({ failure }) => failures.push(failure));

@@ -46,7 +46,8 @@ test('[fault 54] a database from an older backup: the segments that are still th
   await db.close();
 });
 
-test('[fault 54] a database from an older backup, with a range that is nowhere any more: refused, with the range', async () => {
+/** A file with 35 writes, of which 30 are applied and 5 in the log, and beside it a `.backup` of the first 10. */
+async function withBackup(): Promise<string> {
   const file = join(tempDir(), 'a.db');
   const first = await open(file, SMALL);
   await write(first, 0, 10);
@@ -57,6 +58,11 @@ test('[fault 54] a database from an older backup, with a range that is nowhere a
   await second.aflush();
   await write(second, 30, 35);
   expect(await second.close()).toEqual({ pending: 5 });
+  return file;
+}
+
+test('[fault 54] a database from an older backup, with a range that is nowhere any more: refused, with the range', async () => {
+  const file = await withBackup();
   copyFileSync(file, `${file}.newer`);
   copyFileSync(`${file}.backup`, file);
   const before = readdirSync(`${file}-log`).sort();
@@ -72,16 +78,7 @@ test('[fault 54] a database from an older backup, with a range that is nowhere a
 });
 
 test('[fault 54] the same with recovery: keep-prefix goes on from the backup, and keeps what cannot be joined to it', async () => {
-  const file = join(tempDir(), 'a.db');
-  const first = await open(file, SMALL);
-  await write(first, 0, 10);
-  await first.close();
-  copyFileSync(file, `${file}.backup`);
-  const second = await open(file, { ...SMALL, closeTimeoutMs: 0 });
-  await write(second, 10, 30);
-  await second.aflush();
-  await write(second, 30, 35);
-  await second.close();
+  const file = await withBackup();
   copyFileSync(`${file}.backup`, file);
   const db = await open(file, { ...SMALL, recovery: 'keep-prefix' });
   const report = await new Promise<RecoveryReport>((resolve) => db.once('recovered', resolve));

@@ -17,6 +17,8 @@ export interface ChildOptions {
   readonly env?: Readonly<Record<string, string>>;
   /** Run by the shell that the process comes from, `ulimit -n 50` for instance. */
   readonly limits?: string;
+  /** A program that the process is started through, with its arguments. */
+  readonly wrapper?: readonly string[];
 }
 
 /** A Node.js process that runs a text as a module, with `open`, `SluiceError` and `closeOnSignals` in scope. */
@@ -26,10 +28,10 @@ export class Child {
   output = '';
   errors = '';
 
-  constructor(program: string, args: readonly string[] = [], { env, limits = ':' }: ChildOptions = {}) {
+  constructor(program: string, args: readonly string[] = [], { env, limits = ':', wrapper = [] }: ChildOptions = {}) {
     const file = join(tempDir(), 'program.mjs');
     writeFileSync(file, `import { closeOnSignals, open, SluiceError } from ${JSON.stringify(ENTRY)};\n${program}\n`);
-    const command = [process.execPath, '--unhandled-rejections=strict', file, ...args];
+    const command = [...wrapper, process.execPath, '--unhandled-rejections=strict', file, ...args];
     this.process = spawn('/bin/sh', ['-c', `${limits} && exec "$0" "$@"`, ...command], {
       stdio: ['pipe', 'pipe', 'pipe'],
       env: { ...process.env, ...env },
