@@ -1,4 +1,5 @@
 import { createReadStream } from 'node:fs';
+import { resolve } from 'node:path';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { Command, Option } from 'commander';
@@ -165,6 +166,10 @@ function targetOf(
   const left = named === undefined ? words.slice(1) : words;
   if ((db !== undefined && url !== undefined) || (file === undefined && url === undefined)) {
     throw wrong('say where the queue is: FILE, --db FILE or --url URL');
+  }
+  if (file !== undefined && left.some((word) => resolve(word) === resolve(file))) {
+    // To read it and close it again would free the locks that SQLite has on it.
+    throw wrong(`${file} is the database, and no export of one`);
   }
   if (left.length > 0 && !takesMore) throw wrong(`'${left[0]}' is one too many: with --db and --url there is no FILE`);
   return { open: () => (url === undefined ? FileQueue.open(file as string) : new CollectorQueue(url)), left };

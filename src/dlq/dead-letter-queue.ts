@@ -1,7 +1,7 @@
 import pLimit from 'p-limit';
 import { backoffMs } from '../base/backoff.ts';
 import type { Clock, Timer } from '../base/clock.ts';
-import { SluiceError } from '../base/errors.ts';
+import { codeOf, SluiceError } from '../base/errors.ts';
 import type { Random } from '../base/random.ts';
 import { checkWait, Deferred, sleep, type WaitOptions, waitFor } from '../base/waiting.ts';
 import type { Emit, EngineEvents } from '../engine/index.ts';
@@ -465,7 +465,9 @@ export class DeadLetterQueue {
     this.#eviction = clock.after(delayMs, () => {
       this.#evict()
         .catch((error: Error) => {
-          if (!this.#closed) this.#parts.emit('failure', { during: 'flush', error });
+          // That it is closed, or has failed, has been told.
+          const isOver = ['SLUICE_CLOSED', 'SLUICE_FAILED'].includes(codeOf(error) ?? '');
+          if (!isOver) this.#parts.emit('failure', { during: 'flush', error });
         })
         .finally(() => {
           if (!this.#closed && this.#parts.limits.maxAgeMs !== undefined) this.#evictIn(EVICTION_MS);

@@ -302,6 +302,11 @@ describe('sluice dlq on a file', () => {
     expectRefusal(await sluice(['dlq', 'import', file, join(tempDir(), 'none')]), /cannot be read/);
   });
 
+  it('does not read a database as an export of itself', async () => {
+    const { file } = await queue();
+    expectRefusal(await sluice(['dlq', 'import', file, file]), /is the database, and no export.*SLUICE_INVALID_OPTION/);
+  });
+
   it('leaves a database of somebody else as it is', async () => {
     const folder = tempDir();
     const file = join(folder, 'plain.db');

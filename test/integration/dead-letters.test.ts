@@ -516,6 +516,27 @@ describe('a flush that stands still', () => {
     await db.close();
   });
 
+  test('[fault 46] a group meets the broken table just as its members would: it waits for the repair, and does not die', async () => {
+    const { db } = await opened({ flush: { intervalMs: 5 } });
+    const { stalls } = watched(db);
+    await db.aset('before', 1);
+    await db.aflush();
+    await db.aexecute('ALTER TABLE data RENAME COLUMN value TO wrong');
+    db.setMany({ a: 1, b: 2 });
+    await eventually(() => stalls.length > 0 || db.dlq.size > 0, 'it stands still, or dies');
+    expect([db.dlq.size, db.stats().stall]).toEqual([0, 'config']);
+    await db.aexecute('ALTER TABLE data RENAME COLUMN wrong TO value', { ahead: true });
+    await db.aflush({ timeoutMs: 2_000 });
+    expect(db.getMany(['a', 'b'])).toEqual(
+      new Map([
+        ['a', 1],
+        ['b', 2],
+      ]),
+    );
+    balance(db);
+    await db.close();
+  });
+
   test('a backlog that cannot be applied, and is larger than staging: the database opens, and is repaired', async () => {
     const { db, file } = await opened({ closeTimeoutMs: 0 });
     const table = db.table('broken');

@@ -72,6 +72,11 @@ export function keysOf(write: WriteCopy): TableKey[] {
   return isOfKey(write.kind) ? [tableKey(write.table as string, write.key)] : [];
 }
 
+/** Whether a write is to a key-value table, with a statement of Sluice's own: a put, a delete or a `clear`. */
+export function isOfKeyTable(kind: Kind): boolean {
+  return kind <= Kind.clear;
+}
+
 /** Whether a write is about one key: a put or a delete. */
 export function isOfKey(kind: Kind): boolean {
   return kind <= Kind.delete;

@@ -50,7 +50,7 @@ export interface ApplierOptions {
  *    with it is condemned and the batch run again without it, and where there are many of them, what comes before is
  *    committed now and then: no write is run more than {@link LOSSES_MAX} + 1 times. If COMMIT is refused, the batch is halved,
  *    each half with its own watermark, until the guilty write stands alone: of `n` writes, each guilty one costs at most
- *    2 log2 n + 1 attempts. A batch that is too large for the memory is halved as well.
+ *    2 log2 n + 2 attempts, of which the last one buries it. A batch that is too large for the memory is halved as well.
  * 4. A large batch of which more than the breaker's share dies is rolled back, for somebody to look at.
  *
  * Rejected: bisecting on any error (13 times slower at 64 poison rows in 4,096), a savepoint per write (65 % slower).
@@ -65,6 +65,8 @@ export class Applier {
   /** The entries that this call has made. */
   #died: DeadLetterSummary[] = [];
   #deadMax = 0;
+  /** See {@link Batch.take}. */
+  #taken = false;
 
   constructor(parts: WriterParts, options: ApplierOptions) {
     this.#parts = parts;
@@ -76,7 +78,7 @@ export class Applier {
   }
 
   apply(batch: Batch): Omit<BatchResult, 'durable' | 'durationMs'> {
-    const { dead, executor } = this.#parts;
+    const { dead } = this.#parts;
     const { afterSeq, lastSeq, take = false } = batch;
     const state = this.#state.get() as StateRow;
     const begun = state.batchAfter === afterSeq && state.appliedSeq > afterSeq;
@@ -89,12 +91,8 @@ export class Applier {
     this.#counts = begun ? (JSON.parse(state.batchResult) as Counts) : noCounts();
     this.#died = [];
     this.#deadMax = take ? Number.POSITIVE_INFINITY : this.#breakerAt(lastSeq - afterSeq);
-    executor.condemnsConfig = take;
-    try {
-      if (state.appliedSeq < lastSeq) this.#applyRange(batch, state.appliedSeq, lastSeq, new Map());
-    } finally {
-      executor.condemnsConfig = false;
-    }
+    this.#taken = take;
+    if (state.appliedSeq < lastSeq) this.#applyRange(batch, state.appliedSeq, lastSeq, new Map());
     const { applied, coalesced, superseded, evicted, untold, dead: deadSeqs } = this.#counts;
     const died = begun ? this.#entriesOf(batch) : this.#died;
     return { applied, coalesced, superseded, evicted, untold, deadSeqs, dead: died, queue: dead.state };
@@ -183,7 +181,7 @@ export class Applier {
     }
     this.#endRun();
     const write = reader.kind === Kind.group ? copyGroup(reader) : copyOf(reader);
-    const error = reason ?? this.#parts.executor.attempt(write);
+    const error = reason ?? this.#parts.executor.attempt(write, this.#taken);
     if (error !== undefined) return this.#die(write, error);
     this.#counts.applied++;
     this.#supersede(this.#parts.dead.supersededBy(write));
@@ -224,7 +222,7 @@ export class Applier {
       if (value === null) statements.delete.run(key);
       else statements.put.run(key, value);
     } catch (error) {
-      return this.#parts.executor.verdict(error, entry, true);
+      return this.#parts.executor.verdict(error, writeOf(entry), this.#taken);
     }
     this.#supersede(this.#parts.dead.supersededByKey(table, key, seq));
     return undefined;

@@ -2,7 +2,7 @@ import { Kind } from '../../../base/frame/index.ts';
 import { StoreFailure } from '../../store.ts';
 import { type Connection, quote } from '../connection.ts';
 import { tableKey, tableOf } from '../dead-letters/dead-letter-index.ts';
-import type { WriteCopy } from '../dead-letters/write-copy.ts';
+import { isOfKeyTable, type WriteCopy } from '../dead-letters/write-copy.ts';
 import { type Classified, classify } from '../result-codes.ts';
 import { columnsOf } from '../schema.ts';
 import type { Catalog } from './catalog.ts';
@@ -23,8 +23,6 @@ const ENDED_TRANSACTION: Classified = {
 export class Executor {
   readonly #db: Connection;
   readonly #catalog: Catalog;
-  /** Whether a write dies of what somebody could repair. */
-  condemnsConfig = false;
 
   constructor(db: Connection, catalog: Catalog) {
     this.#db = db;
@@ -32,31 +30,34 @@ export class Executor {
   }
 
   /**
-   * Applies a write; returns why SQLite will never take it, if so, and then nothing of it is left behind. Throws
-   * {@link TransactionLost}, or a {@link StoreFailure} where the write is not at fault.
+   * Applies a write; returns why SQLite will never take it, if so, and then nothing of it is left behind. With `take`, it also
+   * dies of what somebody could repair. Throws {@link TransactionLost}, or a {@link StoreFailure} where the write is not at
+   * fault.
    */
-  attempt(write: WriteCopy): Classified | undefined {
+  attempt(write: WriteCopy, take: boolean): Classified | undefined {
+    const isGroup = write.kind === Kind.group;
     const guarded = this.#mayLeaveParts(write);
     if (guarded) this.#db.exec('SAVEPOINT one_write');
+    let member = write;
     try {
-      this.#perform(write);
+      for (member of isGroup ? write.members : [write]) this.#perform(member);
       if (!this.#db.inTransaction) throw new TransactionLost(write.seq, ENDED_TRANSACTION);
       if (guarded) this.#db.exec('RELEASE one_write');
       return undefined;
     } catch (error) {
       if (error instanceof TransactionLost) throw error;
-      const verdict = this.verdict(error, write, write.kind <= Kind.clear);
+      const verdict = this.verdict(error, member, take);
       if (guarded) this.#db.exec('ROLLBACK TO one_write; RELEASE one_write');
       // Undone with it: the tables that its first members had made.
-      if (write.kind === Kind.group) this.#catalog.forget();
+      if (isGroup) this.#catalog.forget();
       return verdict;
     }
   }
 
-  /** Why a statement failed, if the write is at fault; anything else goes up. */
-  verdict(error: unknown, { seq, table }: Pick<WriteCopy, 'seq' | 'table'>, ownStatement: boolean): Classified {
-    const found = classify(error, { ownStatement });
-    const dies = found.class === 'permanent' || (this.condemnsConfig && found.class === 'config');
+  /** Why the statement of a write failed, if the write is at fault; anything else goes up. */
+  verdict(error: unknown, { seq, table, kind }: Pick<WriteCopy, 'seq' | 'table' | 'kind'>, take: boolean): Classified {
+    const found = classify(error, { ownStatement: isOfKeyTable(kind) });
+    const dies = found.class === 'permanent' || (take && found.class === 'config');
     if (!dies) {
       const what = `write ${seq}${table === null ? '' : ` to ${table}`}`;
       throw new StoreFailure(found.class as StoreFailure['failure'], `${what}: ${found.message}`, found.code, error);
@@ -87,8 +88,7 @@ export class Executor {
         return;
       }
       case Kind.group:
-        for (const member of write.members) this.#perform(member);
-        return;
+        throw new Error('a group is performed member by member');
       default:
         write.kind satisfies never;
     }

@@ -8,7 +8,6 @@ import {
   type SupersededLetter,
 } from '../../store.ts';
 import type { Statement } from '../connection.ts';
-import type { WriteCopy } from '../dead-letters/write-copy.ts';
 import type { Classified } from '../result-codes.ts';
 import { SELECT_STATE, type StateRow, takenOver } from '../schema.ts';
 import { CommitRefused, TransactionLost } from './transaction.ts';
@@ -104,26 +103,16 @@ export class QueueChanger {
   }
 
   #retryOne(entry: number, done: Done, failed: Set<number>): void {
-    const { dead } = this.#parts;
+    const { dead, executor } = this.#parts;
     const write = failed.has(entry) ? undefined : dead.write(entry);
     // It has failed already, as one of the newer ones, or it is gone.
     if (write === undefined) return;
-    const error = this.#attempt(write);
+    // What somebody would have to repair fails like the rest, or one such entry would keep all others from their retry.
+    const error = executor.attempt(write, true);
     if (error !== undefined) return this.#failAgain(entry, error, done, failed);
     dead.remove(entry);
     done.applied.push(entry);
     done.untold.superseded += appendUpTo(done.superseded, dead.supersededBy(write, entry), LISTED_MAX);
-  }
-
-  /** What somebody would have to repair fails like the rest, or one such entry would keep all others from their retry. */
-  #attempt(write: WriteCopy): Classified | undefined {
-    const { executor } = this.#parts;
-    executor.condemnsConfig = true;
-    try {
-      return executor.attempt(write);
-    } finally {
-      executor.condemnsConfig = false;
-    }
   }
 
   #failAgain(entry: number, reason: Classified, done: Done, failed: Set<number>): void {
