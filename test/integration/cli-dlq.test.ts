@@ -303,7 +303,8 @@ describe('sluice dlq on a file', () => {
   });
 
   it('does not read a database as an export of itself', async () => {
-    const { file } = await queue();
+    const file = join(tempDir(), 'a.db');
+    await (await open(file)).close();
     expectRefusal(await sluice(['dlq', 'import', file, file]), /is the database, and no export.*SLUICE_INVALID_OPTION/);
   });
 
