@@ -9,7 +9,6 @@ export interface RowSpec {
 
 const STATES = ['ok', 'degraded', 'space', 'failed', 'closing'];
 const STATE_WORDS: Words = {
-  0: ['closed', 'text'],
   1: ['ok', 'green'],
   2: ['degraded', 'yellow'],
   3: ['space', 'orange'],
@@ -74,7 +73,7 @@ const overview: RowSpec = {
       kind: 'states',
       title: 'State',
       description:
-        'How each database is. "degraded" for a moment is harmless; "space" waits for room on the disk; "failed" takes no more writes and has to be opened again.',
+        'How each database is; one that is closed has no band. "degraded" for a moment is harmless, "space" waits for room on the disk. "failed" takes no more writes and has to be opened again.',
       unit: 'none',
       width: 12,
       expr: which('state', 'state', STATES),
@@ -153,32 +152,32 @@ const writePath: RowSpec = {
     },
     {
       kind: 'graph',
-      title: 'Rejected by reason',
+      title: 'Rejected calls by reason',
       description:
-        'Write calls that were turned away before they were accepted: the caller got an error. Normally none. "full" and "timeout" mean that writes come faster than they can be applied, "invalid" and "too_large" are mistakes of the caller.',
-      unit: 'wps',
+        'Calls that were turned away with an error before anything was accepted; for many writes at once, one. Normally none: "full" and "timeout" mean that writes come faster than they can be applied, "invalid" and "too_large" are mistakes of the caller.',
+      unit: 'ops',
       width: 8,
       stacked: true,
       series: [{ expr: sum(rate(of('writes_rejected_total')), 'reason'), legend: '{{reason}}' }],
     },
     {
       kind: 'graph',
-      title: 'Bytes accepted, logged and applied',
+      title: 'Bytes in, logged and out',
       description:
-        'Payload in, what of it goes to the log with headers and checksums, and payload that reaches SQLite. Log far above accepted: writes are tiny. Applied far below: keys are overwritten before they are flushed.',
+        'What comes into staging, what is written to the log, and what leaves staging again. All three follow each other; where less leaves than comes in, staging fills up.',
       unit: 'binBps',
       width: 8,
       series: [
-        { expr: sum(rate(of('bytes_accepted_total'))), legend: 'accepted' },
+        { expr: sum(rate(of('bytes_accepted_total'))), legend: 'in' },
         { expr: sum(rate(of('log_bytes_written_total'))), legend: 'log' },
-        { expr: sum(rate(of('bytes_applied_total'))), legend: 'applied' },
+        { expr: sum(rate(of('bytes_applied_total'))), legend: 'out' },
       ],
     },
     {
       kind: 'graph',
       title: 'Time to acknowledge',
       description:
-        'From the first write of a group to its acknowledgement: what an awaited write costs its caller. At the durability "sync" it is a little more than a sync of the disk.',
+        'From the first write of a group commit to its acknowledgement: what an awaited write costs its caller. At the durability "sync" it is a little more than a sync of the disk; at "memory" and "applied" there is nothing to show.',
       unit: 's',
       width: 12,
       series: quantiles('write_ack_duration_seconds'),
@@ -187,7 +186,7 @@ const writePath: RowSpec = {
       kind: 'graph',
       title: 'Time to apply',
       description:
-        'From the oldest write of a batch to its commit in SQLite: how old the data is that other readers of the file see. Normally one or two flush intervals.',
+        'From the oldest write of a batch to its commit in SQLite: how old the data is that other readers of the file see. Normally a flush interval and the duration of a batch.',
       unit: 's',
       width: 12,
       series: quantiles('write_apply_latency_seconds'),
@@ -208,7 +207,7 @@ const writePath: RowSpec = {
       kind: 'states',
       title: 'Back-pressure',
       description:
-        'Whether staging is so full that set() returns false. Short periods under load are how it is meant to work; if it does not go away, SQLite is too slow for what is written, or stalled.',
+        'Whether writers are asked to wait: from the high mark of staging on, until it is half empty. Short periods under load are how it is meant to work; if it does not go away, SQLite is too slow for what is written, or the flush stands still.',
       unit: 'none',
       width: 8,
       expr: of('backpressure_active'),
@@ -218,7 +217,7 @@ const writePath: RowSpec = {
       kind: 'graph',
       title: 'Writes that wait for room',
       description:
-        'Awaitable writes that wait now because staging or the log is full, and how long such a wait takes. Both are 0 as long as there is room.',
+        'Awaitable writes that wait now because staging or the log is full, and the mean time of those whose wait has ended. Both are 0 as long as there is room.',
       unit: 'short',
       width: 8,
       series: [
@@ -274,7 +273,7 @@ const log: RowSpec = {
       kind: 'graph',
       title: 'Not synced yet',
       description:
-        'What a power cut could take now: bytes of the log that are not synced, and the age of the oldest of them. Near 0 at the durability "sync"; at "interval" the age stays below its interval.',
+        'What a power cut could take now: bytes that are neither synced nor applied, and the age of the oldest. A moment at the durability "sync", the sync interval at "interval"; at "memory" it is all that is pending.',
       unit: 'bytes',
       width: 8,
       series: [
@@ -286,7 +285,7 @@ const log: RowSpec = {
       kind: 'graph',
       title: 'Behind the newest write',
       description:
-        'How many writes the log on the disk and SQLite are behind what was accepted last, in sequence numbers. What SQLite is behind is what the next open would have to recover.',
+        'How many writes the disk and SQLite are behind what was accepted last, in sequence numbers. What SQLite is behind is what the next open would have to recover after a crash.',
       unit: 'short',
       width: 8,
       series: [
@@ -339,12 +338,12 @@ const flush: RowSpec = {
       kind: 'graph',
       title: 'Batches',
       description:
-        'Batches committed in SQLite, and how often one was run again in parts to find the write that spoils it. Parts are normally 0; many of them cost throughput and end as dead letters.',
+        'Batches committed in SQLite, and how often one was run again to find the write that spoils it. Reruns are normally 0; they cost throughput, and what they find becomes a dead letter.',
       unit: 'ops',
       width: 8,
       series: [
         { expr: rate(of('flushes_total')), legend: `committed ${EACH_DB}` },
-        { expr: rate(of('batch_splits_total')), legend: `run in parts ${EACH_DB}` },
+        { expr: rate(of('batch_splits_total')), legend: `rerun ${EACH_DB}` },
       ],
     },
     {
@@ -442,7 +441,7 @@ const sqlite: RowSpec = {
       kind: 'graph',
       title: 'Checkpoints by result',
       description:
-        'Attempts to carry the WAL into the database file. "complete" is normal, "partial" is a reader in the way, "failed" a lock or a disk; only a complete one lets the log shrink.',
+        'Attempts to carry the WAL into the database file. "complete" is normal, "partial" is a reader in the way, "failed" the disk or files that were moved.',
       unit: 'ops',
       width: 8,
       stacked: true,
@@ -461,7 +460,7 @@ const sqlite: RowSpec = {
       kind: 'graph',
       title: 'SQLite errors by code',
       description:
-        'Attempts at a batch that SQLite refused. SQLITE_CONSTRAINT ends as a dead letter, SQLITE_BUSY is a lock of another process, SQLITE_FULL and SQLITE_IOERR are the disk. SQLITE_CORRUPT: stop, and look at the file with "sluice verify".',
+        'Attempts at a batch that SQLite refused. SQLITE_BUSY is a lock of another process, SQLITE_FULL and SQLITE_IOERR are the disk. At SQLITE_CORRUPT and SQLITE_NOTADB stop, and look at the file with "sluice verify".',
       unit: 'short',
       width: 12,
       series: [{ expr: happened(sum(increase(of('sqlite_errors_total')), 'code'), 'code'), legend: '{{code}}' }],
@@ -470,7 +469,7 @@ const sqlite: RowSpec = {
       kind: 'graph',
       title: 'Restarts of the writer thread',
       description:
-        '"death": the thread died and was replaced; "reopen": the connection was opened anew after an error of the disk. Both are repaired without loss, and neither is normal: the reason is in the log of the application.',
+        'The thread died and was replaced ("death"), or opened its connection anew after an error of the disk ("reopen"). Both are repaired without loss, but neither is normal: the event writer-restart has the error.',
       unit: 'short',
       width: 12,
       series: [{ expr: sum(increase(of('worker_restarts_total')), 'reason'), legend: '{{reason}}' }],
