@@ -156,7 +156,7 @@ function graph({ series, unit, stacked, limit }: Graph): GraphPanel {
     .lineWidth(1)
     .fillOpacity(stacked ? 30 : 10)
     .showPoints(VisibilityMode.Never)
-    .stacking(new StackingConfigBuilder().mode(stacked ? StackingMode.Normal : StackingMode.None))
+    .stacking(new StackingConfigBuilder().group('A').mode(stacked ? StackingMode.Normal : StackingMode.None))
     .min(0)
     .legend(
       new VizLegendOptionsBuilder()
@@ -168,6 +168,8 @@ function graph({ series, unit, stacked, limit }: Graph): GraphPanel {
     .tooltip(new VizTooltipOptionsBuilder().mode(TooltipDisplayMode.Multi).sort(SortOrder.Descending));
   if (limit !== undefined) {
     builder
+      // So that the line is seen before it is near.
+      .axisSoftMax(limit)
       .thresholds(steps([null, 'green'], [limit, 'red']))
       .thresholdsStyle(new GraphThresholdsStyleConfigBuilder().mode(GraphThresholdsStyleMode.Dashed));
   }
@@ -180,7 +182,7 @@ function graph({ series, unit, stacked, limit }: Graph): GraphPanel {
       properties.push(
         { id: 'custom.lineStyle', value: { fill: 'dash', dash: [10, 10] } },
         { id: 'custom.fillOpacity', value: 0 },
-        { id: 'custom.stacking', value: { mode: StackingMode.None } },
+        { id: 'custom.stacking', value: { group: 'A', mode: StackingMode.None } },
       );
     }
     if (properties.length > 0) builder.overrideByQuery(refId(i), properties);

@@ -37,6 +37,14 @@ export const which = (name: string, label: string, values: readonly string[]): s
   return `sum by (instance, db) (${terms.join(' or ')})`;
 };
 
-/** Leaves out what is 0, where a metric has many label values that are hardly ever seen; a line `none` if nothing is left. */
-export const happened = (expr: string, label: string): string =>
-  `${expr} > 0 or on () label_replace(vector(0), "${label}", "none", "", "")`;
+/**
+ * Leaves out what is 0, where a metric has many label values of which hardly one is ever seen. If nothing is left, a 0 with
+ * labels that say so: an empty panel looks like one that is broken.
+ */
+export const happened = (expr: string, nothing: Readonly<Record<string, string>>): string => {
+  const zero = Object.entries(nothing).reduce(
+    (vector, [label, value]) => `label_replace(${vector}, "${label}", "${value}", "", "")`,
+    'vector(0)',
+  );
+  return `${expr} > 0 or on () ${zero}`;
+};

@@ -164,7 +164,7 @@ const writePath: RowSpec = {
       kind: 'graph',
       title: 'Bytes in, logged and out',
       description:
-        'What comes into staging, what is written to the log, and what leaves staging again. All three follow each other; where less leaves than comes in, staging fills up.',
+        'What comes into staging, what is written to the log, and what leaves staging again. Where less leaves than comes in, staging fills up; the log differs from both, since it has headers and staging also counts what a write costs in memory.',
       unit: 'binBps',
       width: 8,
       series: [
@@ -314,7 +314,7 @@ const log: RowSpec = {
       width: 12,
       series: [
         {
-          expr: happened(sum(increase(of('log_errors_total')), 'op', 'class'), 'op'),
+          expr: happened(sum(increase(of('log_errors_total')), 'op', 'class'), { op: 'no', class: 'errors' }),
           legend: '{{op}} {{class}}',
         },
       ],
@@ -463,7 +463,9 @@ const sqlite: RowSpec = {
         'Attempts at a batch that SQLite refused. SQLITE_BUSY is a lock of another process, SQLITE_FULL and SQLITE_IOERR are the disk. At SQLITE_CORRUPT and SQLITE_NOTADB stop, and look at the file with "sluice verify".',
       unit: 'short',
       width: 12,
-      series: [{ expr: happened(sum(increase(of('sqlite_errors_total')), 'code'), 'code'), legend: '{{code}}' }],
+      series: [
+        { expr: happened(sum(increase(of('sqlite_errors_total')), 'code'), { code: 'no errors' }), legend: '{{code}}' },
+      ],
     },
     {
       kind: 'graph',
@@ -554,7 +556,7 @@ const recovery: RowSpec = {
         { name: 'Build', expr: max(of('build_info'), 'instance', 'db', 'version', 'sqlite_version', 'durability') },
         { name: 'Took', expr: each('recovery_duration_seconds'), unit: 's' },
         { name: 'Writes recovered', expr: each('writes_recovered_total'), unit: 'short' },
-        { name: 'Log files read', expr: each('recovery_segments'), unit: 'short' },
+        { name: 'Log files found', expr: each('recovery_segments'), unit: 'short' },
         { name: 'Torn end', expr: each('recovery_torn_bytes'), unit: 'bytes' },
         { name: 'Files set aside', expr: each('recovery_set_aside_files'), unit: 'short' },
         {
@@ -599,7 +601,7 @@ const processRow: RowSpec = {
       kind: 'graph',
       title: 'Delay of the event loop',
       description:
-        'How late timers come, on average and at p99. Over 100 ms something computes for long on the main thread, and all writes and reads wait for it.',
+        'How late timers come, on average and at p99; 10 ms is a process at rest, for that is how fine it is measured. Over 100 ms something computes for long on the main thread, and all writes and reads wait for it.',
       unit: 's',
       width: 8,
       series: [
