@@ -283,3 +283,28 @@ test('a writer thread that dies is counted as that, and what was under way is co
     applied: 2,
   });
 });
+
+test("NanaSQLite's names for the same numbers", async () => {
+  const db = await openTemp({ flush: { mode: 'manual' } });
+  expect(await db.agetV2Metrics()).toEqual({
+    flushCount: 0,
+    kvsItemsFlushed: 0,
+    strictTasksExecuted: 0,
+    dlqErrors: 0,
+    lastFlushTime: undefined,
+    totalFlushTimeMs: 0,
+    currentStagingCount: 0,
+    currentStrictQueueSize: 0,
+  });
+  await db.aexecute('CREATE TABLE picky (n INTEGER CHECK (n > 0))');
+  db.update({ a: 1, b: 2 });
+  db.set('a', 3);
+  db.stage('INSERT INTO picky VALUES (-1)');
+  expect(await db.agetV2Metrics()).toMatchObject({ currentStagingCount: 4, strictTasksExecuted: 1, flushCount: 0 });
+  await db.aflush();
+  const metrics = await db.agetV2Metrics();
+  expect(metrics).toMatchObject({ flushCount: 1, kvsItemsFlushed: 2, dlqErrors: 1, currentStagingCount: 0 });
+  expect(metrics.totalFlushTimeMs).toBe(db.stats().flushBusyMs);
+  expect(metrics.lastFlushTime).toBe((db.stats().lastFlushAt as number) / 1_000);
+  expect(Math.abs((metrics.lastFlushTime as number) - Date.now() / 1_000)).toBeLessThan(60);
+});
