@@ -3,12 +3,7 @@
  *
  * @packageDocumentation
  */
-export {
-  type MetricsHandler,
-  type MetricsServer,
-  metricsHandler,
-  type ServeMetricsOptions,
-  serveMetrics,
-} from './http.ts';
+export { type MetricsFetchHandler, type MetricsHandler, metricsFetchHandler, metricsHandler } from './handlers.ts';
 export { createMetrics, type Metrics, type MetricsOptions } from './metrics.ts';
+export { type MetricsServer, type ServeMetricsOptions, serveMetrics } from './serve.ts';
 export type { MetricsSource, MetricsStats } from './source.ts';
