@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { Counter, Gauge, Registry } from 'prom-client';
+import { Counter, Registry } from 'prom-client';
 import { type Database, type DatabaseStats, open, SluiceError } from 'sluicedb';
 import { createMetrics, type MetricsSource, type MetricsStats } from 'sluicedb/metrics';
 import { describe, expect, onTestFinished, test, vi } from 'vitest';
