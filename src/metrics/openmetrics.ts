@@ -2,7 +2,7 @@ const META = /^# (HELP|TYPE) (\S+) (.*)$/s;
 
 /** The label that is a number, in the samples of the types that have one. prom-client writes it first. */
 const EDGE: Readonly<Record<string, RegExp>> = {
-  histogram: /^([^ {]+_bucket\{le=")([^"]*)/,
+  histogram: /^([^ {]+\{le=")([^"]*)/,
   summary: /^([^ {]+\{quantile=")([^"]*)/,
 };
 
@@ -28,8 +28,7 @@ export function toOpenMetrics(text: string): string {
   for (const line of lines) {
     const [, word, family = '', rest = ''] = META.exec(line) ?? [];
     if (word === undefined) {
-      const sample = line.startsWith(name) ? sampleName + line.slice(name.length) : line;
-      written.push(withEdge(sample, edge).replace(/ Nan$/, ' NaN'));
+      written.push(withEdge(sampleName + line.slice(name.length), edge).replace(/ Nan$/, ' NaN'));
       continue;
     }
     const type = types.get(family) ?? 'unknown';

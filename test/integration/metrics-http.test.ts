@@ -536,15 +536,11 @@ describe('mounted', () => {
     const { headers } = await ask(varied);
     expect([headers.vary, headers['x-other']]).toEqual(['Origin, Accept', 'y']);
 
-    let called = 0;
     const answered = await listen((request, response) => {
       handler(request, response);
       response.writeHead(503).end('too late');
-      called++;
     });
     expect((await ask(answered)).text).toBe('too late');
-    expect((await ask(answered)).status).toBe(503);
-    expect(called).toBe(2);
   });
 
   test.each(['GET', 'HEAD'])(
