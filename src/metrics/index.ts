@@ -6,4 +6,5 @@
 export { type MetricsFetchHandler, type MetricsHandler, metricsFetchHandler, metricsHandler } from './handlers.ts';
 export { createMetrics, type Metrics, type MetricsOptions } from './metrics.ts';
 export { type MetricsServer, type ServeMetricsOptions, serveMetrics } from './serve.ts';
-export type { MetricsSource, MetricsStats } from './source.ts';
+export type { MetricsEvents, MetricsSource } from './source.ts';
+export type { DatabaseStats, ReadSource, RecoveryNumbers } from './stats.ts';
