@@ -11,6 +11,7 @@ import type { DeadLetter, ExecuteResult, Parameters, SqlRow } from '../store/sto
 import { toSqlValue } from './codec.ts';
 import type { Core } from './core.ts';
 import type { DatabaseEvents } from './events.ts';
+import type { DatabaseLog } from './logging.ts';
 import { checkName } from './names.ts';
 import type { ResolvedOptions } from './options.ts';
 import { RowShape, Rows, type RowsOptions, readRowsOptions } from './rows.ts';
@@ -58,6 +59,7 @@ export interface DatabaseParts {
   readonly core: Omit<Core, 'assertOpen'>;
   readonly queue: DeadLetterQueue;
   readonly events: Events;
+  readonly log: DatabaseLog | undefined;
   /** Runs when everything else is closed. */
   readonly release: () => Promise<void>;
 }
@@ -88,6 +90,7 @@ export class Database<T = unknown> extends Table<T> {
   /** Writes that SQLite refused for good. */
   readonly dlq: DeadLetterQueue;
   readonly #events: Events;
+  readonly #log: DatabaseLog | undefined;
   readonly #release: () => Promise<void>;
   readonly #tables = new Map<string, Table<never>>();
   readonly #shapes = new Map<string, RowShape>();
@@ -97,7 +100,7 @@ export class Database<T = unknown> extends Table<T> {
   #directStatements = 0;
 
   /** @internal */
-  constructor({ path, options, core, queue, events, release }: DatabaseParts) {
+  constructor({ path, options, core, queue, events, log, release }: DatabaseParts) {
     const openCore: Core = {
       ...core,
       assertOpen: () => core.engine.health.assertOpen(),
@@ -107,6 +110,7 @@ export class Database<T = unknown> extends Table<T> {
     this.#options = options;
     this.dlq = queue;
     this.#events = events;
+    this.#log = log;
     this.#release = release;
     this.#checkShape(options.table);
     this.#tables.set(foldName(options.table), this as unknown as Table<never>);
@@ -384,6 +388,7 @@ export class Database<T = unknown> extends Table<T> {
       const { stuck } = await (hanging ?? store.close(left()));
       if (stuck === undefined) await this.#release();
       else this.#releaseAfter(stuck);
+      this.#log?.closed(pending);
     }
     return { pending };
   }
