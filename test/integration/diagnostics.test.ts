@@ -170,6 +170,18 @@ test('a sync that fails is no message; the one that makes up for it is', async (
   await db.close();
 });
 
+test('a group that is written and not synced is no sync', async () => {
+  const syncs = listenTo('sluicedb:sync');
+  const db = await open(join(tempDir(), 'a.db'), { ...MANUAL, durability: 'os', closeTimeoutMs: 0 });
+  let commits = 0;
+  db.on('commit', () => commits++);
+  for (let i = 0; i < 3; i++) await db.aset(`k${i}`, i);
+  expect([commits, syncs.seen.length]).toEqual([3, 0]);
+  // Close syncs what is left in the log.
+  await db.close();
+  expect(syncs.seen).toMatchObject([{ path: db.path, writes: 0, bytes: 0 }]);
+});
+
 test('what a subscriber throws ends up with the process, and in the way of nobody', async () => {
   const child = new Child(
     `import { subscribe } from 'node:diagnostics_channel';
