@@ -6,23 +6,27 @@ import type { DeadLetterSummary } from '../store/store.ts';
 import type { DatabaseEvents, EventHandlers } from './events.ts';
 import { tell } from './tell.ts';
 
-/** What a line is about, for machines: `db` (the path) in every line, an error under `err`. */
+/**
+ * What a line is about: `db` (the path) in every line; what went wrong as `err`, an Error, or as `errorMessage`, a string. The
+ * message of the line does not repeat these two, so that they can be left out.
+ */
 export type LogFields = Readonly<Record<string, unknown>>;
 
 /**
- * What a logger must have: the part of pino's and bunyan's that Sluice uses. Each message can be understood without its fields.
+ * What a logger must have: the part of pino's and bunyan's that Sluice uses.
  *
  * @example
  * ```ts
  * import { type LogFields, type Logger, open } from 'sluicedb';
  *
- * const line = (level: string) => (_fields: LogFields, message: string) => console.log(`${level}: ${message}`);
+ * const line = (level: string) => (fields: LogFields, message: string) =>
+ *   console.log(level, message, fields['errorMessage'] ?? fields['err'] ?? '');
  * const logger: Logger = { debug: () => {}, info: line('info'), warn: line('warn'), error: line('error') };
  *
  * const db = await open(':memory:', { logger });
  * await db.aexecute('CREATE TABLE t (n INTEGER CHECK (n > 0))');
  * db.stage('INSERT INTO t VALUES (?)', [-1]);
- * await db.close(); // … warn: SQLite refused a write for good: CHECK constraint failed: n > 0 …
+ * await db.close(); // … warn SQLite refused a write to t for good CHECK constraint failed: n > 0 …
  * ```
  */
 export interface Logger {
@@ -69,7 +73,7 @@ interface Subject {
  * something or something is lost, `warn` where something went wrong, `info` for the few things one looks for later, `debug`
  * for each batch and each attempt. A line for each write that died would say less than their number, and cost more.
  *
- * No line has a value or a key: what a logger is given ends up in places where it must not be.
+ * No value and no key is put into a line: what a logger is given ends up in places where it must not be.
  */
 export class DatabaseLog {
   readonly #logger: Logger;
@@ -88,11 +92,7 @@ export class DatabaseLog {
     this.#dead = new Burst(subject.clock, (count, { table, operation, errorCode, errorMessage }) => {
       const to = table === null ? '' : ` to ${table}`;
       const what = count === 1 ? `a write${to} for good` : `${count} writes for good, the last one${to}`;
-      this.#say(
-        'warn',
-        { count, table, operation, errorCode, errorMessage },
-        `SQLite refused ${what}: ${errorMessage}`,
-      );
+      this.#say('warn', { count, table, operation, errorCode, errorMessage }, `SQLite refused ${what}`);
     });
     this.#evicted = new Burst(subject.clock, (count, { table }) => {
       const what = count === 1 ? 'a dead letter was' : `${count} dead letters were`;
@@ -133,7 +133,7 @@ export class DatabaseLog {
     failure: ({ during, error }) => this.#failed(during, error),
     state: (change) => this.#changed(change),
     stall: ({ reason, since, error }) =>
-      this.#say('error', { reason, since, err: error }, `nothing is applied any more (${reason}): ${error.message}`),
+      this.#say('error', { reason, since, err: error }, `nothing is applied any more (${reason})`),
     resume: ({ reason, stalledMs }) => {
       const seconds = (stalledMs / 1_000).toFixed(1);
       this.#say('info', { reason, stalledMs }, `writes are applied again, after ${seconds} s (${reason})`);
@@ -151,7 +151,7 @@ export class DatabaseLog {
     const last = this.#failures.get(during);
     const isNews = last?.error.message !== error.message || now - last.toldAt >= SAME_FAILURE_MS;
     this.#failures.set(during, { error, toldAt: isNews ? now : last.toldAt });
-    this.#say(isNews ? 'warn' : 'debug', { during, err: error }, `${during}: ${error.message}`);
+    this.#say(isNews ? 'warn' : 'debug', { during, err: error }, `something failed in the ${during}`);
   }
 
   #changed({ state, previous, reason }: DatabaseEvents['state'][0]): void {
@@ -163,7 +163,7 @@ export class DatabaseLog {
     if (!isWorse) return this.#say(level, { state, previous }, `the database is ${state}, it was ${previous}`);
     // The failure that brought it about has just been told.
     const err = [...this.#failures.values()].find(({ error }) => error.message === reason)?.error;
-    this.#say(level, { state, previous, err }, `the database is ${state}, it was ${previous}: ${reason}`);
+    this.#say(level, { state, previous, err }, `the database is ${state}, it was ${previous}`);
   }
 
   #tellAll(): void {

@@ -103,7 +103,8 @@ export interface OpenOptions {
 
   /**
    * Where to write what somebody who runs this should know: a pino or bunyan logger, or any object of the shape of
-   * {@link Logger}. No value that was written and no key is ever in a line.
+   * {@link Logger}. Keys, values and parameters are put into no line; docs/diagnostics.md says what SQLite's own messages can
+   * quote.
    * @defaultValue none: nothing is logged
    */
   readonly logger?: Logger | undefined;

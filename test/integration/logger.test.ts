@@ -188,16 +188,16 @@ test('a flush that stands still is an error, and that it goes on is worth a line
   const said = entries().filter(({ level }) => level !== DEBUG);
   expect(said.map(({ level, msg }) => [level, msg.replace(/[\d.]+ s/, 'n s')])).toEqual([
     [INFO, expect.stringMatching(/^opened/)],
-    [WARN, expect.stringMatching(/^flush: .*data/)],
-    [WARN, expect.stringMatching(/^the database is degraded, it was ok: .*data/)],
-    [ERROR, expect.stringMatching(/^nothing is applied any more \(config\): .*data/)],
+    [WARN, 'something failed in the flush'],
+    [WARN, 'the database is degraded, it was ok'],
+    [ERROR, 'nothing is applied any more (config)'],
     [INFO, 'the database is ok, it was degraded'],
     [INFO, 'writes are applied again, after n s (config)'],
     [INFO, expect.stringMatching(/^closed/)],
   ]);
   const [, failure, state, stall] = said;
-  for (const { err, msg } of [failure, state, stall] as Entry[]) {
-    expect(msg.endsWith(err?.message as string)).toBe(true);
+  for (const { err } of [failure, state, stall] as Entry[]) {
+    expect(err?.message).toContain('data');
     expect(err?.stack).toContain('StoreFailure');
   }
   const attempts = entries().filter(({ msg }) => msg === 'a flush failed (config) and is tried again');
@@ -221,11 +221,11 @@ test('a database that is locked for a while: one line however often it is tried,
   expect(entries().filter(({ level }) => level === WARN)).toHaveLength(2);
   await db.close();
   const said = entries().filter(({ level }) => level !== DEBUG);
-  expect(said.map(({ msg }) => msg.split(/[:,]/)[0])).toEqual([
+  expect(said.map(({ msg }) => msg)).toEqual([
     `opened ${db.path}`,
-    'flush',
-    'the database is degraded',
-    'the database is ok',
+    'something failed in the flush',
+    'the database is degraded, it was ok',
+    'the database is ok, it was degraded',
     `closed ${db.path}`,
   ]);
 });
@@ -243,7 +243,7 @@ test('a disk that fails for good: the end is an error, and what is left a warnin
   expect(disk.hits.get('datasync')).toBe(2);
   expect(said.find(({ level }) => level === ERROR)).toMatchObject({
     state: 'failed',
-    msg: expect.stringMatching(/^the database is failed, it was \w+: .*EIO/),
+    msg: expect.stringMatching(/^the database is failed, it was \w+$/),
     err: { message: expect.stringContaining('EIO') },
   });
   expect(said.at(-1)).toMatchObject({
@@ -358,6 +358,24 @@ test('what was written, and where, is in no line and in no message', async () =>
   expect(told.join('\n')).toContain('CHECK constraint failed');
   for (const words of told) expect(words).not.toMatch(/hunter2|correct-horse/);
   for (const level of [DEBUG, INFO, WARN, ERROR]) expect(entries().some((entry) => entry.level === level)).toBe(true);
+});
+
+test("SQLite's own words are in two fields, and nowhere when these are left out", async () => {
+  const secret = 'hunter2';
+  let text = '';
+  const write = (line: string) => {
+    text += line;
+  };
+  const logger = pino({ redact: { paths: ['err', 'errorMessage'], remove: true } }, { write });
+  const db = await open(join(tempDir(), 'a.db'), { ...MANUAL, logger });
+  await db.aexecute('CREATE TABLE r (n)');
+  db.stage("INSERT INTO r SELECT json_extract('{}', ?)", [secret]);
+  await db.aflush();
+  const [entry] = await db.dlq.listSummaries();
+  expect(entry?.errorMessage).toContain(secret);
+  await db.close();
+  expect(text).toContain('SQLite refused a write to r for good');
+  expect(text).not.toContain(secret);
 });
 
 test('a collector logs what its database logs; one that is passed in keeps its own logger', async () => {

@@ -28,8 +28,13 @@ export class Recorder implements Logger {
     this.lines.push({ level: 'error', fields, message });
   }
 
-  /** The lines that are not for debugging, as text. */
+  /** The lines that are not for debugging, as text, with what went wrong. */
   get said(): string[] {
-    return this.lines.filter(({ level }) => level !== 'debug').map(({ level, message }) => `${level}: ${message}`);
+    return this.lines
+      .filter(({ level }) => level !== 'debug')
+      .map(({ level, message, fields }) => {
+        const { err, errorMessage = (err as Error | undefined)?.message } = fields;
+        return [level, message, errorMessage].filter((part) => part !== undefined).join(': ');
+      });
   }
 }

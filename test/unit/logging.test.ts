@@ -120,14 +120,14 @@ test('a failure that comes again and again is told once a minute, and a new one 
     clock.advance(1_000);
   }
   expect(logger.said).toEqual([
-    'warn: flush: database is locked',
-    'warn: flush: database is locked',
-    'warn: log: no space',
-    'warn: flush: database is locked',
+    'warn: something failed in the flush: database is locked',
+    'warn: something failed in the flush: database is locked',
+    'warn: something failed in the log: no space',
+    'warn: something failed in the flush: database is locked',
   ]);
   expect(logger.lines).toHaveLength(200);
   fail('flush', 'disk I/O error');
-  expect(logger.said.at(-1)).toBe('warn: flush: disk I/O error');
+  expect(logger.said.at(-1)).toBe('warn: something failed in the flush: disk I/O error');
 });
 
 test('a change of state is as loud as it is bad', () => {
