@@ -76,9 +76,9 @@ export function diagnosticsOf(path: string, clock: Pick<Clock, 'now'>): EventHan
   };
   return {
     flush: (flush) => publish('sluicedb:flush', (now) => ({ ...flush, startedAt: now - flush.durationMs })),
-    commit({ writes, bytes, writeMs, syncMs }) {
+    commit({ syncMs, ...commit }) {
       if (syncMs === undefined) return;
-      publish('sluicedb:sync', (now) => ({ writes, bytes, writeMs, startedAt: now - syncMs, durationMs: syncMs }));
+      publish('sluicedb:sync', (now) => ({ ...commit, startedAt: now - syncMs, durationMs: syncMs }));
     },
     'dead-letter': (letter) =>
       publish('sluicedb:dead-letter', () => {

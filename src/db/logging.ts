@@ -80,7 +80,8 @@ export class DatabaseLog {
   readonly #subject: Subject;
   readonly #dead: Burst<DeadLetterSummary>;
   readonly #evicted: Burst<DeadLetterSummary>;
-  readonly #failures = new Map<DatabaseEvents['failure'][0]['during'], { error: Error; toldAt: number }>();
+  readonly #told = new Map<string, { readonly text: string; readonly at: number }>();
+  #lastFailure: Error | undefined;
 
   static of(logger: Logger | undefined, subject: Subject): DatabaseLog | undefined {
     return logger === undefined ? undefined : new DatabaseLog(logger, subject);
@@ -130,7 +131,15 @@ export class DatabaseLog {
     flush: (flush) => this.#say('debug', flush, `${flush.writes} writes were flushed`),
     retry: ({ error, ...retry }) =>
       this.#say('debug', { ...retry, err: error }, `a flush failed (${retry.failure}) and is tried again`),
-    failure: ({ during, error }) => this.#failed(during, error),
+    checkpoint: (checkpoint) => {
+      const isLoud = checkpoint.result === 'failed' && this.#isNews('checkpoint', '');
+      this.#say(isLoud ? 'warn' : 'debug', { ...checkpoint }, `a checkpoint of SQLite's WAL: ${checkpoint.result}`);
+    },
+    failure: ({ during, error }) => {
+      this.#lastFailure = error;
+      const isLoud = this.#isNews(during, error.message);
+      this.#say(isLoud ? 'warn' : 'debug', { during, err: error }, `something failed in the ${during}`);
+    },
     state: (change) => this.#changed(change),
     stall: ({ reason, since, error }) =>
       this.#say('error', { reason, since, err: error }, `nothing is applied any more (${reason})`),
@@ -146,24 +155,24 @@ export class DatabaseLog {
     evicted: (letter) => this.#evicted.add(letter),
   };
 
-  #failed(during: DatabaseEvents['failure'][0]['during'], error: Error): void {
+  /** Whether it was not said just so already, within the last minute. */
+  #isNews(topic: string, text: string): boolean {
     const now = this.#subject.clock.elapsed();
-    const last = this.#failures.get(during);
-    const isNews = last?.error.message !== error.message || now - last.toldAt >= SAME_FAILURE_MS;
-    this.#failures.set(during, { error, toldAt: isNews ? now : last.toldAt });
-    this.#say(isNews ? 'warn' : 'debug', { during, err: error }, `something failed in the ${during}`);
+    const last = this.#told.get(topic);
+    if (last?.text === text && now - last.at < SAME_FAILURE_MS) return false;
+    this.#told.set(topic, { text, at: now });
+    return true;
   }
 
-  #changed({ state, previous, reason }: DatabaseEvents['state'][0]): void {
+  #changed({ state, previous }: DatabaseEvents['state'][0]): void {
     // One line tells of the end, when all of it is over.
     if (state === 'closing' || state === 'closed') return;
     if (state === 'failed') this.#tellAll();
     const isWorse = SEVERITY[state] > SEVERITY[previous];
     const level = state === 'failed' ? 'error' : isWorse ? 'warn' : 'info';
     if (!isWorse) return this.#say(level, { state, previous }, `the database is ${state}, it was ${previous}`);
-    // The failure that brought it about has just been told.
-    const err = [...this.#failures.values()].find(({ error }) => error.message === reason)?.error;
-    this.#say(level, { state, previous, err }, `the database is ${state}, it was ${previous}`);
+    // The failure that brought it about is told right before it.
+    this.#say(level, { state, previous, err: this.#lastFailure }, `the database is ${state}, it was ${previous}`);
   }
 
   #tellAll(): void {

@@ -130,6 +130,16 @@ test('a failure that comes again and again is told once a minute, and a new one 
   expect(logger.said.at(-1)).toBe('warn: something failed in the flush: disk I/O error');
 });
 
+test('a checkpoint is for debugging, but one that fails', () => {
+  const { clock, logger, checkpoint } = logged();
+  for (let second = 0; second < 90; second++) {
+    for (const result of ['complete', 'partial', 'failed'] as const) checkpoint?.({ result, durationMs: 1 });
+    clock.advance(1_000);
+  }
+  expect(logger.said).toEqual(Array(2).fill("warn: a checkpoint of SQLite's WAL: failed"));
+  expect(logger.lines).toHaveLength(270);
+});
+
 test('a change of state is as loud as it is bad', () => {
   const { logger, state, failure } = logged();
   const error = new Error('it is broken');
