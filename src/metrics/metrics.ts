@@ -49,7 +49,7 @@ export interface Metrics {
  * const metrics = createMetrics(db, { db: 'telemetry' });
  * try {
  *   await db.aset('a', 1);
- *   console.log(await metrics.registry.metrics()); // … sluice_writes_accepted_total{db="telemetry"} 1 …
+ *   console.log(await metrics.registry.metrics()); // … sluice_writes_accepted_total{db="telemetry",op="put"} 1 …
  * } finally {
  *   metrics.close();
  *   await db.close();
