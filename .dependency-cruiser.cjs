@@ -65,10 +65,10 @@ module.exports = {
     },
     {
       name: 'package-root-is-light',
-      comment: 'the entry "." loads neither prom-client nor HTTP',
+      comment: 'the entry "." loads neither prom-client nor HTTP; stats.ts is types alone',
       severity: 'error',
       from: { path: '^src/index\\.ts$' },
-      to: { path: '^src/(metrics|server|cli)/|prom-client|^(node:)?https?$', reachable: true },
+      to: { path: '^src/(metrics/(?!stats\\.ts$)|server/|cli/)|prom-client|^(node:)?https?$', reachable: true },
     },
   ],
   options: {

@@ -3,7 +3,9 @@
  *
  * @packageDocumentation
  */
+
 export { ERROR_CODES, SluiceError, type SluiceErrorCode, type SluiceErrorDetails } from './base/errors.ts';
+export type { DeathReason, DiskClass } from './base/failure.ts';
 export type { SqlValue } from './base/frame/index.ts';
 export type { WaitOptions } from './base/waiting.ts';
 export type {
@@ -23,11 +25,12 @@ export type {
   FlushOptions,
   LogOptions,
   OpenOptions,
+  ResolvedOptions,
   StagingOptions,
 } from './db/options.ts';
 export type { ColumnType, RowSchema, Rows, RowsOptions, SchemaResult } from './db/rows.ts';
 export { closeOnSignals } from './db/signals.ts';
-export type { DatabaseStats, V2Metrics } from './db/stats.ts';
+export type { V2Metrics } from './db/stats.ts';
 export type { Entries, Table } from './db/table.ts';
 export type {
   ClearProgress,
@@ -42,19 +45,28 @@ export type {
   RetryProgress,
   RetryResult,
 } from './dlq/index.ts';
-export type { Durability, EngineEvents, State } from './engine/index.ts';
-export type { RecoveryForecast, RecoveryPolicy, RecoveryReport, SegmentFacts } from './engine/log/index.ts';
-export type { FlushEvents, FlushMode, FlushResult, Stall, StallReason } from './flush/index.ts';
+export type { Durability, EngineEvents, RefusalReason, State } from './engine/index.ts';
 export type {
+  LogOperation,
+  RecoveryForecast,
+  RecoveryPolicy,
+  RecoveryReport,
+  SegmentFacts,
+} from './engine/log/index.ts';
+export type { FlushEvents, FlushMode, FlushResult, RetryClass, Stall, StallReason } from './flush/index.ts';
+export type { DatabaseStats, ReadSource, RecoveryNumbers } from './metrics/stats.ts';
+export type {
+  Checkpoint,
   CheckpointCounts,
   DeadLetter,
   DeadLetterGroup,
   DeadLetterMember,
   DeadLetterSummary,
-  DeadOperation,
   ExecuteResult,
   FailureClass,
   QueueState,
+  RestartReason,
   SqlRow,
   SupersededLetter,
+  WriteOperation,
 } from './store/store.ts';

@@ -9,6 +9,9 @@ import { codeOf } from './errors.ts';
  */
 export type FailureClass = 'transient' | 'space' | 'config' | 'breaker' | 'reopen' | 'fatal';
 
+/** What a disk alone can be the cause of. */
+export type DiskClass = 'transient' | 'space' | 'config' | 'reopen';
+
 /** `permanent`: SQLite will never take this one row, the rest of the batch is fine. */
 export type ErrorClass = FailureClass | 'permanent';
 
@@ -90,7 +93,7 @@ const CODELESS_ROWS: readonly (readonly [text: string, Meaning, code: string])[]
 ];
 
 /** Codes of a disk, as the log meets them; for a code that is not here, what was open is given up. */
-const DISK_ROWS: readonly (readonly [FailureClass, string])[] = [
+const DISK_ROWS: readonly (readonly [DiskClass, string])[] = [
   ['space', 'ENOSPC EDQUOT EFBIG'],
   ['transient', 'EMFILE ENFILE EAGAIN EINTR ENOMEM'],
   ['config', 'EACCES EPERM ENOENT ENOTDIR'],
@@ -110,7 +113,7 @@ const BIND = { code: 'BIND', meaning: { class: 'permanent' } } as const satisfie
 const sqliteMeanings: ReadonlyMap<string, Meaning> = new Map(
   SQLITE_ROWS.flatMap(([meaning, names]) => names.split(' ').map((name) => [`SQLITE_${name}`, meaning] as const)),
 );
-const diskClasses: ReadonlyMap<string, FailureClass> = new Map(
+const diskClasses: ReadonlyMap<string, DiskClass> = new Map(
   DISK_ROWS.flatMap(([found, codes]) => codes.split(' ').map((code) => [code, found] as const)),
 );
 
@@ -121,6 +124,27 @@ export const SQLITE_CODES: readonly string[] = [...sqliteMeanings.keys()];
 export function sqliteName(code: string | undefined): string | undefined {
   if (code?.startsWith(UNKNOWN)) return `SQLITE_${PRIMARY_CODES[Number(code.slice(UNKNOWN.length)) & 0xff]}`;
   return code?.startsWith('SQLITE_') ? code : undefined;
+}
+
+/** The primary codes that a failure is counted under; `other` is what has no code, as a thread that died. */
+export const COUNTED_CODES: readonly string[] = [...PRIMARY_CODES.slice(1).map((name) => `SQLITE_${name}`), 'other'];
+
+/** Which of {@link COUNTED_CODES} a failure is counted under. */
+export function countedCode(code: string | undefined): string {
+  const primary = sqliteName(code)?.split('_').slice(0, 2).join('_') ?? 'other';
+  return COUNTED_CODES.includes(primary) ? primary : 'other';
+}
+
+/** Why a write died, in one word. `statement`: what it names or says is not there or wrong. */
+export type DeathReason = 'constraint' | 'type' | 'size' | 'statement' | 'transaction' | 'other';
+
+/** The reason that an error code stands for. */
+export function deathReason(code: string): DeathReason {
+  if (code === 'SQLITE_MISMATCH' || code === 'SQLITE_CONSTRAINT_DATATYPE' || code === BIND.code) return 'type';
+  if (code === 'SQLITE_TOOBIG') return 'size';
+  if (code === 'TRANSACTION_ENDED') return 'transaction';
+  if (code.startsWith('SQLITE_CONSTRAINT')) return 'constraint';
+  return code.startsWith('SQLITE_ERROR') ? 'statement' : 'other';
 }
 
 /** What a code of better-sqlite3 means; undefined if it is no code of SQLite. */
@@ -145,6 +169,6 @@ export function diskCode(error: unknown): string | undefined {
 }
 
 /** What the code of a disk's error means. */
-export function diskMeaning(code: string | undefined): FailureClass {
+export function diskMeaning(code: string | undefined): DiskClass {
   return diskClasses.get(code ?? '') ?? 'reopen';
 }

@@ -1,6 +1,7 @@
 import type { Clock } from '../base/clock.ts';
 import type { Engine } from '../engine/index.ts';
 import type { Flusher } from '../flush/index.ts';
+import type { ReadSource } from '../metrics/stats.ts';
 import type { Store } from '../store/store.ts';
 
 /** What tables, rows and the database itself share. */
@@ -10,6 +11,8 @@ export interface Core {
   readonly store: Store;
   readonly clock: Clock;
   readonly scanMaxAgeMs: number;
+  /** Reads of a key so far. */
+  readonly reads: Record<ReadSource, number>;
   /** Throws once the database is closed. */
   assertOpen(): void;
 }

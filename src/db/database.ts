@@ -7,7 +7,8 @@ import { checkWait, settledWithin, type WaitOptions, waitFor } from '../base/wai
 import type { DeadLetterPage, DeadLetterQueue, DeadLetterSelection, RetryResult } from '../dlq/index.ts';
 import { bytesOfValues, type State } from '../engine/index.ts';
 import type { FlushResult } from '../flush/index.ts';
-import type { DeadLetter, ExecuteResult, Parameters, SqlRow } from '../store/store.ts';
+import type { DatabaseStats, RecoveryNumbers } from '../metrics/stats.ts';
+import type { DeadLetter, ExecuteResult, Parameters, RestartReason, SqlRow } from '../store/store.ts';
 import { toSqlValue } from './codec.ts';
 import type { Core } from './core.ts';
 import type { DatabaseEvents } from './events.ts';
@@ -15,7 +16,7 @@ import { checkName } from './names.ts';
 import type { ResolvedOptions } from './options.ts';
 import { RowShape, Rows, type RowsOptions, readRowsOptions } from './rows.ts';
 import { checkDirectSql, checkStagedSql } from './sql-text.ts';
-import { type DatabaseStats, readStats, toV2Metrics, type V2Metrics } from './stats.ts';
+import { readStats, toV2Metrics, type V2Metrics } from './stats.ts';
 import { Table } from './table.ts';
 
 /** Values for the parameters of a statement: a list for `?`, an object for `:name`, `@name` and `$name`. */
@@ -58,6 +59,8 @@ export interface DatabaseParts {
   readonly core: Omit<Core, 'assertOpen'>;
   readonly queue: DeadLetterQueue;
   readonly events: Events;
+  /** Its duration is known when `open` is done. */
+  readonly recovery: RecoveryNumbers;
   /** Runs when everything else is closed. */
   readonly release: () => Promise<void>;
 }
@@ -84,33 +87,36 @@ const CLOSE_GRACE_MS = 2_000;
 export class Database<T = unknown> extends Table<T> {
   /** The file, with all links resolved. */
   readonly path: string;
-  readonly #options: ResolvedOptions;
+  /** The options with everything filled in. */
+  readonly options: ResolvedOptions;
   /** Writes that SQLite refused for good. */
   readonly dlq: DeadLetterQueue;
   readonly #events: Events;
+  readonly #recovery: RecoveryNumbers;
   readonly #release: () => Promise<void>;
   readonly #tables = new Map<string, Table<never>>();
   readonly #shapes = new Map<string, RowShape>();
   readonly #staged = new Map<string, Target>();
   #closing: Promise<CloseResult> | undefined;
-  #writerRestarts = 0;
+  readonly #writerRestarts: Record<RestartReason, number> = { death: 0, reopen: 0 };
   #directStatements = 0;
 
   /** @internal */
-  constructor({ path, options, core, queue, events, release }: DatabaseParts) {
+  constructor({ path, options, core, queue, events, recovery, release }: DatabaseParts) {
     const openCore: Core = {
       ...core,
       assertOpen: () => core.engine.health.assertOpen(),
     };
     super(openCore, options.table);
     this.path = path;
-    this.#options = options;
+    this.options = options;
     this.dlq = queue;
     this.#events = events;
+    this.#recovery = recovery;
     this.#release = release;
     this.#checkShape(options.table);
     this.#tables.set(foldName(options.table), this as unknown as Table<never>);
-    events.on('writer-restart', () => this.#writerRestarts++);
+    events.on('writer-restart', ({ reason }) => this.#writerRestarts[reason]++);
   }
 
   // ── tables and rows ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -173,15 +179,15 @@ export class Database<T = unknown> extends Table<T> {
    * Errors: `SLUICE_INVALID_SQL` for any other statement, `SLUICE_INVALID_VALUE`, `SLUICE_FULL`.
    */
   stage(sql: string, parameters: readonly unknown[] = []): boolean {
-    return this.core.engine.stage(this.#stagedTarget(sql), listOf(parameters));
+    const { target, values } = this.#prepareStaged(sql, parameters);
+    return this.core.engine.stage(target, values);
   }
 
   /** Stages a statement; resolves when it is as safe as the durability level says. */
   async astage(sql: string, parameters: readonly unknown[] = [], wait?: WaitOptions): Promise<void> {
     checkWait(wait);
     const { engine, clock } = this.core;
-    const target = this.#stagedTarget(sql);
-    const values = listOf(parameters);
+    const { target, values } = this.#prepareStaged(sql, parameters);
     const stage = () => {
       engine.stage(target, values);
       return engine.acknowledgement();
@@ -313,11 +319,17 @@ export class Database<T = unknown> extends Table<T> {
     return this.core.engine.health.state;
   }
 
+  /** Version of the SQLite that is in use, such as `3.53.2`. */
+  get sqliteVersion(): string {
+    return this.core.store.facts.version;
+  }
+
   /** The numbers of this moment. Reads plain fields: cheap enough for every scrape. */
   stats(): DatabaseStats {
     return readStats(this.core, this.dlq, {
-      writerRestarts: this.#writerRestarts,
+      writerRestartsBy: { ...this.#writerRestarts },
       directStatements: this.#directStatements,
+      recovery: { ...this.#recovery },
     });
   }
 
@@ -366,7 +378,7 @@ export class Database<T = unknown> extends Table<T> {
 
   async #close(): Promise<CloseResult> {
     const { engine, flusher, store, clock } = this.core;
-    const deadline = clock.elapsed() + this.#options.closeTimeoutMs + CLOSE_GRACE_MS;
+    const deadline = clock.elapsed() + this.options.closeTimeoutMs + CLOSE_GRACE_MS;
     const left = () => Math.max(0, deadline - clock.elapsed());
     engine.stopIntake();
     engine.health.close('closing');
@@ -404,13 +416,21 @@ export class Database<T = unknown> extends Table<T> {
 
   async #drainForClose(): Promise<void> {
     const { engine, flusher } = this.core;
-    const { closeTimeoutMs } = this.#options;
+    const { closeTimeoutMs } = this.options;
     if (engine.pending === 0 || closeTimeoutMs === 0 || engine.health.cause !== undefined) return;
     try {
       await flusher.barrier('close', { timeoutMs: closeTimeoutMs });
     } catch (error) {
       // Late or failed: what is left is in the log, and in the result of close.
       if (!(error instanceof SluiceError)) throw error;
+    }
+  }
+
+  #prepareStaged(sql: string, parameters: readonly unknown[]): { target: Target; values: SqlValue[] } {
+    try {
+      return { target: this.#stagedTarget(sql), values: listOf(parameters) };
+    } catch (error) {
+      throw this.core.engine.invalid(error);
     }
   }
 

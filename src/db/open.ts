@@ -115,7 +115,6 @@ async function openFile<T>(
   const lock = await acquireLock(directory, path, options.lockTimeoutMs, fileSystem, clock);
   let store: SqliteStore | undefined;
   try {
-    const onWriterRestart = (reason: 'death' | 'reopen') => emit('writer-restart', { reason });
     const health = new Health(emit);
     const { breaker, ...queueLimits } = options.dlq;
     store = await SqliteStore.open({
@@ -126,11 +125,13 @@ async function openFile<T>(
       breaker,
       spawn,
       clock,
-      onWriterRestart,
+      onWriterRestart: (reason) => emit('writer-restart', { reason }),
+      onCheckpoint: (checkpoint) => emit('checkpoint', checkpoint),
       onLost: (failure) => health.fail('flush', failure),
     });
     const { databaseId, epoch, appliedSeq } = store.facts;
 
+    const start = clock.elapsed();
     const place = { fileSystem, directory, databaseId, epoch };
     const recovery = await Recovery.scan({
       ...place,
@@ -159,12 +160,27 @@ async function openFile<T>(
     });
     flusher.onResult = (result) => queue.onBatch(result);
     flusher.obstacle = () => queue.obstacle();
-    const core = { engine, flusher, store, clock, scanMaxAgeMs: options.scanMaxAgeMs };
+    const core = {
+      engine,
+      flusher,
+      store,
+      clock,
+      scanMaxAgeMs: options.scanMaxAgeMs,
+      reads: { staging: 0, sqlite: 0, miss: 0 },
+    };
     const releaseAll = async () => {
       lock.release();
       await release();
     };
-    const db = new Database<T>({ path, options, core, queue, events, release: releaseAll });
+    const { report } = recovery;
+    const recovered = {
+      durationMs: 0,
+      segments: report.segments,
+      tornBytes: report.tornBytes,
+      setAside: report.setAside.length,
+      damaged: report.damage !== undefined,
+    };
+    const db = new Database<T>({ path, options, core, queue, events, recovery: recovered, release: releaseAll });
 
     for await (const frame of recovery.frames()) {
       engine.adopt(frame);
@@ -172,11 +188,12 @@ async function openFile<T>(
       // and needs the database for it: then all of it, which the log's own limit bounds, is taken into memory.
       if (engine.admission.isHigh) await flusher.barrierOrStall('recovery');
     }
+    recovered.durationMs = clock.elapsed() - start;
     if (engine.pending > 0) flusher.request();
     else if (store.facts.durable) engine.releaseLog();
     else flusher.confirmLater();
     // Nobody can listen before they have the database.
-    setImmediate(() => emit('recovered', recovery.report));
+    setImmediate(() => emit('recovered', report));
     return db;
   } catch (error) {
     await store?.close();

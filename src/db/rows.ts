@@ -118,7 +118,7 @@ export class Rows<T extends object = Record<string, unknown>> {
 
   /** Appends several rows, each a write of its own. All are accepted, or none: `SLUICE_FULL` where not all have room. */
   appendMany(rows: Iterable<T>): boolean {
-    const prepared = listOf(rows, 'rows').map((row) => this.#prepare(row));
+    const prepared = this.#prepareAll(rows);
     const bytes = prepared.reduce((total, { values }) => total + bytesOfValues(values), 0);
     this.#core.engine.assertRoom(bytes, prepared.length);
     let plenty = !this.#core.engine.admission.needsDrain;
@@ -130,7 +130,7 @@ export class Rows<T extends object = Record<string, unknown>> {
   async aappendMany(rows: Iterable<T>, wait?: WaitOptions): Promise<void> {
     checkWait(wait);
     const { engine, clock } = this.#core;
-    for (const { target, values } of listOf(rows, 'rows').map((row) => this.#prepare(row))) {
+    for (const { target, values } of this.#prepareAll(rows)) {
       const bytes = bytesOfValues(values);
       if (engine.admission.hasRoom(bytes)) engine.append(target, values);
       else await engine.whenRoom(bytes, () => engine.append(target, values), wait ?? {});
@@ -153,13 +153,34 @@ export class Rows<T extends object = Record<string, unknown>> {
     });
   }
 
-  #prepare(row: T): { target: Target; values: SqlValue[] } {
+  #prepare(row: T): PreparedRow {
+    try {
+      return this.#check(row);
+    } catch (error) {
+      throw this.#core.engine.invalid(error);
+    }
+  }
+
+  #prepareAll(rows: Iterable<T>): PreparedRow[] {
+    try {
+      return listOf(rows, 'rows').map((row) => this.#check(row));
+    } catch (error) {
+      throw this.#core.engine.invalid(error);
+    }
+  }
+
+  #check(row: T): PreparedRow {
     if (typeof row !== 'object' || row === null || Array.isArray(row)) {
       throw new SluiceError('SLUICE_INVALID_VALUE', `a row must be an object, not ${show(row)}`);
     }
     const checked = this.#schema === undefined ? row : validate(this.#schema, row);
     return this.#shape.prepare(checked as Record<string, unknown>, this.#addColumns);
   }
+}
+
+interface PreparedRow {
+  readonly target: Target;
+  readonly values: SqlValue[];
 }
 
 function validate<T>(schema: RowSchema<T>, row: T): T {
@@ -214,7 +235,7 @@ export class RowShape {
     this.#add(missing);
   }
 
-  prepare(row: Record<string, unknown>, addColumns: boolean): { target: Target; values: SqlValue[] } {
+  prepare(row: Record<string, unknown>, addColumns: boolean): PreparedRow {
     const values: SqlValue[] = [];
     let present = 0;
     for (const name of this.#columns) {
@@ -231,7 +252,7 @@ export class RowShape {
   }
 
   /** A row that has not just all of the columns. */
-  #prepareOther(row: Record<string, unknown>, addColumns: boolean): { target: Target; values: SqlValue[] } {
+  #prepareOther(row: Record<string, unknown>, addColumns: boolean): PreparedRow {
     const names = Object.keys(row).filter((name) => row[name] !== undefined);
     if (names.length === 0) throw new SluiceError('SLUICE_INVALID_VALUE', 'a row must have at least one column');
     const values = names.map((name) => toSqlValue(row[name], name));

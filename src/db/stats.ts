@@ -1,74 +1,6 @@
-import type { DeadLetterCounters, DeadLetterQueue } from '../dlq/index.ts';
-import type { State } from '../engine/index.ts';
-import type { StallReason } from '../flush/index.ts';
-import type { CheckpointCounts, QueueState } from '../store/store.ts';
+import type { DeadLetterQueue } from '../dlq/index.ts';
+import type { DatabaseStats, RecoveryNumbers } from '../metrics/stats.ts';
 import type { Core } from './core.ts';
-
-/**
- * Numbers of a database since it was opened. `accepted + recovered = applied + coalesced + deadLettered + pending`, at any
- * time. A write here is one accepted change; an atomic group of several is one write.
- */
-export interface DatabaseStats {
-  readonly state: State;
-  /** Writes that got a sequence number. */
-  readonly accepted: number;
-  /** Writes that were found in the log at open. */
-  readonly recovered: number;
-  /** Writes that took effect in SQLite. */
-  readonly applied: number;
-  /** Writes that a newer write of the same key made pointless before they reached SQLite. */
-  readonly coalesced: number;
-  /** Writes that SQLite refused for good. */
-  readonly deadLettered: number;
-  /** Writes that are neither applied nor dead. */
-  readonly pending: number;
-  /** Writes turned away with `SLUICE_FULL`. */
-  readonly refused: number;
-  /** Awaitable writes that wait for room. */
-  readonly waiting: number;
-  /** What the pending writes count against `staging.maxBytes`. */
-  readonly stagedBytes: number;
-  /** The highest sequence number given to a write. */
-  readonly lastSeq: number;
-  /** Every write up to this one is applied or dead. */
-  readonly appliedSeq: number;
-  /** Size of the log on the disk. */
-  readonly logBytes: number;
-  /** Files of the log. */
-  readonly logSegments: number;
-  /** Syncs of the log. */
-  readonly syncs: number;
-  /** Syncs of the log that failed. */
-  readonly syncFailures: number;
-  /** Batches committed. */
-  readonly flushes: number;
-  /** Attempts at a batch that failed and were, or will be, repeated. */
-  readonly flushRetries: number;
-  /** Time that the writer thread has spent on batches. */
-  readonly flushBusyMs: number;
-  /** How long the batch that is on its way to SQLite has been there; 0 while there is none. */
-  readonly flushRunningMs: number;
-  /** When the last batch was committed: milliseconds since 1970, `undefined` before the first. */
-  readonly lastFlushAt: number | undefined;
-  /** Size of SQLite's write-ahead log, as of the last report of the writer thread: after each batch, and every 2 s. */
-  readonly walBytes: number;
-  /**
-   * How often the writer thread has tried to carry all of that log into the database file: `partial` where a reader held it
-   * up, `failed` where the disk did.
-   */
-  readonly checkpoints: CheckpointCounts;
-  /** How often the writer thread was started again. */
-  readonly writerRestarts: number;
-  /** Statements run with `aexecute`. */
-  readonly directStatements: number;
-  /** Why the flush stands still, if it does: see the event `stall`. */
-  readonly stall: StallReason | undefined;
-  /**
-   * The dead-letter queue:
-   * `entriesAtOpen + deadLettered + imported = entries + retried + superseded + cleared + evicted`.
-   */
-  readonly deadLetters: Readonly<DeadLetterCounters> & QueueState;
-}
 
 /** The numbers that NanaSQLite's `get_v2_metrics` has. */
 export interface V2Metrics {
@@ -85,39 +17,65 @@ export interface V2Metrics {
 
 /** Reads plain fields, so that it is cheap enough for every scrape. */
 export function readStats(
-  { engine, flusher, store }: Core,
+  { engine, flusher, store, clock, reads }: Core,
   queue: DeadLetterQueue,
-  own: Pick<DatabaseStats, 'writerRestarts' | 'directStatements'>,
+  own: Pick<DatabaseStats, 'writerRestartsBy' | 'directStatements'> & { readonly recovery: RecoveryNumbers },
 ): DatabaseStats {
-  const { counters, admission, commit } = engine;
-  const { accepted, recovered, applied, coalesced, deadLettered } = counters;
+  const { counters, admission, commit, log, unsynced } = engine;
+  const { recovered, applied, coalesced, deadLettered, bytesAccepted, bytesApplied } = counters;
+  const age = (since: number | undefined) => (since === undefined ? 0 : Math.max(0, clock.now() - since));
   return {
     state: engine.health.state,
-    accepted,
+    accepted: sum(engine.accepted),
+    acceptedBy: { ...engine.accepted },
     recovered,
     applied,
     coalesced,
     deadLettered,
+    deadLetteredBy: { ...flusher.died },
     pending: engine.pending,
-    refused: admission.refused,
-    waiting: admission.waiting,
+    refused: sum(admission.refused),
+    refusedBy: { ...admission.refused },
+    bytesAccepted,
+    bytesApplied,
     stagedBytes: admission.bytes,
+    oldestPendingAgeMs: age(engine.pendingSince),
+    needsDrain: admission.needsDrain,
+    waiting: admission.waiting,
+    waits: admission.waits,
+    waitedMs: admission.waitedMs,
     lastSeq: engine.lastSeq,
+    durableSeq: engine.durableSeq,
     appliedSeq: engine.appliedSeq,
-    logBytes: engine.logBytes,
-    logSegments: engine.logSegments,
+    unsyncedBytes: unsynced.bytes,
+    unsyncedAgeMs: age(unsynced.since),
+    logBytes: log.bytes,
+    logSegments: log.segments,
+    logBytesWritten: log.bytesWritten,
+    logSegmentsDeleted: log.segmentsDeleted,
     syncs: commit?.syncs ?? 0,
     syncFailures: commit?.syncFailures ?? 0,
+    logErrors: structuredClone(log.errors),
     flushes: flusher.flushes,
-    flushRetries: flusher.retries,
+    flushRetries: sum(flusher.retries),
+    flushRetriesBy: { ...flusher.retries },
+    flushFailuresInARow: flusher.failuresInARow,
+    batchSplits: flusher.splits,
     flushBusyMs: flusher.busyMs,
     flushRunningMs: flusher.runningMs,
     lastFlushAt: flusher.lastFlushAt,
+    stall: flusher.stall?.reason,
+    sqliteErrorsBy: { ...flusher.errors },
     ...store.numbers,
     ...own,
-    stall: flusher.stall?.reason,
+    writerRestarts: sum(own.writerRestartsBy),
+    reads: { ...reads },
     deadLetters: { ...queue.counters, ...queue.state },
   };
+}
+
+function sum(counts: Readonly<Record<string, number>>): number {
+  return Object.values(counts).reduce((total, count) => total + count, 0);
 }
 
 /** The same numbers under the names that they have in NanaSQLite. */

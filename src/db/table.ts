@@ -60,15 +60,13 @@ export class Table<T = unknown> {
    * ```
    */
   set(key: string, value: T): boolean {
-    checkKey(key);
-    return this.core.engine.put(this.#target, key, encodeValue(value));
+    return this.core.engine.put(this.#target, key, this.#encode(key, value));
   }
 
   /** Writes a value; resolves when it is as safe as the durability level says. All writes of a moment share a promise. */
   aset(key: string, value: T, wait?: WaitOptions): Promise<void> {
     try {
-      checkKey(key);
-      const encoded = encodeValue(value);
+      const encoded = this.#encode(key, value);
       return this.#acknowledged(bytesOfPut(key, encoded), () => this.core.engine.put(this.#target, key, encoded), wait);
     } catch (error) {
       return Promise.reject(error);
@@ -79,9 +77,7 @@ export class Table<T = unknown> {
   get(key: string): T | undefined {
     checkKey(key);
     this.core.assertOpen();
-    const staged = this.core.engine.lookup(this.#target, key);
-    if (staged === null) return undefined;
-    const stored = staged ?? this.core.store.sync.get(this.name, key);
+    const stored = this.#read(key);
     return stored === undefined ? undefined : (decodeValue(stored) as T);
   }
 
@@ -106,7 +102,7 @@ export class Table<T = unknown> {
 
   /** Deletes a key; returns whether it was there. */
   delete(key: string): boolean {
-    checkKey(key);
+    this.#checkKeys([key]);
     const there = this.#isThere(key);
     this.core.engine.delete(this.#target, key);
     return there;
@@ -119,6 +115,7 @@ export class Table<T = unknown> {
 
   /** Deletes a key and returns the value it had, `undefined` if it was not there. */
   pop(key: string): T | undefined {
+    this.#checkKeys([key]);
     const value = this.get(key);
     this.core.engine.delete(this.#target, key);
     return value;
@@ -126,11 +123,11 @@ export class Table<T = unknown> {
 
   /** Deletes a key; resolves, when that is safe, to the value it had. */
   async apop(key: string, wait?: WaitOptions): Promise<T | undefined> {
-    checkKey(key);
+    this.#checkKeys([key]);
     return this.#admitted(
       bytesOfPut(key, ''),
       async () => {
-        this.core.engine.assertAccepting();
+        this.core.engine.assertTaking();
         const before = this.#lookup([key], true);
         this.core.engine.delete(this.#target, key);
         const [[value]] = await Promise.all([before, this.core.engine.acknowledgement()]);
@@ -144,14 +141,14 @@ export class Table<T = unknown> {
   setDefault(key: string, value: T): T {
     const present = this.get(key);
     if (present !== undefined) return present;
-    const encoded = encodeValue(value);
+    const encoded = this.#encode(key, value);
     this.core.engine.put(this.#target, key, encoded);
     return decodeValue(encoded) as T;
   }
 
   /** The value of a key; if there is none by the time it has been looked up, writes `value` and resolves to it when that is safe. */
   async asetDefault(key: string, value: T, wait: WaitOptions = {}): Promise<T> {
-    const encoded = encodeValue(value);
+    const encoded = this.#encode(key, value);
     const present = await this.aget(key, wait);
     if (present !== undefined) return present;
     const staged = this.core.engine.lookup(this.#target, key);
@@ -167,7 +164,7 @@ export class Table<T = unknown> {
     const encoded = this.#encodeAll(entries);
     this.core.engine.assertRoom(bytesOfGroup(encoded), encoded.length);
     let plenty = !this.core.engine.admission.needsDrain;
-    for (const { key, value } of encoded) plenty = this.core.engine.put(this.#target, key, value as Encoded);
+    for (const { key, value } of encoded) plenty = this.core.engine.put(this.#target, key, value);
     return plenty;
   }
 
@@ -177,7 +174,7 @@ export class Table<T = unknown> {
     const { engine } = this.core;
     for (const { key, value } of this.#encodeAll(entries)) {
       const bytes = bytesOfPut(key, value as Encoded);
-      const put = () => engine.put(this.#target, key, value as Encoded);
+      const put = () => engine.put(this.#target, key, value);
       if (engine.admission.hasRoom(bytes)) put();
       else await engine.whenRoom(bytes, put, wait ?? {});
     }
@@ -223,7 +220,7 @@ export class Table<T = unknown> {
 
   /** Deletes several keys as one atomic write; returns how many of them were there. */
   deleteMany(keys: Iterable<string>): number {
-    const wanted = checkedKeys(new Set(keys));
+    const wanted = this.#checkKeys(new Set(keys));
     const there = wanted.filter((key) => this.#isThere(key)).length;
     this.core.engine.group(wanted.map((key) => ({ table: this.#target, key, value: null })));
     return there;
@@ -232,12 +229,12 @@ export class Table<T = unknown> {
   /** Deletes several keys as one atomic write; resolves, when it is safe, to how many of them were there. */
   async adeleteMany(keys: Iterable<string>, wait?: WaitOptions): Promise<number> {
     const { engine } = this.core;
-    const wanted = checkedKeys(new Set(keys));
+    const wanted = this.#checkKeys(new Set(keys));
     const members: GroupMember[] = wanted.map((key) => ({ table: this.#target, key, value: null }));
     return this.#admitted(
       bytesOfGroup(members),
       async () => {
-        engine.assertAccepting();
+        engine.assertTaking();
         const before = this.#lookup(wanted, true);
         if (wanted.length === 1) engine.delete(this.#target, wanted[0] as string);
         else engine.group(members);
@@ -336,31 +333,69 @@ export class Table<T = unknown> {
 
   #isThere(key: string): boolean {
     this.core.assertOpen();
-    const staged = this.core.engine.lookup(this.#target, key);
-    if (staged !== undefined) return staged !== null;
-    return this.core.store.sync.get(this.name, key) !== undefined;
+    return this.#read(key) !== undefined;
+  }
+
+  #read(key: string): SqlValue | undefined {
+    const { engine, store, reads } = this.core;
+    const staged = engine.lookup(this.#target, key);
+    if (staged !== undefined) {
+      reads.staging++;
+      return staged ?? undefined;
+    }
+    const stored = store.sync.get(this.name, key);
+    reads[stored === undefined ? 'miss' : 'sqlite']++;
+    return stored;
   }
 
   /** The stored values of keys as they are now; with `hold`, no batch goes down until they are read. */
   async #lookup(keys: readonly string[], hold = false): Promise<Stored[]> {
     const staged = keys.map((key) => this.core.engine.lookup(this.#target, key));
     const unknown = keys.filter((_, i) => staged[i] === undefined);
+    const { reads } = this.core;
+    reads.staging += keys.length - unknown.length;
     if (unknown.length === 0) return staged;
     const read = this.core.store.getMany(this.name, unknown);
     const stored = await (hold ? this.core.flusher.holdFor(read) : read);
+    const found = stored.filter((value) => value !== undefined).length;
+    reads.sqlite += found;
+    reads.miss += unknown.length - found;
     let next = 0;
     return staged.map((value) => (value === undefined ? stored[next++] : value));
   }
 
-  #encodeAll(entries: Entries<T>): { table: TableTarget; key: string; value: Encoded | null }[] {
-    return listOf(pairsOf(entries), 'entries').map((pair) => {
-      if (!Array.isArray(pair)) {
-        throw new SluiceError('SLUICE_INVALID_VALUE', `an entry must be a pair of key and value, not ${show(pair)}`);
-      }
-      const [key, value] = pair as readonly [string, T];
+  /** What a write wants to write, checked. */
+  #encode(key: string, value: T): Encoded {
+    try {
       checkKey(key);
-      return { table: this.#target, key, value: encodeValue(value) };
-    });
+      return encodeValue(value);
+    } catch (error) {
+      throw this.core.engine.invalid(error);
+    }
+  }
+
+  #encodeAll(entries: Entries<T>): { table: TableTarget; key: string; value: Encoded }[] {
+    try {
+      return listOf(pairsOf(entries), 'entries').map((pair) => {
+        if (!Array.isArray(pair)) {
+          throw new SluiceError('SLUICE_INVALID_VALUE', `an entry must be a pair of key and value, not ${show(pair)}`);
+        }
+        const [key, value] = pair as readonly [string, T];
+        checkKey(key);
+        return { table: this.#target, key, value: encodeValue(value) };
+      });
+    } catch (error) {
+      throw this.core.engine.invalid(error);
+    }
+  }
+
+  /** The keys of a write, checked. */
+  #checkKeys(keys: Iterable<string>): string[] {
+    try {
+      return checkedKeys(keys);
+    } catch (error) {
+      throw this.core.engine.invalid(error);
+    }
   }
 
   #acknowledged(bytes: number, write: () => boolean, wait: WaitOptions | undefined): Promise<void> {

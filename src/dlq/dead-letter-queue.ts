@@ -75,6 +75,8 @@ export interface DeadLetterCounters {
   imported: number;
   /** Entries that SQLite took when they were retried. */
   retried: number;
+  /** Attempts of a retry that SQLite refused again; the entries stay. */
+  retriesFailed: number;
   /** Entries that left since a newer write of their keys was applied. */
   superseded: number;
   /** Entries that were deleted on request. */
@@ -159,6 +161,7 @@ export class DeadLetterQueue {
       entriesAtOpen: parts.atOpen.entries,
       imported: 0,
       retried: 0,
+      retriesFailed: 0,
       superseded: 0,
       cleared: 0,
       evicted: 0,
@@ -442,8 +445,9 @@ export class DeadLetterQueue {
 
   #book(changed: QueueChanged): void {
     const { emit, nudge } = this.#parts;
-    const { applied, superseded, cleared, imported, evicted } = changed;
+    const { applied, failed, superseded, cleared, imported, evicted } = changed;
     this.counters.retried += applied.length;
+    this.counters.retriesFailed += failed.length;
     this.counters.cleared += cleared;
     this.counters.imported += imported;
     this.#depart(changed);

@@ -2,14 +2,14 @@ import { SluiceError } from '../base/errors.ts';
 import { foldName } from '../base/fold-name.ts';
 import { isPlainObject, OptionReader, show } from '../base/options.ts';
 import type { WaitOptions } from '../base/waiting.ts';
-import type { DeadLetterFilter, DeadLetterRange, DeadLetterSummary, DeadOperation } from '../store/store.ts';
+import type { DeadLetterFilter, DeadLetterRange, DeadLetterSummary, WriteOperation } from '../store/store.ts';
 
 /** Which dead letters: those that fit everything that is given. */
 export interface DeadLetterQuery {
   /** For this table, whatever the case of its letters. */
   readonly table?: string | undefined;
   /** What the write wanted. */
-  readonly operation?: DeadOperation | undefined;
+  readonly operation?: WriteOperation | undefined;
   /** With this result code, or one that extends it: `'SQLITE_CONSTRAINT'` means constraints of every kind. */
   readonly errorCode?: string | undefined;
   /** First refused at this time or later: a date, or milliseconds since 1970. */
@@ -32,7 +32,7 @@ export interface DeadLetterPage extends DeadLetterQuery {
 }
 
 /** All that a dead write can have wanted. */
-export const DEAD_OPERATIONS: readonly DeadOperation[] = Object.keys({
+export const DEAD_OPERATIONS: readonly WriteOperation[] = Object.keys({
   put: 0,
   delete: 0,
   clear: 0,
@@ -40,7 +40,7 @@ export const DEAD_OPERATIONS: readonly DeadOperation[] = Object.keys({
   sql: 0,
   ensure: 0,
   group: 0,
-} satisfies Record<DeadOperation, 0>) as DeadOperation[];
+} satisfies Record<WriteOperation, 0>) as WriteOperation[];
 
 const LIMIT_MAX = 100_000;
 const LIMIT_DEFAULT = 1_000;
@@ -120,7 +120,7 @@ function readIds(ids: readonly unknown[], where: string): ReadonlySet<number> {
 function filterOf(options: OptionReader): DeadLetterFilter {
   return {
     table: options.text('table', undefined),
-    operation: options.oneOf<DeadOperation, undefined>('operation', DEAD_OPERATIONS, undefined),
+    operation: options.oneOf<WriteOperation, undefined>('operation', DEAD_OPERATIONS, undefined),
     errorCode: options.text('errorCode', undefined),
     since: timeOf(options, 'since'),
     until: timeOf(options, 'until'),

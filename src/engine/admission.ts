@@ -1,5 +1,5 @@
 import type { Clock } from '../base/clock.ts';
-import { SluiceError } from '../base/errors.ts';
+import { SluiceError, type SluiceErrorCode } from '../base/errors.ts';
 import { checkWait, Deferred, type WaitOptions, waitFor } from '../base/waiting.ts';
 
 export interface AdmissionOptions {
@@ -14,6 +14,9 @@ export interface AdmissionOptions {
 
 /** Well below what SQLite takes for one row (https://sqlite.org/limits.html), whatever the characters are. */
 const WRITE_BYTES_MAX = 256 * 1024 * 1024;
+
+/** Why a write was turned away. */
+export type RefusalReason = 'full' | 'timeout' | 'aborted' | 'too_large' | 'invalid' | 'closed' | 'failed';
 
 /** What admission needs to know of the rest, and has to tell it. */
 export interface AdmissionEnvironment {
@@ -46,7 +49,19 @@ export class Admission {
   #serving = false;
   bytes = 0;
   entries = 0;
-  refused = 0;
+  /** Calls that were turned away, also by whoever stands before admission. */
+  readonly refused: Record<RefusalReason, number> = {
+    full: 0,
+    timeout: 0,
+    aborted: 0,
+    too_large: 0,
+    invalid: 0,
+    closed: 0,
+    failed: 0,
+  };
+  /** Writes that had to wait for room, and for how long together. */
+  waits = 0;
+  waitedMs = 0;
 
   constructor(options: AdmissionOptions, clock: Clock, env: AdmissionEnvironment) {
     this.#options = options;
@@ -77,6 +92,7 @@ export class Admission {
   /** Refuses a write that there is no room for now, or never. */
   check(bytes: number): void {
     if (bytes > this.#writeBytesMax) {
+      this.refused.too_large++;
       throw new SluiceError(
         'SLUICE_INVALID_VALUE',
         `a write of ${bytes} bytes is more than the ${this.#writeBytesMax} that one write may have: split it, or raise staging.maxBytes (up to ${WRITE_BYTES_MAX} of it count)`,
@@ -90,6 +106,7 @@ export class Admission {
   checkMany(bytes: number, writes: number): void {
     const { maxBytes, maxEntries } = this.#options;
     if (bytes > maxBytes || writes > maxEntries) {
+      this.refused.too_large++;
       throw new SluiceError(
         'SLUICE_INVALID_VALUE',
         `${writes} writes of ${bytes} bytes are more than staging holds at once: use the awaitable form, which goes on as there is room, or smaller parts`,
@@ -99,7 +116,7 @@ export class Admission {
   }
 
   #refuse(): never {
-    this.refused++;
+    this.refused.full++;
     this.#needsDrain = true;
     throw fullError();
   }
@@ -145,7 +162,7 @@ export class Admission {
    */
   async whenRoom<T>(bytes: number, use: () => T | Promise<T>, wait: WaitOptions): Promise<T> {
     checkWait(wait);
-    if (this.#ended !== undefined) throw this.#ended;
+    if (this.#ended !== undefined) throw this.#turnedAway(this.#ended);
     const { whenFull, maxWaiting, maxBlockMs } = this.#options;
     if (whenFull === 'reject' || this.#waiting.length >= maxWaiting || bytes > this.#writeBytesMax) this.check(bytes);
     this.#needsDrain = true;
@@ -170,8 +187,22 @@ export class Admission {
     used.catch(() => undefined);
     // The limit is about the room alone: what `use` waits for then has the caller's own.
     const limits = { signal: wait.signal, timeoutMs: wait.timeoutMs ?? maxBlockMs };
-    await waitFor(waiter.admitted.promise, 'waiting for room', limits, this.#clock, leave);
+    const start = this.#clock.elapsed();
+    try {
+      await waitFor(waiter.admitted.promise, 'waiting for room', limits, this.#clock, leave);
+    } catch (error) {
+      throw this.#turnedAway(error as SluiceError);
+    } finally {
+      this.waits++;
+      this.waitedMs += this.#clock.elapsed() - start;
+    }
     return used;
+  }
+
+  #turnedAway(error: SluiceError): SluiceError {
+    const reason = REASONS[error.code];
+    if (reason !== undefined) this.refused[reason]++;
+    return error;
   }
 
   /** Resolves when there is plenty of room, at once if there is. */
@@ -194,6 +225,14 @@ export class Admission {
     return !this.#env.isLogFull() && this.bytes + bytes <= maxBytes && this.entries + entries <= maxEntries;
   }
 }
+
+/** What ends a wait for room. */
+const REASONS: Readonly<Partial<Record<SluiceErrorCode, RefusalReason>>> = {
+  SLUICE_TIMEOUT: 'timeout',
+  SLUICE_ABORTED: 'aborted',
+  SLUICE_CLOSED: 'closed',
+  SLUICE_FAILED: 'failed',
+};
 
 function fullError(): SluiceError {
   return new SluiceError(

@@ -1,14 +1,22 @@
 import type { Clock } from '../base/clock.ts';
-import { SluiceError } from '../base/errors.ts';
-import { type Frame, FrameBuilder, FrameReader, type SqlValue, type Target } from '../base/frame/index.ts';
+import { codeOf, SluiceError } from '../base/errors.ts';
+import {
+  acceptedAtOf,
+  type Frame,
+  FrameBuilder,
+  FrameReader,
+  type SqlValue,
+  type Target,
+} from '../base/frame/index.ts';
 import type { Random } from '../base/random.ts';
 import { Deferred, type WaitOptions } from '../base/waiting.ts';
+import type { WriteOperation } from '../store/store.ts';
 import { Admission, type AdmissionOptions } from './admission.ts';
 import type { Emit, EngineEvents } from './events.ts';
 import type { Encoded, ReadonlyGeneration, SealedGeneration, Staged, TableTarget } from './generation.ts';
 import { GroupCommit, type GroupCommitOptions, type LogDurability } from './group-commit.ts';
 import type { Health } from './health.ts';
-import type { AppendLog } from './log/index.ts';
+import type { AppendLog, LogNumbers } from './log/index.ts';
 import { Staging } from './staging.ts';
 
 /** What an acknowledgement means. */
@@ -70,7 +78,16 @@ const GENERATION_WRITES = 50_000;
  * applied or dead, so a read that looks through the generations, newest first, and then into the store misses nothing.
  */
 export class Engine {
-  readonly counters = { accepted: 0, recovered: 0, applied: 0, coalesced: 0, deadLettered: 0, bytesAccepted: 0 };
+  readonly counters = { recovered: 0, applied: 0, coalesced: 0, deadLettered: 0, bytesAccepted: 0, bytesApplied: 0 };
+  readonly accepted: Record<WriteOperation, number> = {
+    put: 0,
+    delete: 0,
+    clear: 0,
+    append: 0,
+    sql: 0,
+    ensure: 0,
+    group: 0,
+  };
   readonly admission: Admission;
   readonly commit: GroupCommit | undefined;
   readonly health: Health;
@@ -124,16 +141,30 @@ export class Engine {
     return this.#lastSeq - this.#appliedSeq;
   }
 
-  get logBytes(): number {
-    return this.#log.bytes;
-  }
-
   get isLogFull(): boolean {
     return this.#log.bytes >= this.#options.logMaxBytes;
   }
 
-  get logSegments(): number {
-    return this.#log.segments;
+  /** What the log has done and holds. */
+  get log(): LogNumbers {
+    return this.#log;
+  }
+
+  /** Every write up to this one is on the disk: synced in the log, or applied. */
+  get durableSeq(): number {
+    return this.commit === undefined ? this.#appliedSeq : Math.max(this.#appliedSeq, this.#log.syncedSeq);
+  }
+
+  /** What is neither synced nor applied: everything that is staged, where no log is kept. */
+  get unsynced(): { readonly bytes: number; readonly since: number | undefined } {
+    if (this.commit === undefined) return { bytes: this.admission.bytes, since: this.#staging.since };
+    const { bytes, since } = this.#log.unsynced;
+    return { bytes: bytes + (this.#frame?.bytes ?? 0), since: since ?? this.#frame?.acceptedAt };
+  }
+
+  /** When the oldest write was accepted that is neither applied nor dead: milliseconds since 1970. */
+  get pendingSince(): number | undefined {
+    return this.#staging.since;
   }
 
   // ── writes ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -143,6 +174,7 @@ export class Engine {
     this.#admit(bytes);
     this.#openFrame().put(table, key, value);
     this.#staging.open.stageFor(table).keys.set(key, value);
+    this.accepted.put++;
     return this.#accept(bytes);
   }
 
@@ -151,6 +183,7 @@ export class Engine {
     this.#admit(bytes);
     this.#openFrame().delete(table, key);
     this.#staging.open.stageFor(table).keys.set(key, null);
+    this.accepted.delete++;
     return this.#accept(bytes);
   }
 
@@ -158,6 +191,7 @@ export class Engine {
     this.#admit(WRITE_OVERHEAD_BYTES);
     this.#openFrame().clear(table);
     this.#staging.clear(table);
+    this.accepted.clear++;
     return this.#accept(WRITE_OVERHEAD_BYTES);
   }
 
@@ -165,6 +199,7 @@ export class Engine {
     const bytes = bytesOfValues(values);
     this.#admit(bytes);
     this.#openFrame().append(target, values);
+    this.accepted.append++;
     return this.#accept(bytes);
   }
 
@@ -172,6 +207,7 @@ export class Engine {
     const bytes = bytesOfValues(values);
     this.#admit(bytes);
     this.#openFrame().stage(target, values);
+    this.accepted.sql++;
     return this.#accept(bytes);
   }
 
@@ -179,6 +215,7 @@ export class Engine {
   ensure(target: Target): boolean {
     this.#admit(WRITE_OVERHEAD_BYTES);
     this.#openFrame().ensure(target);
+    this.accepted.ensure++;
     return this.#accept(WRITE_OVERHEAD_BYTES);
   }
 
@@ -200,6 +237,7 @@ export class Engine {
         this.#staging.open.stageFor(member.table).keys.set(member.key, member.value);
       }
     }
+    this.accepted.group++;
     return this.#accept(bytes);
   }
 
@@ -267,6 +305,7 @@ export class Engine {
     const done = this.#staging.drop(seq);
     const bytes = done.reduce((total, generation) => total + generation.bytes, 0);
     const writes = done.reduce((total, generation) => total + generation.writes, 0);
+    this.counters.bytesApplied += bytes;
     if (durable) this.releaseLog();
     this.admission.release(bytes, writes);
     this.#settleAppliedWaiters(seq, dead);
@@ -295,6 +334,7 @@ export class Engine {
     this.#lastSeq = this.#framedSeq = frame.lastSeq;
     this.commit?.adopt(frame.lastSeq);
     const { open } = this.#staging;
+    if (open.writes === 0) open.since = acceptedAtOf(frame);
     open.writes += writes;
     open.bytes += frame.bytes.length;
     open.lastSeq = frame.lastSeq;
@@ -337,23 +377,42 @@ export class Engine {
 
   /** Throws unless there is room for several writes at once. */
   assertRoom(bytes: number, writes: number): void {
-    this.assertAccepting();
+    this.assertTaking();
     this.admission.checkMany(bytes, writes);
   }
 
   #admit(bytes: number): void {
-    this.assertAccepting();
+    this.assertTaking();
     this.admission.check(bytes);
   }
 
+  /** Counts a call that was turned away for what it wanted to write; returns the error for the caller to throw. */
+  invalid(error: unknown): unknown {
+    // A row with a new column makes a write of its own first, which may have been turned away and counted.
+    const counted = ['SLUICE_FULL', 'SLUICE_CLOSED', 'SLUICE_FAILED'].includes(codeOf(error) ?? '');
+    if (!counted) this.admission.refused.invalid++;
+    return error;
+  }
+
+  /** As {@link Engine.assertAccepting}, for a write, which is counted where it is turned away. */
+  assertTaking(): void {
+    if (this.#accepting && this.health.state !== 'failed') return;
+    this.admission.refused[this.#accepting ? 'failed' : 'closed']++;
+    this.assertAccepting();
+  }
+
   #openFrame(): FrameBuilder {
-    this.#frame ??= new FrameBuilder(this.#clock.now());
+    if (this.#frame === undefined) {
+      const now = this.#clock.now();
+      this.#frame = new FrameBuilder(now);
+      const { open } = this.#staging;
+      if (open.writes === 0) open.since = now;
+    }
     return this.#frame;
   }
 
   #accept(bytes: number): boolean {
     this.#lastSeq++;
-    this.counters.accepted++;
     this.counters.bytesAccepted += bytes;
     const { open } = this.#staging;
     open.lastSeq = this.#lastSeq;

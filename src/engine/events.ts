@@ -9,10 +9,17 @@ export interface EngineEvents {
   drain: [];
   /**
    * A group commit was handed to the system, and synced where `syncMs` is given. At `'interval'` a sync mostly comes later
-   * and by itself, with no writes and no bytes.
+   * and by itself, with no writes and no bytes. `ackMs` is what the write that waited longest for its acknowledgement has waited,
+   * `undefined` where there was none to acknowledge.
    */
   commit: [
-    { readonly writes: number; readonly bytes: number; readonly writeMs: number; readonly syncMs: number | undefined },
+    {
+      readonly writes: number;
+      readonly bytes: number;
+      readonly writeMs: number;
+      readonly syncMs: number | undefined;
+      readonly ackMs: number | undefined;
+    },
   ];
   /** The log was read at open. */
   recovered: [RecoveryReport];

@@ -42,6 +42,8 @@ export interface ReadonlyGeneration {
 export interface SealedGeneration extends ReadonlyGeneration {
   readonly writes: number;
   readonly bytes: number;
+  /** When its first write was accepted: milliseconds since 1970. */
+  readonly since: number;
   readonly frames: readonly Frame[];
 }
 
@@ -56,6 +58,8 @@ export class Generation implements SealedGeneration {
   lastSeq: number;
   writes = 0;
   bytes = 0;
+  /** 0 while there is no write. */
+  since = 0;
   readonly frames: Frame[] = [];
   readonly #stages = new Map<string, Stage>();
 

@@ -30,6 +30,8 @@ export interface CommitSource {
 interface Group {
   /** `undefined` while the group is still filling. */
   lastSeq: number | undefined;
+  /** When its first write came. */
+  readonly since: number;
   acknowledged: Deferred<void> | undefined;
 }
 
@@ -114,7 +116,7 @@ export class GroupCommit {
   /** Called after every write: the one thing on the hot path. */
   request(): void {
     if (this.#filling === undefined) {
-      this.#filling = { lastSeq: undefined, acknowledged: undefined };
+      this.#filling = { lastSeq: undefined, since: this.#clock.elapsed(), acknowledged: undefined };
       this.#groups.push(this.#filling);
     }
     if (!this.#requested) {
@@ -241,8 +243,15 @@ export class GroupCommit {
     if (synced) await this.#sync();
     this.#syncDue = false;
     if (bytes > 0 || synced) {
-      const syncMs = synced ? this.#clock.elapsed() - written : undefined;
-      this.#emit('commit', { writes: lastSeq - this.#acknowledgedSeq, bytes, writeMs: written - start, syncMs });
+      const now = this.#clock.elapsed();
+      const [first] = this.#groups;
+      this.#emit('commit', {
+        writes: lastSeq - this.#acknowledgedSeq,
+        bytes,
+        writeMs: written - start,
+        syncMs: synced ? now - written : undefined,
+        ackMs: first?.lastSeq === undefined ? undefined : now - first.since,
+      });
     }
     this.#acknowledge(lastSeq);
     this.#scheduleSync();

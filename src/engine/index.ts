@@ -1,4 +1,4 @@
-export type { AdmissionOptions } from './admission.ts';
+export type { AdmissionOptions, RefusalReason } from './admission.ts';
 export {
   bytesOfGroup,
   bytesOfPut,

@@ -38,6 +38,11 @@ export class Staging {
     return [...this.#sealed, this.open];
   }
 
+  /** When the oldest write was accepted, `undefined` where there is none. */
+  get since(): number | undefined {
+    return this.oldest?.since ?? (this.open.writes > 0 ? this.open.since : undefined);
+  }
+
   /** The oldest sealed generation. */
   get oldest(): SealedGeneration | undefined {
     return this.#sealed[0];

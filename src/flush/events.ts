@@ -1,10 +1,13 @@
-import type { DeadLetterSummary, FailureClass, SupersededLetter } from '../store/store.ts';
+import type { Checkpoint, DeadLetterSummary, FailureClass, RestartReason, SupersededLetter } from '../store/store.ts';
+
+/** What a failed attempt at a batch means, where it is repeated: see `FailureClass`. */
+export type RetryClass = Exclude<FailureClass, 'fatal'>;
 
 /**
  * Why the flush stands still: what the store said (see `FailureClass`), or `queue-full`, a dead-letter queue that is at its
  * limits and must not be added to.
  */
-export type StallReason = Exclude<FailureClass, 'fatal'> | 'queue-full';
+export type StallReason = RetryClass | 'queue-full';
 
 /** A flush that stands still. */
 export interface Stall {
@@ -29,8 +32,15 @@ export interface FlushEvents {
       readonly bytes: number;
       /** Time on the writer thread. */
       readonly durationMs: number;
+      /** From the moment its oldest write was accepted to its commit. */
+      readonly latencyMs: number;
     },
   ];
+  /**
+   * SQLite's write-ahead log was carried into the database file, or was tried to: `partial` where a reader held it up, `failed`
+   * where the disk did. Told with the next batch, or within 2 seconds.
+   */
+  checkpoint: [Checkpoint];
   /** SQLite will never take this write: it is in the dead-letter queue now. While a key's newest write is dead, reads return the last applied value. */
   'dead-letter': [DeadLetterSummary];
   /**
@@ -52,5 +62,5 @@ export interface FlushEvents {
     { readonly failure: FailureClass; readonly attempt: number; readonly delayMs: number; readonly error: Error },
   ];
   /** The writer thread was started again: it had died, or its connection could not be trusted any more. */
-  'writer-restart': [{ readonly reason: 'death' | 'reopen' }];
+  'writer-restart': [{ readonly reason: RestartReason }];
 }

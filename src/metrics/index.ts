@@ -11,4 +11,5 @@ export {
   serveMetrics,
 } from './http.ts';
 export { createMetrics, type Metrics, type MetricsOptions } from './metrics.ts';
-export type { MetricsSource, MetricsStats } from './source.ts';
+export type { MetricsEvents, MetricsSource } from './source.ts';
+export type { DatabaseStats, ReadSource, RecoveryNumbers } from './stats.ts';

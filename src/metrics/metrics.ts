@@ -2,20 +2,8 @@ import { basename } from 'node:path';
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
 import { SluiceError } from '../base/errors.ts';
 import { OptionReader, show } from '../base/options.ts';
-import type { EngineEvents } from '../engine/index.ts';
-import type { FlushEvents } from '../flush/index.ts';
-import {
-  BATCH_SIZE,
-  FAMILIES,
-  type Family,
-  FLUSH,
-  GROUP_SIZE,
-  type HistogramFamily,
-  LOG_SYNC,
-  LOG_WRITE,
-  PREFIX,
-} from './families.ts';
-import type { MetricsSource } from './source.ts';
+import { FAMILIES, type Family, HISTOGRAMS, type HistogramFamily, type Moment, PREFIX } from './families.ts';
+import type { MetricsEvents, MetricsSource } from './source.ts';
 
 /** Options of {@link createMetrics}. */
 export interface MetricsOptions {
@@ -48,10 +36,9 @@ export interface Metrics {
  * Makes the metrics of a database. Writes pay nothing for them: counters are read when the registry is scraped, all in one
  * go, so that what one scrape shows belongs together; durations are observed once per group commit and batch.
  *
- * A closed database keeps its last numbers here until {@link Metrics.close}. Opened again under the same label it takes
- * the place of the closed one.
+ * The series of a database go when it is closed, or with {@link Metrics.close}. Opened again it can have the same label.
  *
- * Errors: `SLUICE_INVALID_OPTION`, also for a label that another open database has in this registry.
+ * Errors: `SLUICE_INVALID_OPTION`, also for a label that another database has in this registry; `SLUICE_CLOSED`.
  *
  * @example
  * ```ts
@@ -125,16 +112,15 @@ function boardOf(registry: Registry): Board {
 /** The families of one registry, and the databases that they are read from. */
 class Board {
   readonly #registry: Registry;
-  readonly #sources = new Map<string, { readonly db: MetricsSource; readonly detach: () => void }>();
+  readonly #sources = new Map<string, { readonly source: MetricsSource; readonly detach: () => void }>();
   readonly #metrics = new Map<string, Counter | Gauge | Histogram>();
-  readonly #histograms: readonly Histogram[];
+  readonly #histograms: readonly (readonly [HistogramFamily, Histogram])[];
+  #moments: ReadonlyMap<string, Moment> | undefined;
 
   constructor(registry: Registry) {
     this.#registry = registry;
     for (const family of FAMILIES) this.#register(family.name, this.#metricOf(family));
-    this.#histograms = [LOG_WRITE, LOG_SYNC, GROUP_SIZE, FLUSH, BATCH_SIZE].map((family) =>
-      this.#register(family.name, histogramOf(family)),
-    );
+    this.#histograms = HISTOGRAMS.map((family) => [family, this.#register(family.name, histogramOf(family))]);
   }
 
   /** Whether the registry still has what was put into it. */
@@ -144,9 +130,12 @@ class Board {
   }
 
   /** Returns what takes the database out again. */
-  add(label: string, db: MetricsSource): () => void {
+  add(label: string, source: MetricsSource): () => void {
+    if (source.state === 'closed') {
+      throw new SluiceError('SLUICE_CLOSED', 'createMetrics: the database is closed, and has no metrics any more');
+    }
     const before = this.#sources.get(label);
-    if (before !== undefined && before.db !== db && before.db.state !== 'closed') {
+    if (before !== undefined && before.source !== source) {
       throw new SluiceError(
         'SLUICE_INVALID_OPTION',
         `createMetrics: another database has the label ${show(label)} in this registry; pass another one as the option db`,
@@ -155,33 +144,32 @@ class Board {
     before?.detach();
 
     const labels = { db: label };
-    for (const histogram of this.#histograms) histogram.zero(labels);
-    const observe = ({ name }: HistogramFamily, value: number) => {
-      const histogram = this.#metrics.get(PREFIX + name) as Histogram;
-      if (Number.isFinite(value)) histogram.observe(labels, value);
+    for (const [, histogram] of this.#histograms) histogram.zero(labels);
+    const observe = <Name extends keyof MetricsEvents>(name: Name) => {
+      const histograms = this.#histograms.filter(([{ event }]) => event === name);
+      const listener = (event: MetricsEvents[Name][0]) => {
+        for (const [{ value }, histogram] of histograms) {
+          const observed = value(event, source.options);
+          if (observed !== undefined && Number.isFinite(observed)) histogram.observe(labels, observed);
+        }
+      };
+      source.on(name, listener as (...payload: MetricsEvents[Name]) => void);
+      return () => source.off(name, listener as (...payload: MetricsEvents[Name]) => void);
     };
-    const onCommit = (...[{ writes, writeMs, syncMs }]: EngineEvents['commit']) => {
-      if (writes > 0) {
-        observe(LOG_WRITE, writeMs / 1_000);
-        observe(GROUP_SIZE, writes);
-      }
-      if (syncMs !== undefined) observe(LOG_SYNC, syncMs / 1_000);
+    const stops = [observe('commit'), observe('flush'), observe('checkpoint')];
+    const onState = (...[{ state }]: MetricsEvents['state']) => {
+      if (state === 'closed') detach();
     };
-    const onFlush = (...[{ writes, durationMs }]: FlushEvents['flush']) => {
-      observe(FLUSH, durationMs / 1_000);
-      observe(BATCH_SIZE, writes);
-    };
-    db.on('commit', onCommit);
-    db.on('flush', onFlush);
+    source.on('state', onState);
 
     const detach = () => {
       if (this.#sources.get(label)?.detach !== detach) return;
-      db.off('commit', onCommit);
-      db.off('flush', onFlush);
+      for (const stop of stops) stop();
+      source.off('state', onState);
       this.#sources.delete(label);
-      for (const histogram of this.#histograms) histogram.remove(labels);
+      for (const [, histogram] of this.#histograms) histogram.remove(labels);
     };
-    this.#sources.set(label, { db, detach });
+    this.#sources.set(label, { source, detach });
     return detach;
   }
 
@@ -199,18 +187,10 @@ class Board {
     return metric;
   }
 
-  /**
-   * A metric that is filled anew at every scrape, from totals. prom-client collects all metrics of a scrape without
-   * giving up the thread, so they agree with each other.
-   */
+  /** A metric that is filled anew at every scrape, from totals. */
   #metricOf(family: Family): Counter | Gauge {
-    const { type, name, help, label } = family;
-    const config = {
-      name: PREFIX + name,
-      help,
-      labelNames: label === undefined ? ['db'] : ['db', label],
-      registers: [],
-    };
+    const { type, name, help, labels } = family;
+    const config = { name: PREFIX + name, help, labelNames: ['db', ...labels], registers: [] };
     if (type === 'counter') {
       const counter: Counter = new Counter({
         ...config,
@@ -234,17 +214,28 @@ class Board {
   }
 
   /** Leaves out what is no number: prom-client would take it, and a 0 in its place would look like a restart. */
-  #read({ label, read }: Family, set: (labels: Record<string, string>, value: number) => void): void {
-    for (const [name, { db }] of this.#sources) {
-      const values = read(db.stats());
-      if (typeof values === 'number') {
-        if (Number.isFinite(values)) set({ db: name }, values);
-      } else if (label !== undefined) {
-        for (const [key, value] of Object.entries(values)) {
-          if (Number.isFinite(value)) set({ db: name, [label]: key }, value);
-        }
+  #read(family: Family, set: (labels: Record<string, string>, value: number) => void): void {
+    for (const [db, moment] of this.#momentOf(family)) {
+      for (const [value, ...of] of family.read(moment)) {
+        if (value === undefined || !Number.isFinite(value)) continue;
+        const own = family.labels.map((label, i) => [label, of[i] as string]);
+        set({ db, ...Object.fromEntries(own) }, value);
       }
     }
+  }
+
+  /**
+   * The numbers of all databases, read once a scrape, so that what it shows belongs together: prom-client collects all
+   * metrics of a scrape in one turn, in the order in which they were registered.
+   */
+  #momentOf(family: Family): ReadonlyMap<string, Moment> {
+    if (this.#moments === undefined || family === FAMILIES[0]) {
+      this.#moments = new Map([...this.#sources].map(([db, { source }]) => [db, { source, stats: source.stats() }]));
+      queueMicrotask(() => {
+        this.#moments = undefined;
+      });
+    }
+    return this.#moments;
   }
 }
 

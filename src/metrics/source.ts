@@ -1,49 +1,24 @@
-import type { DeadLetterCounters } from '../dlq/index.ts';
-import type { EngineEvents, State } from '../engine/index.ts';
-import type { FlushEvents, StallReason } from '../flush/index.ts';
-import type { CheckpointCounts, QueueState } from '../store/store.ts';
+import type { Durability, EngineEvents, State } from '../engine/index.ts';
+import type { FlushEvents, FlushMode } from '../flush/index.ts';
+import type { DatabaseStats } from './stats.ts';
 
-/**
- * The numbers that metrics are made of. What each means is said at `DatabaseStats`, which has them all: metrics lie below the
- * face and cannot name it, and the face must not reach for metrics.
- */
-export interface MetricsStats {
-  readonly state: State;
-  readonly accepted: number;
-  readonly recovered: number;
-  readonly applied: number;
-  readonly coalesced: number;
-  readonly deadLettered: number;
-  readonly pending: number;
-  readonly refused: number;
-  readonly waiting: number;
-  readonly stagedBytes: number;
-  readonly lastSeq: number;
-  readonly appliedSeq: number;
-  readonly logBytes: number;
-  readonly logSegments: number;
-  readonly syncs: number;
-  readonly syncFailures: number;
-  readonly flushes: number;
-  readonly flushRetries: number;
-  readonly flushBusyMs: number;
-  readonly flushRunningMs: number;
-  readonly lastFlushAt: number | undefined;
-  readonly walBytes: number;
-  readonly checkpoints: CheckpointCounts;
-  readonly writerRestarts: number;
-  readonly stall: StallReason | undefined;
-  readonly deadLetters: Readonly<DeadLetterCounters> & QueueState;
-}
+/** The events that metrics listen to: one per group commit, batch and checkpoint. */
+export type MetricsEvents = Pick<EngineEvents & FlushEvents, 'commit' | 'flush' | 'checkpoint' | 'state'>;
 
 /** What metrics need of a database. A `Database` of `open` has it; so has anything that counts in the same way. */
 export interface MetricsSource {
   readonly path: string;
   readonly state: State;
-  /** Must stay readable after the database is closed. */
-  stats(): MetricsStats;
-  on(event: 'commit', listener: (...payload: EngineEvents['commit']) => void): unknown;
-  on(event: 'flush', listener: (...payload: FlushEvents['flush']) => void): unknown;
-  off(event: 'commit', listener: (...payload: EngineEvents['commit']) => void): unknown;
-  off(event: 'flush', listener: (...payload: FlushEvents['flush']) => void): unknown;
+  readonly sqliteVersion: string;
+  /** The limits that gauges are read against. */
+  readonly options: {
+    readonly durability: Durability;
+    readonly flush: { readonly mode: FlushMode; readonly intervalMs: number };
+    readonly staging: { readonly maxBytes: number; readonly maxEntries: number };
+    readonly log: { readonly maxBytes: number };
+    readonly dlq: { readonly maxEntries: number; readonly maxBytes: number };
+  };
+  stats(): DatabaseStats;
+  on<Name extends keyof MetricsEvents>(event: Name, listener: (...payload: MetricsEvents[Name]) => void): unknown;
+  off<Name extends keyof MetricsEvents>(event: Name, listener: (...payload: MetricsEvents[Name]) => void): unknown;
 }

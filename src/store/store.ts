@@ -47,8 +47,23 @@ export interface Store {
 export interface StoreNumbers {
   /** Size of the store's own write-ahead log. */
   readonly walBytes: number;
+  /** Pages in it at the last attempt to carry it into the database … */
+  readonly walFrames: number;
+  /** … and how many of them were carried. */
+  readonly walFramesCheckpointed: number;
   readonly checkpoints: CheckpointCounts;
+  /** Room on the disk of the database, for those without special rights. `undefined` where the system does not say. */
+  readonly diskFreeBytes: number | undefined;
 }
+
+/** An attempt to carry the store's own write-ahead log into the database. */
+export interface Checkpoint {
+  readonly result: keyof CheckpointCounts;
+  readonly durationMs: number;
+}
+
+/** Why the writer thread was started again: it had died, or its connection could not be trusted any more. */
+export type RestartReason = 'death' | 'reopen';
 
 /** Attempts to carry the store's own write-ahead log into the database, by what came of them. */
 export interface CheckpointCounts {
@@ -102,6 +117,8 @@ export interface BatchResult {
   readonly durable: boolean;
   /** Time on the writer thread. */
   readonly durationMs: number;
+  /** How often the batch was run again, in parts or without a part, to find out which write is at fault. */
+  readonly splits: number;
 }
 
 /** A failure of the store that is nobody's write's fault: what is `permanent` becomes a dead letter and never leaves it. */
@@ -204,7 +221,7 @@ export interface DeadLetterSummary {
   readonly seq: number;
   /** The table it was for, `null` where a staged statement does not say, or a group has several. */
   readonly table: string | null;
-  readonly operation: DeadOperation;
+  readonly operation: WriteOperation;
   /** The key, of `put` and `delete`. */
   readonly key: string | null;
   /** When the write was accepted: milliseconds since 1970. */
@@ -232,7 +249,7 @@ export interface DeadLetterSummary {
  * What a dead write wanted: `append` rows, `sql` a staged statement, `ensure` the table or columns that rows need, `group`
  * several writes as one.
  */
-export type DeadOperation = 'put' | 'delete' | 'clear' | 'append' | 'sql' | 'ensure' | 'group';
+export type WriteOperation = 'put' | 'delete' | 'clear' | 'append' | 'sql' | 'ensure' | 'group';
 
 /** A dead write with what it wanted to write. */
 export interface DeadLetter extends DeadLetterSummary {
@@ -245,7 +262,7 @@ export interface DeadLetter extends DeadLetterSummary {
 /** One of the writes that an atomic group is made of. Its fields are those of a {@link DeadLetter}. */
 export interface DeadLetterMember {
   readonly table: string | null;
-  readonly operation: DeadOperation;
+  readonly operation: WriteOperation;
   readonly key: string | null;
   readonly statement: string | null;
   readonly payload: SqlValue | readonly SqlValue[];
@@ -261,7 +278,7 @@ export interface SupersededLetter extends DeadLetterSummary {
 export interface DeadLetterFilter {
   /** For this table, whatever the case of its letters. */
   readonly table?: string | undefined;
-  readonly operation?: DeadOperation | undefined;
+  readonly operation?: WriteOperation | undefined;
   /** With this result code, or one that extends it: `SQLITE_CONSTRAINT` means all constraints. */
   readonly errorCode?: string | undefined;
   /** First refused at this time or later: milliseconds since 1970. */
@@ -295,7 +312,7 @@ export interface QueueState {
 /** Dead letters that have table, operation and error code in common. */
 export interface DeadLetterGroup {
   readonly table: string | null;
-  readonly operation: DeadOperation;
+  readonly operation: WriteOperation;
   /** See {@link DeadLetterSummary.errorCode}. */
   readonly errorCode: string;
   /** How many they are. */

@@ -409,8 +409,8 @@ class EngineRun {
       const staged = this.engine.lookup(this.target, key);
       expect(staged === undefined ? this.store.keys.get(key) : (staged ?? undefined)).toBe(this.model.get(key));
     }
-    const { accepted, applied } = this.engine.counters;
-    expect(accepted).toBe(applied + this.engine.pending);
+    const accepted = Object.values(this.engine.accepted).reduce((total, count) => total + count, 0);
+    expect(accepted).toBe(this.engine.counters.applied + this.engine.pending);
   }
 
   #expect(promise: Promise<unknown>, isApplied: boolean): void {

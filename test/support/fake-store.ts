@@ -33,6 +33,7 @@ export class FakeStore {
       dead: [],
       queue,
       durable: true,
+      splits: 0,
       durationMs: 0,
     };
   }

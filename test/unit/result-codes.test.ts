@@ -132,16 +132,16 @@ test.each([
   ['EACCES EPERM ENOENT ENOTDIR', 'config'],
   ['EIO ENXIO EROFS ESTALE EBADF no-code', 'reopen'],
 ] as const)("of Node's codes for a disk, %s are %s for the log", (codes, expected) => {
-  for (const code of codes.split(' ')) expect(new LogFailure('a write', coded(code)).failure).toBe(expected);
-  expect(new LogFailure('a write', new Error('no code')).failure).toBe('reopen');
+  for (const code of codes.split(' ')) expect(new LogFailure('write', coded(code)).failure).toBe(expected);
+  expect(new LogFailure('write', new Error('no code')).failure).toBe('reopen');
 });
 
 test('a disk error that Node.js has no name for goes by its number', () => {
   const unnamed = (code: string, name: 'EDQUOT' | 'ESTALE') =>
     Object.assign(new Error('UNKNOWN: unknown error, write'), { code, errno: -constants.errno[name] });
-  expect(new LogFailure('a write', unnamed('UNKNOWN', 'EDQUOT')).failure).toBe('space');
-  expect(new LogFailure('a write', unnamed('Unknown system error -122', 'EDQUOT')).failure).toBe('space');
-  expect(new LogFailure('a write', unnamed('UNKNOWN', 'ESTALE')).failure).toBe('reopen');
+  expect(new LogFailure('write', unnamed('UNKNOWN', 'EDQUOT')).failure).toBe('space');
+  expect(new LogFailure('write', unnamed('Unknown system error -122', 'EDQUOT')).failure).toBe('space');
+  expect(new LogFailure('write', unnamed('UNKNOWN', 'ESTALE')).failure).toBe('reopen');
 });
 
 test('what better-sqlite3 itself refuses to bind is the fault of the row', () => {

@@ -1,6 +1,7 @@
 export { FrameBuilder, Target } from './builder.ts';
 export { frameProblem, singleWriteProblem } from './check.ts';
 export {
+  acceptedAtOf,
   copyFrame,
   FRAME_HEADER_BYTES,
   FRAME_MAGIC,

@@ -80,6 +80,11 @@ export interface Frame {
   readonly lastSeq: number;
 }
 
+/** When the first write of a frame was accepted: milliseconds since 1970. */
+export function acceptedAtOf({ bytes }: Frame): number {
+  return bytes.readDoubleLE(offsets.acceptedAt);
+}
+
 /** Marks a frame for its place in a segment, as the last thing before it is written there. */
 export function stampFrame(bytes: Buffer, syncedUpTo: number, salt: number): void {
   writeU64(bytes, offsets.syncedUpTo, syncedUpTo);

@@ -1,7 +1,8 @@
 import { join } from 'node:path';
+import type { DiskClass } from '../../base/failure.ts';
 import type { FileSystem, LogFile } from '../../base/file-system.ts';
-import { type Frame, stampFrame } from '../../base/frame/index.ts';
-import { LogFailure } from './log-failure.ts';
+import { acceptedAtOf, type Frame, stampFrame } from '../../base/frame/index.ts';
+import { LogFailure, type LogOperation } from './log-failure.ts';
 import { encodeHeader, SEGMENT_HEADER_BYTES, type SegmentEnd, saltOf, segmentName } from './segment.ts';
 
 export interface AppendLogOptions {
@@ -27,6 +28,9 @@ export interface LogStart {
   /** Names up to this number are, or may be, taken. */
   readonly highestNumber: number;
 }
+
+/** What can be read of the log without asking the disk. */
+export type LogNumbers = Pick<AppendLog, 'bytes' | 'segments' | 'bytesWritten' | 'segmentsDeleted' | 'errors'>;
 
 interface OpenSegment {
   readonly number: number;
@@ -66,12 +70,24 @@ export class AppendLog {
   #waiting: Frame[] = [];
   #unsynced: Frame[] = [];
   #sealedBytes: number;
+  #syncedSeq: number;
+  bytesWritten = 0;
+  segmentsDeleted = 0;
+  /** Operations that the disk refused. */
+  readonly errors: Readonly<Record<LogOperation, Record<DiskClass, number>>> = {
+    create: noErrors(),
+    write: noErrors(),
+    fsync: noErrors(),
+    delete: noErrors(),
+  };
 
   constructor(options: AppendLogOptions, start: LogStart) {
     this.#options = options;
     this.#sealed = [...start.sealed];
     this.#sealedBytes = start.sealed.reduce((total, { bytes }) => total + bytes, 0);
     this.#end = start.end;
+    // Recovery has synced every segment that it kept.
+    this.#syncedSeq = start.end.lastSeq;
     this.#highestNumber = start.highestNumber;
   }
 
@@ -96,6 +112,21 @@ export class AppendLog {
 
   get hasUnsynced(): boolean {
     return this.#unsynced.length > 0;
+  }
+
+  /** Every write up to this one is on the disk. */
+  get syncedSeq(): number {
+    return this.#syncedSeq;
+  }
+
+  /** Bytes that are neither on the disk nor forgotten, and when the first of them was accepted. */
+  get unsynced(): { readonly bytes: number; readonly since: number | undefined } {
+    const frames = [...this.#unsynced, ...this.#waiting];
+    const [first] = frames;
+    return {
+      bytes: frames.reduce((total, frame) => total + frame.bytes.length, 0),
+      since: first === undefined ? undefined : acceptedAtOf(first),
+    };
   }
 
   append(frames: readonly Frame[]): void {
@@ -127,10 +158,10 @@ export class AppendLog {
       await segment.file.datasync();
     } catch (error) {
       await this.#abandon(segment);
-      throw new LogFailure('fdatasync of the log', error);
+      throw this.#failure('fsync', error);
     }
     segment.syncedOffset = segment.offset;
-    segment.syncedSeq = segment.lastSeq;
+    segment.syncedSeq = this.#syncedSeq = segment.lastSeq;
     this.#unsynced = [];
   }
 
@@ -157,10 +188,11 @@ export class AppendLog {
     while (this.#sealed[0] !== undefined && this.#sealed[0].lastSeq <= seq) {
       const { number, bytes } = this.#sealed[0];
       await this.#options.fileSystem.unlink(this.#path(number)).catch((error: { code?: string }) => {
-        if (error.code !== 'ENOENT') throw new LogFailure('deleting a log segment', error);
+        if (error.code !== 'ENOENT') throw this.#failure('delete', error);
       });
       this.#sealed.shift();
       this.#sealedBytes -= bytes;
+      this.segmentsDeleted++;
       released++;
     }
     if (released > 0) await this.#syncDirectory();
@@ -188,7 +220,7 @@ export class AppendLog {
       // Nothing depends on the half-made file: recovery knows an empty segment, and its number is not used again.
       await file?.close().catch(ignore);
       await fileSystem.unlink(this.#path(number)).catch(ignore);
-      throw new LogFailure('creating a log segment', error);
+      throw this.#failure('create', error);
     }
     this.#open = {
       number,
@@ -206,8 +238,9 @@ export class AppendLog {
     try {
       await writeAll(segment.file, frame.bytes, segment.offset);
       segment.offset += frame.bytes.length;
+      this.bytesWritten += frame.bytes.length;
     } catch (error) {
-      const failure = new LogFailure('writing to the log', error);
+      const failure = this.#failure('write', error);
       // A part of the frame may be there. With room or descriptors short the file itself is sound: cut it off.
       const cut = failure.failure !== 'reopen' && (await succeeds(segment.file.truncate(segment.offset)));
       if (!cut) await this.#abandon(segment);
@@ -234,8 +267,14 @@ export class AppendLog {
     try {
       await this.#options.fileSystem.syncDirectory(this.#options.directory);
     } catch (error) {
-      throw new LogFailure('fsync of the log folder', error);
+      throw this.#failure('fsync', error);
     }
+  }
+
+  #failure(operation: LogOperation, cause: unknown): LogFailure {
+    const failure = new LogFailure(operation, cause);
+    this.errors[operation][failure.failure]++;
+    return failure;
   }
 
   #path(number: number): string {
@@ -264,3 +303,7 @@ async function succeeds(operation: Promise<void>): Promise<boolean> {
 
 /** For operations on a file that is synced or given up: whatever they say changes nothing. */
 function ignore(): void {}
+
+function noErrors(): Record<DiskClass, number> {
+  return { transient: 0, space: 0, config: 0, reopen: 0 };
+}

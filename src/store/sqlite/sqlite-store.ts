@@ -8,6 +8,7 @@ import {
   type Batch,
   type BatchResult,
   type Breaker,
+  type Checkpoint,
   type CountOverlay,
   type DeadLetterStore,
   type ExecuteResult,
@@ -17,6 +18,7 @@ import {
   type QueueChange,
   type QueueChanged,
   type QueueLimits,
+  type RestartReason,
   type SqlRow,
   type Store,
   type StoreFacts,
@@ -50,7 +52,8 @@ export interface SqliteStoreOptions {
   readonly breaker: Breaker;
   readonly spawn?: Spawn | undefined;
   readonly clock?: Clock | undefined;
-  readonly onWriterRestart?: ((reason: 'death' | 'reopen') => void) | undefined;
+  readonly onWriterRestart?: ((reason: RestartReason) => void) | undefined;
+  readonly onCheckpoint?: ((checkpoint: Checkpoint) => void) | undefined;
   /** The database is lost to this process, without a batch that could have said so. */
   readonly onLost?: ((failure: StoreFailure) => void) | undefined;
 }
@@ -69,7 +72,7 @@ export class SqliteStore implements Store {
   /** The database file that the writer opened first: another one in its place is another database. */
   readonly #database: FileId;
   #writer: WriterThread;
-  #walBytes = 0;
+  #report: WriterReport;
   readonly #checkpoints = { complete: 0, partial: 0, failed: 0 };
   #look: Timer | undefined;
   #deaths = 0;
@@ -100,6 +103,7 @@ export class SqliteStore implements Store {
     this.#writer = writer;
     this.#database = started.database;
     this.facts = started.facts;
+    this.#report = started.report;
     this.#take(started.report);
     this.sync = new SqliteReader(options.path, started.database, 0);
     this.#readers = new ReaderPool(options.path, started.database, options.readers, options.spawn ?? spawnWorker);
@@ -115,7 +119,7 @@ export class SqliteStore implements Store {
   }
 
   get numbers(): StoreNumbers {
-    return { walBytes: this.#walBytes, checkpoints: { ...this.#checkpoints } };
+    return { ...this.#report, checkpoints: { ...this.#checkpoints } };
   }
 
   async apply(batch: Batch): Promise<BatchResult> {
@@ -222,11 +226,12 @@ export class SqliteStore implements Store {
     if (!this.#closed) this.#lookLater();
   }
 
-  #take({ walBytes, checkpoints }: WriterReport): void {
-    this.#walBytes = walBytes;
-    this.#checkpoints.complete += checkpoints.complete;
-    this.#checkpoints.partial += checkpoints.partial;
-    this.#checkpoints.failed += checkpoints.failed;
+  #take(report: WriterReport): void {
+    this.#report = report;
+    for (const checkpoint of report.checkpoints) {
+      this.#checkpoints[checkpoint.result]++;
+      this.#options.onCheckpoint?.(checkpoint);
+    }
   }
 
   /** The writer thread, started again if it has died. What it had not committed, SQLite has rolled back. */

@@ -1,5 +1,5 @@
 import { type Frame, FrameBuilder, FrameReader, Kind, type SqlValue, Target } from '../../../base/frame/index.ts';
-import type { DeadLetter, DeadLetterSummary, DeadOperation } from '../../store.ts';
+import type { DeadLetter, DeadLetterSummary, WriteOperation } from '../../store.ts';
 import { narrow } from '../connection.ts';
 import { type TableKey, tableKey } from './dead-letter-index.ts';
 
@@ -82,7 +82,7 @@ export function isOfKey(kind: Kind): boolean {
   return kind <= Kind.delete;
 }
 
-const OPERATIONS: Readonly<Record<Kind, DeadOperation>> = {
+const OPERATIONS: Readonly<Record<Kind, WriteOperation>> = {
   [Kind.putText]: 'put',
   [Kind.putBlob]: 'put',
   [Kind.delete]: 'delete',
@@ -93,7 +93,7 @@ const OPERATIONS: Readonly<Record<Kind, DeadOperation>> = {
   [Kind.group]: 'group',
 };
 
-function operationOf({ kind }: WriteCopy): DeadOperation {
+function operationOf({ kind }: WriteCopy): WriteOperation {
   return OPERATIONS[kind];
 }
 

@@ -65,6 +65,7 @@ export class Applier {
   /** The entries that this call has made. */
   #died: DeadLetterSummary[] = [];
   #deadMax = 0;
+  #attempts = 0;
   /** See {@link Batch.take}. */
   #taken = false;
 
@@ -90,12 +91,23 @@ export class Applier {
     }
     this.#counts = begun ? (JSON.parse(state.batchResult) as Counts) : noCounts();
     this.#died = [];
+    this.#attempts = 0;
     this.#deadMax = take ? Number.POSITIVE_INFINITY : this.#breakerAt(lastSeq - afterSeq);
     this.#taken = take;
     if (state.appliedSeq < lastSeq) this.#applyRange(batch, state.appliedSeq, lastSeq, new Map());
     const { applied, coalesced, superseded, evicted, untold, dead: deadSeqs } = this.#counts;
     const died = begun ? this.#entriesOf(batch) : this.#died;
-    return { applied, coalesced, superseded, evicted, untold, deadSeqs, dead: died, queue: dead.state };
+    return {
+      applied,
+      coalesced,
+      superseded,
+      evicted,
+      untold,
+      deadSeqs,
+      dead: died,
+      queue: dead.state,
+      splits: Math.max(0, this.#attempts - 1),
+    };
   }
 
   /** What died in a batch that somebody else began: entries that are there, or that a later write or the limits took away. */
@@ -119,6 +131,7 @@ export class Applier {
     for (let losses = 0; ; ) {
       const before = structuredClone(this.#counts);
       const diedBefore = this.#died.length;
+      this.#attempts++;
       try {
         return this.#parts.transactions.run(() => this.#applyWrites(batch, after, last, condemned));
       } catch (error) {

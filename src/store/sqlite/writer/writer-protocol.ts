@@ -2,13 +2,14 @@ import type {
   Batch,
   BatchResult,
   Breaker,
-  CheckpointCounts,
+  Checkpoint,
   ExecuteResult,
   Parameters,
   QueueChange,
   QueueChanged,
   QueueLimits,
   StoreFacts,
+  StoreNumbers,
 } from '../../store.ts';
 import type { FileId } from '../file-identity.ts';
 
@@ -46,8 +47,7 @@ export interface WriterFacts {
   readonly report: WriterReport;
 }
 
-export interface WriterReport {
-  readonly walBytes: number;
+export interface WriterReport extends Omit<StoreNumbers, 'checkpoints'> {
   /** Since the last report. */
-  readonly checkpoints: CheckpointCounts;
+  readonly checkpoints: readonly Checkpoint[];
 }

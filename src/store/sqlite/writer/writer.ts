@@ -1,9 +1,11 @@
+import { statfsSync } from 'node:fs';
 import { performance } from 'node:perf_hooks';
 import { SluiceError } from '../../../base/errors.ts';
 import type { SqlValue } from '../../../base/frame/index.ts';
 import {
   type Batch,
   type BatchResult,
+  type Checkpoint,
   type CheckpointCounts,
   type ExecuteResult,
   type Parameters,
@@ -45,7 +47,9 @@ export class Writer {
   readonly #files: FileIdentity;
   #durable: boolean;
   #gap: NodeJS.Timeout | undefined;
-  #checkpoints = noCheckpoints();
+  #checkpoints: Checkpoint[] = [];
+  #walFrames = 0;
+  #walFramesCheckpointed = 0;
 
   constructor({ path, owner, takeOver, check, expected, queueLimits, breaker }: WriterStart) {
     // Or SQLite would make a new file in its place.
@@ -145,8 +149,14 @@ export class Writer {
 
   report(): WriterReport {
     const checkpoints = this.#checkpoints;
-    this.#checkpoints = noCheckpoints();
-    return { walBytes: this.#files.look().walBytes, checkpoints };
+    this.#checkpoints = [];
+    return {
+      walBytes: this.#files.look().walBytes,
+      walFrames: this.#walFrames,
+      walFramesCheckpointed: this.#walFramesCheckpointed,
+      checkpoints,
+      diskFreeBytes: freeBytes(this.#path),
+    };
   }
 
   close(): void {
@@ -184,8 +194,9 @@ export class Writer {
   }
 
   #checkpoint(): boolean {
+    const start = performance.now();
     const result = this.#tryCheckpoint();
-    this.#checkpoints[result]++;
+    this.#checkpoints.push({ result, durationMs: performance.now() - start });
     // After a sync that failed, only a complete checkpoint proves anything again.
     if (result === 'failed') this.#durable = false;
     return result === 'complete';
@@ -207,6 +218,8 @@ export class Writer {
         log: number;
         checkpointed: number;
       }[];
+      this.#walFrames = Math.max(0, row?.log ?? 0);
+      this.#walFramesCheckpointed = Math.max(0, row?.checkpointed ?? 0);
       const complete = row !== undefined && row.busy === 0 && row.log >= 0 && row.log === row.checkpointed;
       return complete ? 'complete' : 'partial';
     } catch {
@@ -227,8 +240,13 @@ export class Writer {
   }
 }
 
-function noCheckpoints(): Record<keyof CheckpointCounts, number> {
-  return { complete: 0, partial: 0, failed: 0 };
+function freeBytes(path: string): number | undefined {
+  try {
+    const { bavail, bsize } = statfsSync(path);
+    return bavail * bsize;
+  } catch {
+    return undefined;
+  }
 }
 
 function configure(db: Connection): void {
