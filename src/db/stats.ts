@@ -2,16 +2,26 @@ import type { DeadLetterQueue } from '../dlq/index.ts';
 import type { DatabaseStats, RecoveryNumbers } from '../metrics/stats.ts';
 import type { Core } from './core.ts';
 
-/** The numbers that NanaSQLite's `get_v2_metrics` has. */
+/**
+ * The numbers that NanaSQLite's `get_v2_metrics` has, under its names in camel case; those of {@link DatabaseStats} say more.
+ * They are there without being switched on.
+ */
 export interface V2Metrics {
+  /** Batches committed. */
   readonly flushCount: number;
+  /** Writes that took effect in SQLite: counted after the commit, and without those that a newer write made pointless. */
   readonly kvsItemsFlushed: number;
+  /** Statements run with `aexecute`. */
   readonly strictTasksExecuted: number;
+  /** Writes that SQLite refused for good. */
   readonly dlqErrors: number;
-  /** Seconds since 1970, `undefined` before the first flush. */
+  /** When the last batch was committed: seconds since 1970, `undefined` before the first. */
   readonly lastFlushTime: number | undefined;
+  /** Time that the writer thread has spent on batches. */
   readonly totalFlushTimeMs: number;
+  /** Writes that are neither applied nor dead. */
   readonly currentStagingCount: number;
+  /** Always 0: a direct statement waits on the writer thread, and in no queue of its own. */
   readonly currentStrictQueueSize: number;
 }
 
@@ -82,13 +92,12 @@ function sum(counts: Readonly<Record<string, number>>): number {
 export function toV2Metrics(stats: DatabaseStats): V2Metrics {
   return {
     flushCount: stats.flushes,
-    kvsItemsFlushed: stats.applied + stats.coalesced,
+    kvsItemsFlushed: stats.applied,
     strictTasksExecuted: stats.directStatements,
     dlqErrors: stats.deadLettered,
     lastFlushTime: stats.lastFlushAt === undefined ? undefined : stats.lastFlushAt / 1_000,
     totalFlushTimeMs: stats.flushBusyMs,
     currentStagingCount: stats.pending,
-    // A direct statement waits on the writer thread, and in no queue of ours.
     currentStrictQueueSize: 0,
   };
 }
