@@ -13,8 +13,8 @@ export function whyNoPrometheus(): string | undefined {
     const [command = '', ...rest] = [...sudo, 'apt-get', ...args];
     return spawnSync(command, rest, { env, encoding: 'utf8', timeout: 300_000 });
   };
-  if (apt('install', '-y', 'prometheus').status !== 0) apt('update');
-  const { status, stderr, error } = apt('install', '-y', 'prometheus');
+  if (apt('install', '-y', '--no-install-recommends', 'prometheus').status !== 0) apt('update');
+  const { status, stderr, error } = apt('install', '-y', '--no-install-recommends', 'prometheus');
   if (status === 0 && isThere()) return undefined;
   return `apt-get install -y prometheus does not work here: ${error?.message ?? stderr}`;
 }

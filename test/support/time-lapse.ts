@@ -43,18 +43,3 @@ export function withoutFilters(expr: string): string {
     .map((part, i) => (i % 2 === 1 ? part : part.replaceAll(/(==|!=|>=|<=|>|<)/g, '$1 bool')))
     .join('');
 }
-
-/** A dashboard's query, for all databases, over this window. */
-export function withoutVariables(expr: string, window: string): string {
-  const values: Readonly<Record<string, string>> = {
-    __rate_interval: window,
-    __interval: window,
-    __range: window,
-    __interval_ms: '250',
-    __range_s: '5',
-    __range_ms: '5000',
-  };
-  return expr.replaceAll(/\$\{(\w+)(?::\w+)?\}|\$(\w+)/g, (_, braced?: string, bare?: string) => {
-    return values[braced ?? bare ?? ''] ?? '.+';
-  });
-}
