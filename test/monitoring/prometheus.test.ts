@@ -6,13 +6,13 @@ import { Registry } from 'prom-client';
 import { open } from 'sluicedb';
 import { metricsHandler } from 'sluicedb/metrics';
 import { beforeAll, describe, expect, onTestFinished, test } from 'vitest';
-import { stringify } from 'yaml';
+import { parse, stringify } from 'yaml';
 import { serve } from '../support/cli.ts';
 import { fillVariables, readDashboard } from '../support/dashboard.ts';
 import { eventually } from '../support/eventually.ts';
 import { ask, post, sqlUrl } from '../support/http.ts';
 import { type Labels, Prometheus, promtool, whyNoPrometheus } from '../support/prometheus.ts';
-import { ALERTS, MONITORING, RECORDINGS } from '../support/rules.ts';
+import { ALERTS, GROUPS, MONITORING, RECORDINGS } from '../support/rules.ts';
 import { tempDir } from '../support/temp-dir.ts';
 import { exprLapse, timeLapse, withoutFilters } from '../support/time-lapse.ts';
 import { diskTroubles, Troubles } from '../support/troubles.ts';
@@ -86,6 +86,11 @@ test.runIf(here)('promtool finds nothing wrong with the configuration, and each 
   const tested = promtool(['test', 'rules', ...tests], { cwd: FOLDER });
   expect(tested.output).not.toContain('FAILED');
   expect(tested.status).toBe(0);
+  // What is not listed there is evaluated in any order.
+  const { group_eval_order } = parse(readFileSync(join(FOLDER, 'tests', 'alerts.test.yml'), 'utf8')) as {
+    group_eval_order: string[];
+  };
+  expect(group_eval_order).toEqual(GROUPS);
   // Each of them both ways, or the test of the tests proves little.
   const written = tests.map((name) => readFileSync(join(FOLDER, name), 'utf8')).join('\n');
   for (const { alert } of ALERTS) {

@@ -21,13 +21,16 @@ interface RuleFile<R> {
   readonly groups: readonly { readonly name: string; readonly rules: readonly R[] }[];
 }
 
-const rulesIn = <R>(file: string): R[] =>
-  (parse(readFileSync(join(MONITORING, 'prometheus', 'rules', file), 'utf8')) as RuleFile<R>).groups.flatMap(
-    ({ rules }) => rules,
-  );
+const groupsIn = <R>(file: string): RuleFile<R>['groups'] =>
+  (parse(readFileSync(join(MONITORING, 'prometheus', 'rules', file), 'utf8')) as RuleFile<R>).groups;
 
-export const ALERTS: readonly AlertRule[] = rulesIn<AlertRule>('alerts.yml');
-export const RECORDINGS: readonly RecordingRule[] = rulesIn<RecordingRule>('recording.yml');
+const alerting = groupsIn<AlertRule>('alerts.yml');
+const recording = groupsIn<RecordingRule>('recording.yml');
+
+export const ALERTS: readonly AlertRule[] = alerting.flatMap(({ rules }) => rules);
+export const RECORDINGS: readonly RecordingRule[] = recording.flatMap(({ rules }) => rules);
+/** Names of the groups, those that record first. */
+export const GROUPS: readonly string[] = [...recording, ...alerting].map(({ name }) => name);
 
 /** The metrics of Sluice that a text speaks of; those that a recording rule makes are not among them. */
 export function metricsIn(text: string): string[] {
