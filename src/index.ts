@@ -15,9 +15,19 @@ export type {
   QueryOptions,
   SqlParameters,
 } from './db/database.ts';
+export type {
+  DeadLetterMessage,
+  DiagnosticMessage,
+  DiagnosticMessages,
+  FlushMessage,
+  ResumeMessage,
+  StallMessage,
+  SyncMessage,
+} from './db/diagnostics.ts';
 export type { DatabaseEvents } from './db/events.ts';
 export { type Finding, type InspectReport, inspect, type VerifyReport, verify } from './db/inspect.ts';
 export type { ScanOptions } from './db/keys.ts';
+export type { LogFields, Logger } from './db/logging.ts';
 export { open } from './db/open.ts';
 export type {
   BreakerOptions,

@@ -4,7 +4,7 @@ import { DURABILITIES } from '../db/options.ts';
 import type { Durability } from '../engine/index.ts';
 import { type Collector, startCollector } from '../server/index.ts';
 import { bytes, collect, duration, integer } from './arguments.ts';
-import { logEvents } from './event-log.ts';
+import { textLogger } from './text-logger.ts';
 
 interface ServeFlags {
   readonly host: string;
@@ -71,6 +71,7 @@ async function serve(version: string, file: string, flags: ServeFlags): Promise<
     file,
     open: {
       durability,
+      logger: textLogger,
       lockTimeoutMs: flags.lockTimeout,
       staging: { maxBytes: flags.stagingMaxBytes },
       dlq: {
@@ -89,7 +90,6 @@ async function serve(version: string, file: string, flags: ServeFlags): Promise<
     fullWaitMs: flags.fullWait,
     queryTimeoutMs: flags.queryTimeout,
   });
-  logEvents(collector.db);
   endOnSignals(collector);
   console.log(banner(version, collector, flags));
 }

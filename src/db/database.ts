@@ -12,6 +12,7 @@ import type { DeadLetter, ExecuteResult, Parameters, RestartReason, SqlRow } fro
 import { toSqlValue } from './codec.ts';
 import type { Core } from './core.ts';
 import type { DatabaseEvents } from './events.ts';
+import type { DatabaseLog } from './logging.ts';
 import { checkName } from './names.ts';
 import type { ResolvedOptions } from './options.ts';
 import { RowShape, Rows, type RowsOptions, readRowsOptions } from './rows.ts';
@@ -59,6 +60,7 @@ export interface DatabaseParts {
   readonly core: Omit<Core, 'assertOpen'>;
   readonly queue: DeadLetterQueue;
   readonly events: Events;
+  readonly log: DatabaseLog | undefined;
   /** Its duration is known when `open` is done. */
   readonly recovery: RecoveryNumbers;
   /** Runs when everything else is closed. */
@@ -92,6 +94,7 @@ export class Database<T = unknown> extends Table<T> {
   /** Writes that SQLite refused for good. */
   readonly dlq: DeadLetterQueue;
   readonly #events: Events;
+  readonly #log: DatabaseLog | undefined;
   readonly #recovery: RecoveryNumbers;
   readonly #release: () => Promise<void>;
   readonly #tables = new Map<string, Table<never>>();
@@ -102,7 +105,7 @@ export class Database<T = unknown> extends Table<T> {
   #directStatements = 0;
 
   /** @internal */
-  constructor({ path, options, core, queue, events, recovery, release }: DatabaseParts) {
+  constructor({ path, options, core, queue, events, log, recovery, release }: DatabaseParts) {
     const openCore: Core = {
       ...core,
       assertOpen: () => core.engine.health.assertOpen(),
@@ -112,6 +115,7 @@ export class Database<T = unknown> extends Table<T> {
     this.options = options;
     this.dlq = queue;
     this.#events = events;
+    this.#log = log;
     this.#recovery = recovery;
     this.#release = release;
     this.#checkShape(options.table);
@@ -396,6 +400,7 @@ export class Database<T = unknown> extends Table<T> {
       const { stuck } = await (hanging ?? store.close(left()));
       if (stuck === undefined) await this.#release();
       else this.#releaseAfter(stuck);
+      this.#log?.closed(pending);
     }
     return { pending };
   }

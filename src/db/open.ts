@@ -17,10 +17,13 @@ import { AppendLog, Recovery } from '../engine/log/index.ts';
 import { Flusher } from '../flush/index.ts';
 import { acquireLock, type Spawn, SqliteStore } from '../store/sqlite/index.ts';
 import { Database, type Events } from './database.ts';
-import type { DatabaseEvents } from './events.ts';
+import { diagnosticsOf } from './diagnostics.ts';
+import type { DatabaseEvents, EventHandlers } from './events.ts';
+import { DatabaseLog } from './logging.ts';
 import { checkName } from './names.ts';
 import { type OpenOptions, type ResolvedOptions, resolveOptions } from './options.ts';
 import { checkStagedSql } from './sql-text.ts';
+import { tell } from './tell.ts';
 
 /** Share of the staging limits from which on `set` returns `false`. */
 const HIGH_WATER_RATIO = 0.5;
@@ -109,7 +112,8 @@ async function openFile<T>(
 ): Promise<Database<T>> {
   const { clock, random, fileSystem, spawn } = machine;
   const events: Events = new EventEmitter<DatabaseEvents>();
-  const emit = emitterOf(events);
+  const logging = DatabaseLog.of(options.logger, { path, durability: options.durability, clock });
+  const emit = emitterOf(events, diagnosticsOf(path, clock), logging);
   const directory = `${path}-log`;
   await makeLogFolder(fileSystem, directory);
   const lock = await acquireLock(directory, path, options.lockTimeoutMs, fileSystem, clock);
@@ -140,6 +144,7 @@ async function openFile<T>(
       now: new Date(clock.now()),
     });
     await recovery.repair();
+    logging?.recovered(recovery.report);
     const log = new AppendLog({ ...place, segmentBytes: options.log.segmentBytes }, recovery.start);
 
     const engine = new Engine(engineOptions(options), log, appliedSeq, { health, clock, random, emit });
@@ -180,7 +185,16 @@ async function openFile<T>(
       setAside: report.setAside.length,
       damaged: report.damage !== undefined,
     };
-    const db = new Database<T>({ path, options, core, queue, events, recovery: recovered, release: releaseAll });
+    const db = new Database<T>({
+      path,
+      options,
+      core,
+      queue,
+      events,
+      log: logging,
+      recovery: recovered,
+      release: releaseAll,
+    });
 
     for await (const frame of recovery.frames()) {
       engine.adopt(frame);
@@ -192,6 +206,7 @@ async function openFile<T>(
     if (engine.pending > 0) flusher.request();
     else if (store.facts.durable) engine.releaseLog();
     else flusher.confirmLater();
+    logging?.opened(report);
     // Nobody can listen before they have the database.
     setImmediate(() => emit('recovered', report));
     return db;
@@ -212,11 +227,18 @@ function engineOptions(options: ResolvedOptions): ConstructorParameters<typeof E
   };
 }
 
-/** Tells events to their listeners; and what nobody listens to but somebody must hear, once, to the process. */
-function emitterOf(events: Events): Emit<DatabaseEvents> {
+/**
+ * Tells events to their listeners, to the channels and to the logger; and what nobody hears but somebody must, once, to the
+ * process.
+ */
+function emitterOf(events: Events, diagnostics: EventHandlers, log: DatabaseLog | undefined): Emit<DatabaseEvents> {
   let warned = false;
   return (name, ...payload) => {
-    const heard = tell(() => (events.emit as (name: string, ...payload: unknown[]) => boolean)(name, ...payload));
+    const told = tell(() => (events.emit as (name: string, ...payload: unknown[]) => boolean)(name, ...payload));
+    tell(() => diagnostics[name]?.(...payload));
+    tell(() => log?.handlers[name]?.(...payload));
+    // A listener that threw has heard it.
+    const heard = log !== undefined || told !== false;
     if (heard || warned || (name !== 'failure' && name !== 'dead-letter')) return;
     warned = true;
     const [what] = payload as [{ error?: Error; errorMessage?: string }];
@@ -226,22 +248,10 @@ function emitterOf(events: Events): Emit<DatabaseEvents> {
         : `SQLite refused a write for good and nobody listens: ${what.errorMessage}. It is in the dead-letter queue`,
       {
         type: 'SluiceWarning',
-        detail: `Listen with db.on('${name}', …). Further ${name} events will not be reported here.`,
+        detail: `Listen with db.on('${name}', …), or give open() a logger. Further ${name} events will not be reported here.`,
       },
     );
   };
-}
-
-/** What a listener throws must be seen, and must not come between the engine and its work. */
-function tell(emit: () => boolean): boolean {
-  try {
-    return emit();
-  } catch (error) {
-    setImmediate(() => {
-      throw error;
-    });
-    return true;
-  }
 }
 
 async function makeLogFolder(fileSystem: FileSystem, directory: string): Promise<void> {

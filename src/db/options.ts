@@ -3,6 +3,7 @@ import type { Durability } from '../engine/index.ts';
 import type { RecoveryPolicy } from '../engine/log/index.ts';
 import type { FlusherOptions, FlushMode } from '../flush/index.ts';
 import type { Breaker, QueueLimits } from '../store/store.ts';
+import { type Logger, loggerProblem } from './logging.ts';
 import { nameProblem } from './names.ts';
 
 /**
@@ -99,6 +100,14 @@ export interface OpenOptions {
    * @defaultValue 30000
    */
   readonly closeTimeoutMs?: number | undefined;
+
+  /**
+   * Where to write what somebody who runs this should know: a pino or bunyan logger, or any object of the shape of
+   * {@link Logger}. Keys, values and parameters are put into no line; docs/diagnostics.md says what SQLite's own messages can
+   * quote.
+   * @defaultValue none: nothing is logged
+   */
+  readonly logger?: Logger | undefined;
 }
 
 /** When staged writes are carried into SQLite. */
@@ -228,6 +237,7 @@ export interface ResolvedOptions {
   readonly scanMaxAgeMs: number;
   readonly lockTimeoutMs: number;
   readonly closeTimeoutMs: number;
+  readonly logger: Logger | undefined;
 }
 
 const KIB = 1024;
@@ -286,7 +296,10 @@ export function resolveOptions(given: OpenOptions, isMemory: boolean): ResolvedO
     scanMaxAgeMs: options.integer('scanMaxAgeMs', { min: 1, max: DAY_MS, fallback: 60_000 }),
     lockTimeoutMs: options.integer('lockTimeoutMs', { min: 0, max: DAY_MS, fallback: 0 }),
     closeTimeoutMs: options.integer('closeTimeoutMs', { min: 0, max: DAY_MS, fallback: 30_000 }),
+    logger: options.any('logger') as Logger | undefined,
   };
+  const loggerFault = loggerProblem(resolved.logger);
+  if (loggerFault !== undefined) options.refuse('logger', loggerFault);
   const nameFault = nameProblem(resolved.table);
   if (nameFault !== undefined) options.refuse('table', nameFault);
   if (resolved.log.maxBytes < 2 * resolved.log.segmentBytes) {

@@ -124,8 +124,10 @@ const STAGING: readonly Family[] = [
   gauge('last_durable_seq', 'Sequence number up to which every write is on the disk.', (s) => s.durableSeq),
   gauge('last_applied_seq', 'Sequence number up to which every write is applied or dead.', (s) => s.appliedSeq),
   gauge('unsynced_bytes', 'Bytes of the log that are neither synced nor applied.', (s) => s.unsyncedBytes),
-  gauge('unsynced_age_seconds', 'Time that the oldest of them has been waiting. 0 for none.', (s) =>
-    seconds(s.unsyncedAgeMs),
+  gauge(
+    'unsynced_age_seconds',
+    'Time since the oldest write was accepted that is neither synced nor applied. 0 for none.',
+    (s) => seconds(s.unsyncedAgeMs),
   ),
 ];
 
@@ -213,7 +215,7 @@ const SQLITE: readonly Family[] = [
   gauge('sqlite_wal_frames', "Pages in SQLite's write-ahead log at the last checkpoint.", (s) => s.walFrames),
   gauge(
     'sqlite_wal_frames_checkpointed',
-    'Pages of them that the last checkpoint carried into the database file.',
+    "Pages of SQLite's write-ahead log that the last checkpoint carried into the database file.",
     (s) => s.walFramesCheckpointed,
   ),
   counterBy(

@@ -1,5 +1,5 @@
 import { basename } from 'node:path';
-import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry, type RegistryContentType } from 'prom-client';
 import { SluiceError } from '../base/errors.ts';
 import { OptionReader, show } from '../base/options.ts';
 import { FAMILIES, type Family, HISTOGRAMS, type HistogramFamily, type Moment, PREFIX } from './families.ts';
@@ -11,7 +11,7 @@ export interface MetricsOptions {
    * Where the metrics go. Several databases can share a registry, also with metrics of your own.
    * @defaultValue a new registry
    */
-  readonly registry?: Registry | undefined;
+  readonly registry?: Registry<RegistryContentType> | undefined;
   /**
    * Value of the label `db`, which every series has. Not empty.
    * @defaultValue the file name of the database, without folders

@@ -36,7 +36,10 @@ function project(found: readonly Example[]): string {
   const folder = tempDir();
   mkdirSync(join(folder, 'node_modules'));
   symlinkSync(root, join(folder, 'node_modules', 'sluicedb'));
-  symlinkSync(join(root, 'node_modules', '@types'), join(folder, 'node_modules', '@types'));
+  // What the pages show together with it.
+  for (const name of ['@types', '@opentelemetry', 'express', 'fastify', 'pino']) {
+    symlinkSync(join(root, 'node_modules', name), join(folder, 'node_modules', name));
+  }
   writeFileSync(join(folder, 'package.json'), '{ "type": "module" }');
   writeFileSync(
     join(folder, 'tsconfig.json'),
@@ -79,7 +82,7 @@ test('every example in a doc comment type checks, runs, and prints what it says'
   }
 });
 
-for (const page of ['README.md', 'docs/dead-letters.md']) {
+for (const page of ['README.md', 'docs/dead-letters.md', 'docs/metrics.md', 'docs/diagnostics.md']) {
   test(`every program in ${page} runs as it stands`, async () => {
     const text = readFileSync(join(root, page), 'utf8');
     const programs = [...text.matchAll(/^```js\n([\s\S]*?)^```$/gm)].map(([, code = '']) => code);

@@ -266,7 +266,7 @@ describe('POST /write/:table', () => {
 
   it('503 with Retry-After while there is no room, and the answer says how many lines were taken', async () => {
     const file = join(tempDir(), 'full.db');
-    const { url, db } = await started({ file, fullWaitMs: 200, open: { staging: { maxEntries: 100 } } });
+    const { url, db } = await started({ file, fullWaitMs: 1_000, open: { staging: { maxEntries: 100 } } });
     await post(`${url}/write/t`, '{"a":0}');
     await db.aflush();
     db.on('failure', () => undefined);

@@ -1,10 +1,8 @@
 import { readFileSync } from 'node:fs';
-import { createServer, request } from 'node:http';
-import { connect } from 'node:net';
 import { join } from 'node:path';
-import { Counter, Gauge, Registry } from 'prom-client';
+import { Counter, Registry } from 'prom-client';
 import { type Database, type DatabaseStats, open, SluiceError } from 'sluicedb';
-import { createMetrics, type MetricsSource, metricsHandler, serveMetrics } from 'sluicedb/metrics';
+import { createMetrics, type MetricsSource } from 'sluicedb/metrics';
 import { describe, expect, onTestFinished, test, vi } from 'vitest';
 import { seededRandom } from '../support/seed.ts';
 import { tempDir } from '../support/temp-dir.ts';
@@ -85,20 +83,6 @@ async function openTemp(name = 'data.db', options: Parameters<typeof open>[1] = 
   db.on('dead-letter', () => {});
   onTestFinished(async () => void (await db.close()));
   return db;
-}
-
-function ask(url: string, method = 'GET'): Promise<{ status: number; headers: Record<string, unknown>; body: string }> {
-  return new Promise((resolve, reject) => {
-    const outgoing = request(url, { method, agent: false }, (response) => {
-      let body = '';
-      response.setEncoding('utf8');
-      response.on('data', (chunk: string) => {
-        body += chunk;
-      });
-      response.on('end', () => resolve({ status: response.statusCode ?? 0, headers: response.headers, body }));
-    });
-    outgoing.on('error', reject).end();
-  });
 }
 
 const sum = (counts: readonly number[]) => counts.reduce((total, count) => total + count, 0);
@@ -540,97 +524,5 @@ describe('several databases and registries', () => {
       expect.objectContaining({ code: 'SLUICE_INVALID_OPTION', message: expect.stringContaining('sluice_flushes') }),
     );
     expect(registry.getMetricsAsArray()).toHaveLength(1);
-  });
-});
-
-describe('over HTTP', () => {
-  test('the server answers GET and HEAD at /metrics, 404 elsewhere and 405 to other methods', async () => {
-    const db = await openTemp();
-    const server = await serveMetrics(db, { port: 0, db: 'a "quoted\\" name' });
-    onTestFinished(() => server.close());
-    expect(server.url).toMatch(/^http:\/\/127\.0\.0\.1:\d+\/metrics$/);
-    await db.aset('x', 1);
-
-    const got = await ask(server.url);
-    expect(got.status).toBe(200);
-    expect(got.headers['content-type']).toBe('text/plain; version=0.0.4; charset=utf-8');
-    expect(Number(got.headers['content-length'])).toBe(Buffer.byteLength(got.body));
-    expect(of(parse(got.body), 'a \\"quoted\\\\\\" name')('writes_accepted_total')).toBe(1);
-    expect((await ask(`${server.url}?name=x`)).status).toBe(200);
-
-    const head = await ask(server.url, 'HEAD');
-    expect([head.status, head.body]).toEqual([200, '']);
-    expect(head.headers['content-type']).toBe(got.headers['content-type']);
-    expect(Number(head.headers['content-length'])).toBeGreaterThan(0);
-
-    for (const method of ['POST', 'PUT', 'DELETE', 'OPTIONS']) {
-      const refused = await ask(server.url, method);
-      expect([refused.status, refused.headers['allow']]).toEqual([405, 'GET, HEAD']);
-    }
-    for (const path of ['', '/', '/metrics/', '//', '/other?x=/metrics']) {
-      expect((await ask(server.url.replace('/metrics', path))).status, path).toBe(404);
-    }
-  });
-
-  test('a closed server is gone, with its series, and can be started again', async () => {
-    const db = await openTemp();
-    const registry = new Registry();
-    const server = await serveMetrics(db, { port: 0, registry });
-    const port = Number(new URL(server.url).port);
-    await expect(serveMetrics(db, { port, db: 'other', registry })).rejects.toMatchObject({
-      code: 'SLUICE_INVALID_OPTION',
-      message: expect.stringContaining('EADDRINUSE'),
-      cause: { code: 'EADDRINUSE' },
-    });
-    expect(seriesOf(await scrape(registry), 'other')).toEqual([]);
-    expect(seriesOf(await scrape(registry), 'data.db').length).toBeGreaterThan(0);
-    await server.close();
-    await server.close();
-    expect((await scrape(registry)).samples.size).toBe(0);
-    await expect(ask(server.url)).rejects.toMatchObject({ code: 'ECONNREFUSED' });
-    const again = await serveMetrics(db, { port, registry });
-    expect((await ask(again.url)).status).toBe(200);
-    await again.close();
-    expect(db.state).toBe('ok');
-  });
-
-  test('a client that never finishes its request does not hold up close', async () => {
-    const db = await openTemp();
-    const server = await serveMetrics(db, { port: 0 });
-    const client = connect(Number(new URL(server.url).port), '127.0.0.1');
-    const gone = new Promise<void>((resolve) => client.on('error', () => {}).on('close', () => resolve()));
-    await new Promise<void>((resolve) => client.write('GET /metrics HTTP/1.1\r\n', () => resolve()));
-    expect((await ask(server.url)).status).toBe(200);
-    await server.close();
-    await gone;
-    await expect(ask(server.url)).rejects.toMatchObject({ code: 'ECONNREFUSED' });
-  }, 20_000);
-
-  test('options of the server are checked together', async () => {
-    const db = await openTemp();
-    const wrong = { port: 70_000, host: '', prot: 1 };
-    await expect(serveMetrics(db, wrong as never)).rejects.toMatchObject({
-      code: 'SLUICE_INVALID_OPTION',
-      problems: { length: 3 },
-    });
-  });
-
-  test('a metric of the application that throws is a 500 without details, and a warning with them', async () => {
-    const db = await openTemp();
-    const { registry } = createMetrics(db);
-    const fail = () => {
-      throw new Error('secret of the application');
-    };
-    new Gauge({ name: 'mine', help: 'throws', registers: [registry], collect: fail });
-    const warned = vi.fn();
-    process.on('warning', warned);
-    onTestFinished(() => void process.off('warning', warned));
-    const server = createServer(metricsHandler(registry));
-    onTestFinished(() => void server.close());
-    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-    const { port } = server.address() as { port: number };
-    const { status, body } = await ask(`http://127.0.0.1:${port}/anywhere`);
-    expect([status, body]).toEqual([500, 'metrics could not be collected\n']);
-    await vi.waitFor(() => expect(String(warned.mock.calls)).toContain('secret of the application'), 5_000);
   });
 });

@@ -317,7 +317,7 @@ function compareRun(writes: readonly Write[], stream: Iterator<[number, boolean]
       tally.ended += result.dead.filter(({ errorMessage }) => errorMessage === 'no').length;
       tally.locked += result.dead.filter(({ errorMessage }) => errorMessage === 'locked').length;
       const before = [contentsOf(db), lettersOf(db)];
-      expect(applier.apply(batch)).toEqual(result);
+      expect(applier.apply(batch)).toEqual({ ...result, splits: 0 });
       expect([contentsOf(db), lettersOf(db)]).toEqual(before);
     }
     expect(contentsOf(db)).toEqual(contentsOf(oracle.db));
@@ -428,7 +428,7 @@ describe('values that are too big, which is the one thing that a plain table ref
             superseded += result.superseded.length;
             const tried = faults.tooBigs - refused;
             const before = [contentsOf(db), lettersOf(db)];
-            expect(applier.apply(batch)).toEqual(result);
+            expect(applier.apply(batch)).toEqual({ ...result, splits: 0 });
             expect([contentsOf(db), lettersOf(db)]).toEqual(before);
             if (tried > 0 && result.coalesced + result.applied > 0) counted.fallbacks++;
             if (tried > 1) counted.twice++;

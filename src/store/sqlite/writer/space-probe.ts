@@ -1,4 +1,5 @@
 import * as fs from 'node:fs';
+import { dirname } from 'node:path';
 import { diskCode, diskMeaning, type FailureClass, sqliteMeaning } from '../../../base/failure.ts';
 import { StoreFailure } from '../../store.ts';
 
@@ -16,6 +17,16 @@ export function reclassify(failure: StoreFailure, database: string): StoreFailur
   const found = classAfter(probe, errno) ?? failure.failure;
   const message = errno === undefined ? failure.message : `${failure.message} (writing beside it: ${errno})`;
   return new StoreFailure(found, message, sqliteCode, failure.cause);
+}
+
+/** Room on the disk of the database, for those without special rights; `undefined` where the system does not say. */
+export function freeBytes(database: string): number | undefined {
+  try {
+    const { bavail, bsize } = fs.statfsSync(dirname(database));
+    return bavail * bsize;
+  } catch {
+    return undefined;
+  }
 }
 
 function classAfter(probe: 'room' | 'descriptors', errno: string | undefined): FailureClass | undefined {

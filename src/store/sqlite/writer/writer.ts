@@ -1,4 +1,3 @@
-import { statfsSync } from 'node:fs';
 import { performance } from 'node:perf_hooks';
 import { SluiceError } from '../../../base/errors.ts';
 import type { SqlValue } from '../../../base/frame/index.ts';
@@ -20,7 +19,7 @@ import { classify, toFailure } from '../result-codes.ts';
 import { claimState, SELECT_STATE, type StateRow } from '../schema.ts';
 import { Applier } from './applier.ts';
 import { QueueChanger } from './queue-changer.ts';
-import { reclassify } from './space-probe.ts';
+import { freeBytes, reclassify } from './space-probe.ts';
 import { writerParts } from './writer-parts.ts';
 import type { WriterReport, WriterStart } from './writer-protocol.ts';
 
@@ -237,15 +236,6 @@ export class Writer {
   #readFacts(version: string): Omit<StoreFacts, 'queue'> {
     const { databaseId, epoch, appliedSeq } = this.#db.prepare(SELECT_STATE).get() as StateRow;
     return { databaseId, epoch, appliedSeq, durable: this.#durable, version };
-  }
-}
-
-function freeBytes(path: string): number | undefined {
-  try {
-    const { bavail, bsize } = statfsSync(path);
-    return bavail * bsize;
-  } catch {
-    return undefined;
   }
 }
 

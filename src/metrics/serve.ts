@@ -1,16 +1,13 @@
-import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import type { Registry } from 'prom-client';
 import { codeOf, messageOf, SluiceError } from '../base/errors.ts';
 import { OptionReader } from '../base/options.ts';
+import { answerWith, metricsHandler, write } from './handlers.ts';
 import { attach, type MetricsOptions, readMetricsOptions } from './metrics.ts';
 import type { MetricsSource } from './source.ts';
 
 /** How long a scrape that runs at `close` may take. */
 const CLOSE_GRACE_MS = 1_000;
-
-/** Answers a request of `node:http`. */
-export type MetricsHandler = (request: IncomingMessage, response: ServerResponse) => void;
 
 /** Options of {@link serveMetrics}. */
 export interface ServeMetricsOptions extends MetricsOptions {
@@ -32,47 +29,8 @@ export interface MetricsServer {
 }
 
 /**
- * A handler that answers GET and HEAD with the metrics of a registry, and any other method with 405. It does not look at
- * the path: mount it where you like.
- *
- * @example
- * ```ts
- * import { createServer } from 'node:http';
- * import { open } from 'sluicedb';
- * import { createMetrics, metricsHandler } from 'sluicedb/metrics';
- *
- * const db = await open(':memory:');
- * const metrics = createMetrics(db);
- * const handler = metricsHandler(metrics.registry);
- * const server = createServer((request, response) => {
- *   if (request.url === '/metrics') handler(request, response);
- *   else response.writeHead(404).end();
- * });
- * // server.listen(…), and at the end:
- * server.close();
- * metrics.close();
- * await db.close();
- * ```
- */
-export function metricsHandler(registry: Registry): MetricsHandler {
-  return (request, response) => {
-    if (request.method !== 'GET' && request.method !== 'HEAD') {
-      return send(request, response, 405, 'use GET\n', { allow: 'GET, HEAD' });
-    }
-    registry.metrics().then(
-      (text) => send(request, response, 200, text, { 'content-type': registry.contentType }),
-      (error: unknown) => {
-        // A metric of the application's own threw. The scraper sees that it failed, the log says why.
-        process.emitWarning(`metrics could not be collected: ${messageOf(error)}`, { type: 'SluiceWarning' });
-        send(request, response, 500, 'metrics could not be collected\n');
-      },
-    );
-  };
-}
-
-/**
- * Serves the metrics of a database at `/metrics`, for programs that have no HTTP server of their own. Takes the options of
- * {@link createMetrics} too.
+ * Serves the metrics of a database at `/metrics`, for programs that have no HTTP server of their own; anything else is 404.
+ * Takes the options of {@link createMetrics} too. Several databases share a server by sharing its registry.
  *
  * Errors: `SLUICE_INVALID_OPTION`, also where it cannot listen.
  *
@@ -91,6 +49,25 @@ export function metricsHandler(registry: Registry): MetricsHandler {
  *   await db.close();
  * }
  * ```
+ *
+ * @example Two databases, one server
+ * ```ts
+ * import { open } from 'sluicedb';
+ * import { createMetrics, serveMetrics } from 'sluicedb/metrics';
+ *
+ * const orders = await open(':memory:');
+ * const audit = await open(':memory:');
+ * const metrics = createMetrics(audit, { db: 'audit' });
+ * const server = await serveMetrics(orders, { port: 0, db: 'orders', registry: metrics.registry });
+ * try {
+ *   const text = await (await fetch(server.url)).text();
+ *   console.log(text.includes('db="orders"') && text.includes('db="audit"')); // true
+ * } finally {
+ *   await server.close();
+ *   metrics.close();
+ *   await Promise.all([orders.close(), audit.close()]);
+ * }
+ * ```
  */
 export async function serveMetrics(db: MetricsSource, options: ServeMetricsOptions = {}): Promise<MetricsServer> {
   const reader = new OptionReader(options);
@@ -105,7 +82,7 @@ export async function serveMetrics(db: MetricsSource, options: ServeMetricsOptio
   const handler = metricsHandler(metrics.registry);
   const server = createServer((request, response) => {
     if (request.url?.split('?', 1)[0] === '/metrics') handler(request, response);
-    else send(request, response, 404, 'the metrics are at /metrics\n');
+    else write(response, answerWith(request.method ?? 'GET', 404, 'the metrics are at /metrics\n'));
   });
   try {
     await new Promise<void>((resolve, reject) => {
@@ -137,19 +114,4 @@ export async function serveMetrics(db: MetricsSource, options: ServeMetricsOptio
       return closing;
     },
   };
-}
-
-function send(
-  request: IncomingMessage,
-  response: ServerResponse,
-  status: number,
-  text: string,
-  headers: Readonly<Record<string, string>> = {},
-): void {
-  response.writeHead(status, {
-    'content-type': 'text/plain; charset=utf-8',
-    'content-length': Buffer.byteLength(text),
-    ...headers,
-  });
-  response.end(request.method === 'HEAD' ? undefined : text);
 }
