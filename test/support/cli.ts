@@ -20,9 +20,13 @@ export interface Running {
 type Env = Record<string, string>;
 
 /** Starts `sluice`, and makes sure that it does not outlive the test. */
-export function start(args: readonly string[], { env = {}, cwd }: { env?: Env; cwd?: string } = {}): Running {
+export function start(
+  args: readonly string[],
+  { env = {}, cwd, through = [process.execPath, MAIN] }: { env?: Env; cwd?: string; through?: readonly string[] } = {},
+): Running {
   const { SLUICE_TOKEN: _, ...inherited } = process.env;
-  const child = spawn(process.execPath, [MAIN, ...args], { env: { ...inherited, ...env }, cwd, stdio: 'pipe' });
+  const [program = '', ...before] = through;
+  const child = spawn(program, [...before, ...args], { env: { ...inherited, ...env }, cwd, stdio: 'pipe' });
   let stdout = '';
   let stderr = '';
   child.stdout.setEncoding('utf8').on('data', (text: string) => {
@@ -53,7 +57,11 @@ export function sluice(
 
 /** Starts `sluice serve` on a free port, and waits until it says where. */
 export async function serve(args: readonly string[], env: Env = {}): Promise<Running & { url: string }> {
-  const running = start(['serve', '--port', '0', ...args], { env });
+  return listening(start(['serve', '--port', '0', ...args], { env }));
+}
+
+/** Waits until what is `sluice serve` says where it listens. */
+export async function listening(running: Running): Promise<Running & { url: string }> {
   const url = await new Promise<string>((resolve, reject) => {
     running.child.stdout?.on('data', () => {
       const found = /listening on (\S+)/.exec(running.stdout())?.[1];

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #define RULES 8
@@ -21,7 +22,7 @@
 struct rule {
   char operation[16];
   char suffix[64]; /* what the path ends with */
-  int error;       /* errno; 0: the call moves no byte */
+  int error;       /* errno; 0: the call moves no byte; negative: the call takes so many milliseconds longer */
   int skip;        /* calls to let through first */
   int times;       /* calls to fail, negative: all */
   int hits;
@@ -62,7 +63,9 @@ static int fault(const char *operation, int fd, const char *path) {
     }
     if (rule->times > 0) __atomic_fetch_sub(&rule->times, 1, __ATOMIC_SEQ_CST);
     __atomic_fetch_add(&rule->hits, 1, __ATOMIC_SEQ_CST);
-    return rule->error;
+    if (rule->error >= 0) return rule->error;
+    usleep(-rule->error * 1000);
+    return NONE;
   }
   return NONE;
 }
@@ -132,6 +135,25 @@ int fstat(int fd, struct stat *to) { UNLESS_FAULT("stat", fd, NULL, -1, fstat, s
 int fstat64(int fd, struct stat64 *to) { UNLESS_FAULT("stat", fd, NULL, -1, fstat64, stat_t, fd, (struct stat *)to) }
 
 int unlink(const char *path) { UNLESS_FAULT("unlink", -1, path, -1, unlink, unlink_t, path) }
+
+/* Each call that a rule is for finds so many percent less free than the one before. */
+static fsblkcnt64_t shrunk(fsblkcnt64_t free, const char *path) {
+  static int lost;
+  int percent = fault("statfs", -1, path);
+  if (percent != NONE && lost + percent < 100) lost += percent;
+  return free - free / 100 * lost;
+}
+
+#define STATFS(name)                                       \
+  int name(const char *path, struct name *to) {            \
+    static int (*real)(const char *, struct name *);       \
+    if (real == NULL) real = dlsym(RTLD_NEXT, #name);      \
+    int result = real(path, to);                           \
+    if (result == 0) to->f_bavail = shrunk(to->f_bavail, path); \
+    return result;                                         \
+  }
+
+STATFS(statfs) STATFS(statfs64)
 
 /* Only large pieces, as SQLite asks for when a value is large: nothing else in the process may notice. */
 void *malloc(size_t n) { UNLESS_FAULT(n < LARGE ? "" : "malloc", -1, "", NULL, malloc, malloc_t, n) }

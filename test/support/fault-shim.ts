@@ -6,14 +6,28 @@ import { fileURLToPath } from 'node:url';
 import { afterAll, onTestFinished } from 'vitest';
 import { tempDir } from './temp-dir.ts';
 
-export type Operation = 'write' | 'sync' | 'truncate' | 'open' | 'read' | 'lock' | 'map' | 'stat' | 'unlink' | 'malloc';
+export type Operation =
+  | 'write'
+  | 'sync'
+  | 'truncate'
+  | 'open'
+  | 'read'
+  | 'lock'
+  | 'map'
+  | 'stat'
+  | 'unlink'
+  | 'malloc'
+  | 'statfs';
 
 export interface Fault {
   readonly operation: Operation;
   /** What the path ends with: `a.db-wal`. */
   readonly file?: string;
-  /** An errno by name; `SHORT`: the call moves no byte. */
-  readonly error: keyof typeof constants.errno | 'SHORT';
+  /**
+   * An errno by name; `SHORT`: the call moves no byte; `slowMs`: it succeeds, but takes longer; `percent`: less of the disk is
+   * free with each call, of `statfs`.
+   */
+  readonly error: keyof typeof constants.errno | 'SHORT' | { readonly slowMs: number } | { readonly percent: number };
   /** Calls to let through first. */
   readonly skip?: number;
   /** Calls to fail; all, if not given. */
@@ -47,6 +61,12 @@ afterAll(() => {
   if (folder !== undefined) rmSync(folder, { recursive: true });
 });
 
+function codeOf(error: Fault['error']): number {
+  if (error === 'SHORT') return 0;
+  if (typeof error === 'string') return constants.errno[error];
+  return 'slowMs' in error ? -error.slowMs : error.percent;
+}
+
 /** System calls of a child process that fail on purpose: start it with {@link env}, then arm as often as you like. */
 export class FaultShim {
   readonly env: Readonly<Record<string, string>>;
@@ -68,7 +88,7 @@ export class FaultShim {
       const at = i * RULE_BYTES;
       bytes.write(operation, at, 15);
       bytes.write(file, at + AT.suffix, 63);
-      bytes.writeInt32LE(error === 'SHORT' ? 0 : constants.errno[error], at + AT.error);
+      bytes.writeInt32LE(codeOf(error), at + AT.error);
       bytes.writeInt32LE(skip, at + AT.skip);
       bytes.writeInt32LE(times, at + AT.times);
     }
