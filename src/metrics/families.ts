@@ -212,10 +212,10 @@ const SQLITE: readonly Family[] = [
     (s) => s.sqliteErrorsBy,
   ),
   gauge('sqlite_wal_size_bytes', "Size of SQLite's write-ahead log.", (s) => s.walBytes),
-  gauge('sqlite_wal_frames', "Pages in SQLite's write-ahead log at the last checkpoint.", (s) => s.walFrames),
+  gauge('sqlite_wal_frames', "Pages in SQLite's write-ahead log.", (s) => s.walFrames),
   gauge(
     'sqlite_wal_frames_checkpointed',
-    "Pages of SQLite's write-ahead log that the last checkpoint carried into the database file.",
+    "Pages of SQLite's write-ahead log that are in the database file too.",
     (s) => s.walFramesCheckpointed,
   ),
   counterBy(

@@ -108,9 +108,9 @@ export interface DatabaseStats {
   readonly sqliteErrorsBy: Readonly<Record<string, number>>;
   /** Size of SQLite's write-ahead log, as of the last report of the writer thread: after each batch, and every 2 s. */
   readonly walBytes: number;
-  /** Pages in it at the last attempt to carry it into the database file … */
+  /** Pages in it, as of the same report … */
   readonly walFrames: number;
-  /** … and how many of them were carried. */
+  /** … and how many of them are in the database file too. */
   readonly walFramesCheckpointed: number;
   /**
    * How often the writer thread has tried to carry all of that log into the database file: `partial` where a reader held it

@@ -47,9 +47,9 @@ export interface Store {
 export interface StoreNumbers {
   /** Size of the store's own write-ahead log. */
   readonly walBytes: number;
-  /** Pages in it at the last attempt to carry it into the database … */
+  /** Pages in it … */
   readonly walFrames: number;
-  /** … and how many of them were carried. */
+  /** … and how many of them are in the database too. */
   readonly walFramesCheckpointed: number;
   readonly checkpoints: CheckpointCounts;
   /** Room on the disk of the database, for those without special rights. `undefined` where the system does not say. */

@@ -88,6 +88,28 @@ test('[fault 48] while the watermark is not durable, a pinned reader keeps every
   await db.close();
 });
 
+test('a load without a gap: the WAL is carried between two batches, and that is counted', async () => {
+  const file = join(tempDir(), 'a.db');
+  // Without a log, only SQLite is in the way of the writes: the writer thread always has a batch.
+  const db = await open(file, { durability: 'memory', flush: { intervalMs: 5 } });
+  const before = db.stats().checkpoints.complete;
+  const value = 'x'.repeat(300);
+  let most = 0;
+  for (let round = 0; round < 300 && db.stats().checkpoints.complete < before + 2; round++) {
+    for (let i = 0; i < 2_000; i++) db.set(`key ${((round * 2_000 + i) * 7_919) % 600_000}`, value);
+    if (db.needsDrain) await db.adrain();
+    most = Math.max(most, db.stats().walBytes);
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  const { checkpoints } = db.stats();
+  expect(checkpoints.complete).toBeGreaterThanOrEqual(before + 2);
+  expect(checkpoints.failed).toBe(0);
+  // It begins at 16,000 pages of 4 KiB, after the batch that reaches them.
+  expect(most).toBeGreaterThan(32 * 1024 * 1024);
+  expect(most).toBeLessThan(256 * 1024 * 1024);
+  await db.close();
+});
+
 /** While the switch is there, a checkpoint fails as a sync of the disk would make it. */
 const FAILING_CHECKPOINT = (armed: string) => `
   const pragma = Sqlite.prototype.pragma;

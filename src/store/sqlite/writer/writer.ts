@@ -26,8 +26,8 @@ import type { WriterReport, WriterStart } from './writer-protocol.ts';
 /** At start another program may hold the file for a moment; nobody else waits for this thread yet. Not for checkpoints. */
 const START_BUSY_TIMEOUT_MS = 5_000;
 
-/** Pages in the WAL before SQLite checkpoints by itself, inside a commit. Normally a gap comes first. */
-const AUTOCHECKPOINT_PAGES = 16_000;
+/** Pages in the WAL that wait for a checkpoint, at which none waits for a gap any more. */
+const WAL_PAGES_MAX = 16_000;
 const WAL_LIMIT_BYTES = 64 * 1024 * 1024;
 const PAGE_CACHE_KIB = 64 * 1024;
 
@@ -46,9 +46,11 @@ export class Writer {
   readonly #files: FileIdentity;
   #durable: boolean;
   #gap: NodeJS.Timeout | undefined;
+  #soon: NodeJS.Immediate | undefined;
   #checkpoints: Checkpoint[] = [];
   #walFrames = 0;
   #walFramesCheckpointed = 0;
+  #heldUpUntil = 0;
 
   constructor({ path, owner, takeOver, check, expected, queueLimits, breaker }: WriterStart) {
     // Or SQLite would make a new file in its place.
@@ -67,7 +69,7 @@ export class Writer {
       this.#db.pragma('busy_timeout = 0');
       // The watermark may have been written and never synced by a process that was killed: until a complete checkpoint
       // has carried it into the database file, no log segment may be deleted on its word.
-      this.#durable = this.#checkpoint();
+      this.#durable = this.#checkpoint('TRUNCATE');
       const parts = writerParts(this.#db, owner);
       this.#applier = new Applier(parts, { limits: queueLimits, breaker });
       this.#queue = new QueueChanger(parts, queueLimits);
@@ -93,7 +95,7 @@ export class Writer {
   apply(batch: Batch): BatchResult {
     const start = performance.now();
     const result = this.#onFiles(() => this.#applier.apply(batch));
-    if (!this.#durable) this.#durable = this.#checkpoint();
+    if (!this.#durable) this.#durable = this.#checkpoint('TRUNCATE');
     this.#awaitGap();
     return { ...result, durable: this.#durable, durationMs: performance.now() - start };
   }
@@ -147,6 +149,7 @@ export class Writer {
   }
 
   report(): WriterReport {
+    this.#measureWal();
     const checkpoints = this.#checkpoints;
     this.#checkpoints = [];
     return {
@@ -160,20 +163,50 @@ export class Writer {
 
   close(): void {
     clearTimeout(this.#gap);
-    this.#checkpoint();
+    clearImmediate(this.#soon);
+    this.#checkpoint('TRUNCATE');
     this.#db.close();
   }
 
-  /** Carries the WAL into the database when nothing has been asked for a moment. */
+  /**
+   * Carries what was committed into the database: when nothing has been asked for a moment, or before the next batch where
+   * too much waits for it. SQLite's own checkpoint, which is turned off, would do that inside a commit, and tell nobody.
+   */
   #awaitGap(): void {
     this.#checkpointIn(GAP_MS);
+    this.#measureWal();
+    const waiting = this.#walFrames - this.#walFramesCheckpointed;
+    if (waiting < WAL_PAGES_MAX || performance.now() < this.#heldUpUntil) return;
+    clearImmediate(this.#soon);
+    this.#soon = setImmediate(() => {
+      // PASSIVE leaves the file as it is, to be written again from its beginning: no gap is coming in which it could grow anew.
+      if (!this.#checkpoint('PASSIVE')) this.#heldUpUntil = performance.now() + HELD_UP_MS;
+      // What has come meanwhile goes first: this was no gap.
+      this.#checkpointIn(GAP_MS);
+    });
+  }
+
+  /** How much is in the WAL, and how much of that is in the database too. */
+  #measureWal(): void {
+    try {
+      this.#takeWal(this.#db.pragma('wal_checkpoint(NOOP)'));
+    } catch {
+      // What was known stays; a real fault of the disk comes back with the next batch.
+    }
+  }
+
+  #takeWal(answer: unknown): CheckpointRow | undefined {
+    const [row] = answer as CheckpointRow[];
+    this.#walFrames = Math.max(0, row?.log ?? 0);
+    this.#walFramesCheckpointed = Math.max(0, row?.checkpointed ?? 0);
+    return row;
   }
 
   /** A reader that holds it up may be the last thing that happens for long: the WAL must shrink when it has gone. */
   #checkpointIn(delayMs: number): void {
     clearTimeout(this.#gap);
     this.#gap = setTimeout(() => {
-      if (!this.#checkpoint()) this.#checkpointIn(HELD_UP_MS);
+      if (!this.#checkpoint('TRUNCATE')) this.#checkpointIn(HELD_UP_MS);
     }, delayMs);
   }
 
@@ -192,9 +225,9 @@ export class Writer {
     }
   }
 
-  #checkpoint(): boolean {
+  #checkpoint(mode: 'PASSIVE' | 'TRUNCATE'): boolean {
     const start = performance.now();
-    const result = this.#tryCheckpoint();
+    const result = this.#tryCheckpoint(mode);
     this.#checkpoints.push({ result, durationMs: performance.now() - start });
     // After a sync that failed, only a complete checkpoint proves anything again.
     if (result === 'failed') this.#durable = false;
@@ -202,23 +235,17 @@ export class Writer {
   }
 
   /**
-   * Complete is: all of the WAL is in the database file, and the WAL empty. `busy = 0` alone says nothing.
+   * Complete is: all of the WAL is in the database file. `busy = 0` alone says nothing.
    *
    * Not into a database that has lost its name, nor where another WAL stands in the place of ours: what is left as it is
    * can be put together again by whoever puts the files back. A WAL that is only gone is still open here, and what is in
    * it goes when this connection does: into the database with it.
    */
-  #tryCheckpoint(): keyof CheckpointCounts {
+  #tryCheckpoint(mode: 'PASSIVE' | 'TRUNCATE'): keyof CheckpointCounts {
     try {
       const { database, wal } = this.#files.look();
       if (database !== 'there' || wal === 'replaced') return 'failed';
-      const [row] = this.#db.pragma('wal_checkpoint(TRUNCATE)') as {
-        busy: number;
-        log: number;
-        checkpointed: number;
-      }[];
-      this.#walFrames = Math.max(0, row?.log ?? 0);
-      this.#walFramesCheckpointed = Math.max(0, row?.checkpointed ?? 0);
+      const row = this.#takeWal(this.#db.pragma(`wal_checkpoint(${mode})`));
       const complete = row !== undefined && row.busy === 0 && row.log >= 0 && row.log === row.checkpointed;
       return complete ? 'complete' : 'partial';
     } catch {
@@ -239,6 +266,13 @@ export class Writer {
   }
 }
 
+/** What SQLite answers to a checkpoint: pages in the WAL, and pages of them that are in the database. */
+interface CheckpointRow {
+  readonly busy: number;
+  readonly log: number;
+  readonly checkpointed: number;
+}
+
 function configure(db: Connection): void {
   const mode = db.pragma('journal_mode = WAL', { simple: true });
   if (mode !== 'wal') {
@@ -250,7 +284,7 @@ function configure(db: Connection): void {
   // After journal_mode, which resets it: better-sqlite3 is built to default to NORMAL in WAL mode, and a watermark that
   // a power cut can take back must never have let a log segment go.
   db.pragma('synchronous = FULL');
-  db.pragma(`wal_autocheckpoint = ${AUTOCHECKPOINT_PAGES}`);
+  db.pragma('wal_autocheckpoint = 0');
   db.pragma(`journal_size_limit = ${WAL_LIMIT_BYTES}`);
   db.pragma(`cache_size = -${PAGE_CACHE_KIB}`);
   db.pragma('temp_store = MEMORY');
