@@ -38,6 +38,14 @@ export function sampleId(name: string, labels: Iterable<readonly [string, string
   return `${name}${JSON.stringify([...labels].sort(([a], [b]) => (a < b ? -1 : 1)))}`;
 }
 
+/** The sum of the samples of a name that have these labels, among others. */
+export function sumOf({ samples }: Scrape, name: string, labels: Readonly<Record<string, string>> = {}): number {
+  const pairs = Object.entries(labels).map((pair) => JSON.stringify(pair));
+  const found = [...samples].filter(([id]) => id.startsWith(`${name}[`) && pairs.every((pair) => id.includes(pair)));
+  if (found.length === 0) throw new Error(`no sample ${name} with ${pairs.join()}`);
+  return found.reduce((total, [, value]) => total + value, 0);
+}
+
 /**
  * A strict reader of OpenMetrics 1.0.0, after its ABNF and the rules in its prose: whatever breaks them throws. That numbers
  * in labels are canonical is a SHOULD, and prom-client does not do it.
