@@ -17,7 +17,7 @@ export interface DatabaseStats {
   // ── writes ──
   /** Writes that got a sequence number. */
   readonly accepted: number;
-  /** By what they do: `sql` a staged statement, `ensure` the table or columns that rows need, `group` several as one. */
+  /** By what they do. */
   readonly acceptedBy: Readonly<Record<WriteOperation, number>>;
   /** Writes that were found in the log at open. */
   readonly recovered: number;
@@ -27,19 +27,13 @@ export interface DatabaseStats {
   readonly coalesced: number;
   /** Writes that SQLite refused for good. */
   readonly deadLettered: number;
-  /**
-   * `constraint`, `type` a value of the wrong type, `size` too large, `statement` the statement or what it names is wrong,
-   * `transaction` it ended the transaction that it ran in.
-   */
+  /** By why they were refused. */
   readonly deadLetteredBy: Readonly<Record<DeathReason, number>>;
   /** Writes that are neither applied nor dead. */
   readonly pending: number;
   /** Calls that were turned away before anything was accepted; for several writes at once, one. */
   readonly refused: number;
-  /**
-   * `full` no room, `timeout` and `aborted` while waiting for room, `too_large` more than there can ever be room for, `invalid`
-   * key, value or row, `closed`, `failed`.
-   */
+  /** By why they were turned away. */
   readonly refusedBy: Readonly<Record<RefusalReason, number>>;
   /** What the accepted writes counted in staging. */
   readonly bytesAccepted: number;
@@ -93,7 +87,7 @@ export interface DatabaseStats {
   readonly flushes: number;
   /** Attempts at a batch that failed and were, or will be, repeated. */
   readonly flushRetries: number;
-  /** By what the failure means: see `FailureClass`. */
+  /** By what the failure means. */
   readonly flushRetriesBy: Readonly<Record<RetryClass, number>>;
   /** Attempts at the batch that is on its way that have failed so far. */
   readonly flushConsecutiveFailures: number;
@@ -124,7 +118,7 @@ export interface DatabaseStats {
   readonly checkpoints: CheckpointCounts;
   /** How often the writer thread was started again. */
   readonly writerRestarts: number;
-  /** `death` the thread had died, `reopen` its connection could not be trusted any more. */
+  /** By why it had to be. */
   readonly writerRestartsBy: Readonly<Record<RestartReason, number>>;
   /** Statements run with `aexecute`. */
   readonly directStatements: number;
