@@ -3,6 +3,8 @@
  *
  *     npm run dashboard              writes dashboards/sluice.json
  *     npm run dashboard -- --check   only says whether the file is what would be written: exit code 1 if not
+ *
+ * Another file may be named behind that.
  */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';

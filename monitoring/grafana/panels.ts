@@ -84,7 +84,7 @@ interface Stat extends Named {
 }
 
 /** A band for each database, whose colour and word say what it was when. */
-interface States extends Named {
+export interface States extends Named {
   readonly kind: 'states';
   readonly expr: string;
   readonly words: Words;

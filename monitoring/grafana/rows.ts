@@ -1,5 +1,5 @@
 /** The rows of the dashboard: what an operator looks at, from the question whether all is well down to the process. */
-import type { PanelSpec, Series, Words } from './panels.ts';
+import type { Color, PanelSpec, Series, States, Words } from './panels.ts';
 import { EACH_DB, happened, increase, max, of, ofProcess, quantile, rate, sum, which } from './queries.ts';
 
 export interface RowSpec {
@@ -7,25 +7,25 @@ export interface RowSpec {
   readonly panels: readonly PanelSpec[];
 }
 
-const STATES = ['ok', 'degraded', 'space', 'failed', 'closing'];
-const STATE_WORDS: Words = {
-  1: ['ok', 'green'],
-  2: ['degraded', 'yellow'],
-  3: ['space', 'orange'],
-  4: ['failed', 'red'],
-  5: ['closing', 'blue'],
+/** Values of a label, and their colours. */
+type Colors = Readonly<Record<string, Color>>;
+
+const STATES: Colors = { ok: 'green', degraded: 'yellow', space: 'orange', failed: 'red', closing: 'blue' };
+
+const STALLS: Colors = {
+  transient: 'orange',
+  space: 'red',
+  reopen: 'red',
+  config: 'red',
+  breaker: 'red',
+  'queue-full': 'red',
 };
 
-const STALLS = ['transient', 'space', 'reopen', 'config', 'breaker', 'queue-full'];
-const STALL_WORDS: Words = {
-  0: ['no', 'green'],
-  1: ['transient', 'orange'],
-  2: ['space', 'red'],
-  3: ['reopen', 'red'],
-  4: ['config', 'red'],
-  5: ['breaker', 'red'],
-  6: ['queue-full', 'red'],
-};
+/** Which value of a label is 1, by its place in the list, and what each place stands for; `none` where it is at no value. */
+function states(metric: string, label: string, colors: Colors, none?: Words[number]): Pick<States, 'expr' | 'words'> {
+  const words = Object.fromEntries(Object.entries(colors).map((word, i) => [i + 1, word]));
+  return { expr: which(metric, label, Object.keys(colors)), words: none === undefined ? words : { 0: none, ...words } };
+}
 
 /** Half of all, and all but the worst of a hundred. */
 function quantiles(name: string): Series[] {
@@ -76,8 +76,7 @@ const overview: RowSpec = {
         'How each database is; one that is closed has no band. "degraded" for a moment is harmless, "space" waits for room on the disk. "failed" takes no more writes and has to be opened again.',
       unit: 'none',
       width: 12,
-      expr: which('state', 'state', STATES),
-      words: STATE_WORDS,
+      ...states('state', 'state', STATES),
     },
     {
       kind: 'graph',
@@ -409,8 +408,7 @@ const flush: RowSpec = {
         'Whether the flush stands still, and why. Anything but "no" needs somebody: "space" wants room, "config" a mended schema, "breaker" and "queue-full" a look at the dead letters.',
       unit: 'none',
       width: 12,
-      expr: which('flush_stalled', 'reason', STALLS),
-      words: STALL_WORDS,
+      ...states('flush_stalled', 'reason', STALLS, ['no', 'green']),
     },
   ],
 };

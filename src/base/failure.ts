@@ -9,7 +9,7 @@ import { codeOf } from './errors.ts';
  */
 export type FailureClass = 'transient' | 'space' | 'config' | 'breaker' | 'reopen' | 'fatal';
 
-/** What a disk alone can be the cause of. */
+/** What a disk alone can be the cause of: see `FailureClass`. */
 export type DiskClass = 'transient' | 'space' | 'config' | 'reopen';
 
 /** `permanent`: SQLite will never take this one row, the rest of the batch is fine. */
@@ -135,7 +135,10 @@ export function countedCode(code: string | undefined): string {
   return COUNTED_CODES.includes(primary) ? primary : 'other';
 }
 
-/** Why a write died, in one word. `statement`: what it names or says is not there or wrong. */
+/**
+ * Why a write died, in one word: `constraint`, `type` a value of the wrong type, `size` too large, `statement` what it says is
+ * wrong or what it names is not there, `transaction` it ended the transaction that it ran in.
+ */
 export type DeathReason = 'constraint' | 'type' | 'size' | 'statement' | 'transaction' | 'other';
 
 /** The reason that an error code stands for. */

@@ -5,7 +5,7 @@ import { pipeline } from 'node:stream/promises';
 import { Command, Option } from 'commander';
 import { codeOf, messageOf, SluiceError } from '../base/errors.ts';
 import { toJson } from '../base/json.ts';
-import { DEAD_OPERATIONS, type DeadLetterPage, type DeadLetterQuery, type DeadLetterSelection } from '../dlq/index.ts';
+import { type DeadLetterPage, type DeadLetterQuery, type DeadLetterSelection, WRITE_OPERATIONS } from '../dlq/index.ts';
 import type { DeadLetterSummary } from '../store/store.ts';
 import { decimal, integer, time } from './arguments.ts';
 import { CollectorQueue } from './dlq-client.ts';
@@ -129,7 +129,7 @@ function command<Flags extends TargetFlags>(
 function filtered(made: Command): Command {
   return made
     .option('--table <name>', 'only those for this table')
-    .addOption(new Option('--operation <name>', 'only those that wanted this').choices(DEAD_OPERATIONS))
+    .addOption(new Option('--operation <name>', 'only those that wanted this').choices(WRITE_OPERATIONS))
     .option('--error-code <code>', 'only those with this code of SQLite, or one that extends it: SQLITE_CONSTRAINT')
     .option(
       '--since <time>',

@@ -435,7 +435,7 @@ export class Database<T = unknown> extends Table<T> {
     try {
       return { target: this.#stagedTarget(sql), values: listOf(parameters) };
     } catch (error) {
-      throw this.core.engine.invalid(error);
+      throw this.core.engine.countInvalid(error);
     }
   }
 

@@ -13,7 +13,8 @@ import { tell } from './tell.ts';
 export type LogFields = Readonly<Record<string, unknown>>;
 
 /**
- * What a logger must have: the part of pino's and bunyan's that Sluice uses.
+ * What a logger must have: the part of pino's and bunyan's that Sluice uses. What a method throws becomes an
+ * `uncaughtException`, and stays out of the way of the work that it was told of.
  *
  * @example
  * ```ts
@@ -30,9 +31,13 @@ export type LogFields = Readonly<Record<string, unknown>>;
  * ```
  */
 export interface Logger {
+  /** Each batch and each attempt. */
   debug(fields: LogFields, message: string): void;
+  /** The few things one looks for later. */
   info(fields: LogFields, message: string): void;
+  /** Something went wrong. */
   warn(fields: LogFields, message: string): void;
+  /** Somebody has to do something, or something is lost. */
   error(fields: LogFields, message: string): void;
 }
 
@@ -69,9 +74,8 @@ interface Subject {
 }
 
 /**
- * The one place that decides what deserves a line in somebody's log, and on which level: `error` where somebody has to do
- * something or something is lost, `warn` where something went wrong, `info` for the few things one looks for later, `debug`
- * for each batch and each attempt. A line for each write that died would say less than their number, and cost more.
+ * The one place that decides what deserves a line in somebody's log, and on which level: see {@link Logger}. A line for each
+ * write that died would say less than their number, and cost more.
  *
  * No value and no key is put into a line: what a logger is given ends up in places where it must not be.
  */

@@ -220,7 +220,7 @@ export interface BreakerOptions {
   readonly minWrites?: number | undefined;
 }
 
-/** The options with everything filled in. */
+/** The options with everything filled in. What each means is said at {@link OpenOptions}. */
 export interface ResolvedOptions {
   readonly table: string;
   readonly durability: Durability;

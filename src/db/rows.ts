@@ -157,7 +157,7 @@ export class Rows<T extends object = Record<string, unknown>> {
     try {
       return this.#check(row);
     } catch (error) {
-      throw this.#core.engine.invalid(error);
+      throw this.#core.engine.countInvalid(error);
     }
   }
 
@@ -165,7 +165,7 @@ export class Rows<T extends object = Record<string, unknown>> {
     try {
       return listOf(rows, 'rows').map((row) => this.#check(row));
     } catch (error) {
-      throw this.#core.engine.invalid(error);
+      throw this.#core.engine.countInvalid(error);
     }
   }
 

@@ -1,5 +1,5 @@
 import type { DeadLetterQueue } from '../dlq/index.ts';
-import type { DatabaseStats, RecoveryNumbers } from '../metrics/stats.ts';
+import type { DatabaseStats } from '../metrics/stats.ts';
 import type { Core } from './core.ts';
 
 /**
@@ -29,7 +29,7 @@ export interface V2Metrics {
 export function readStats(
   { engine, flusher, store, clock, reads }: Core,
   queue: DeadLetterQueue,
-  own: Pick<DatabaseStats, 'writerRestartsBy' | 'directStatements'> & { readonly recovery: RecoveryNumbers },
+  own: Pick<DatabaseStats, 'writerRestartsBy' | 'directStatements' | 'recovery'>,
 ): DatabaseStats {
   const { counters, admission, commit, log, unsynced } = engine;
   const { recovered, applied, coalesced, deadLettered, bytesAccepted, bytesApplied } = counters;
@@ -42,7 +42,7 @@ export function readStats(
     applied,
     coalesced,
     deadLettered,
-    deadLetteredBy: { ...flusher.died },
+    deadLetteredBy: { ...flusher.counters.dead },
     pending: engine.pending,
     refused: sum(admission.refused),
     refusedBy: { ...admission.refused },
@@ -66,16 +66,16 @@ export function readStats(
     syncs: commit?.syncs ?? 0,
     syncFailures: commit?.syncFailures ?? 0,
     logErrors: structuredClone(log.errors),
-    flushes: flusher.flushes,
-    flushRetries: sum(flusher.retries),
-    flushRetriesBy: { ...flusher.retries },
-    flushFailuresInARow: flusher.failuresInARow,
-    batchSplits: flusher.splits,
-    flushBusyMs: flusher.busyMs,
+    flushes: flusher.counters.flushes,
+    flushRetries: sum(flusher.counters.retries),
+    flushRetriesBy: { ...flusher.counters.retries },
+    flushConsecutiveFailures: flusher.counters.consecutiveFailures,
+    batchSplits: flusher.counters.splits,
+    flushBusyMs: flusher.counters.busyMs,
     flushRunningMs: flusher.runningMs,
-    lastFlushAt: flusher.lastFlushAt,
+    lastFlushAt: flusher.counters.lastFlushAt,
     stall: flusher.stall?.reason,
-    sqliteErrorsBy: { ...flusher.errors },
+    sqliteErrors: { ...flusher.counters.errors },
     ...store.numbers,
     ...own,
     writerRestarts: sum(own.writerRestartsBy),

@@ -127,7 +127,7 @@ export class Table<T = unknown> {
     return this.#admitted(
       bytesOfPut(key, ''),
       async () => {
-        this.core.engine.assertTaking();
+        this.core.engine.assertAcceptingWrite();
         const before = this.#lookup([key], true);
         this.core.engine.delete(this.#target, key);
         const [[value]] = await Promise.all([before, this.core.engine.acknowledgement()]);
@@ -234,7 +234,7 @@ export class Table<T = unknown> {
     return this.#admitted(
       bytesOfGroup(members),
       async () => {
-        engine.assertTaking();
+        engine.assertAcceptingWrite();
         const before = this.#lookup(wanted, true);
         if (wanted.length === 1) engine.delete(this.#target, wanted[0] as string);
         else engine.group(members);
@@ -370,7 +370,7 @@ export class Table<T = unknown> {
       checkKey(key);
       return encodeValue(value);
     } catch (error) {
-      throw this.core.engine.invalid(error);
+      throw this.core.engine.countInvalid(error);
     }
   }
 
@@ -385,7 +385,7 @@ export class Table<T = unknown> {
         return { table: this.#target, key, value: encodeValue(value) };
       });
     } catch (error) {
-      throw this.core.engine.invalid(error);
+      throw this.core.engine.countInvalid(error);
     }
   }
 
@@ -394,7 +394,7 @@ export class Table<T = unknown> {
     try {
       return checkedKeys(keys);
     } catch (error) {
-      throw this.core.engine.invalid(error);
+      throw this.core.engine.countInvalid(error);
     }
   }
 

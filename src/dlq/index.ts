@@ -7,4 +7,4 @@ export {
 } from './dead-letter-queue.ts';
 export type { CheckTarget, NdjsonSource } from './ndjson.ts';
 export type { ClearProgress, QueueRunOptions } from './run.ts';
-export { DEAD_OPERATIONS, type DeadLetterPage, type DeadLetterQuery, type DeadLetterSelection } from './selection.ts';
+export { type DeadLetterPage, type DeadLetterQuery, type DeadLetterSelection, WRITE_OPERATIONS } from './selection.ts';

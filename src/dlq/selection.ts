@@ -31,8 +31,8 @@ export interface DeadLetterPage extends DeadLetterQuery {
   readonly order?: 'oldest' | 'newest' | undefined;
 }
 
-/** All that a dead write can have wanted. */
-export const DEAD_OPERATIONS: readonly WriteOperation[] = Object.keys({
+/** All that a write can do. */
+export const WRITE_OPERATIONS: readonly WriteOperation[] = Object.keys({
   put: 0,
   delete: 0,
   clear: 0,
@@ -120,7 +120,7 @@ function readIds(ids: readonly unknown[], where: string): ReadonlySet<number> {
 function filterOf(options: OptionReader): DeadLetterFilter {
   return {
     table: options.text('table', undefined),
-    operation: options.oneOf<WriteOperation, undefined>('operation', DEAD_OPERATIONS, undefined),
+    operation: options.oneOf<WriteOperation, undefined>('operation', WRITE_OPERATIONS, undefined),
     errorCode: options.text('errorCode', undefined),
     since: timeOf(options, 'since'),
     until: timeOf(options, 'until'),

@@ -15,7 +15,10 @@ export interface AdmissionOptions {
 /** Well below what SQLite takes for one row (https://sqlite.org/limits.html), whatever the characters are. */
 const WRITE_BYTES_MAX = 256 * 1024 * 1024;
 
-/** Why a write was turned away. */
+/**
+ * Why a write was turned away: `full` no room, `timeout` and `aborted` while it waited for room, `too_large` more than there can
+ * ever be room for, `invalid` key, value, row or statement, `closed` and `failed` the state of the database.
+ */
 export type RefusalReason = 'full' | 'timeout' | 'aborted' | 'too_large' | 'invalid' | 'closed' | 'failed';
 
 /** What admission needs to know of the rest, and has to tell it. */

@@ -375,30 +375,30 @@ export class Engine {
     if (this.health.state === 'failed') throw this.#failedError();
   }
 
-  /** Throws unless there is room for several writes at once. */
-  assertRoom(bytes: number, writes: number): void {
-    this.assertTaking();
-    this.admission.checkMany(bytes, writes);
+  /** The same for a write: one that is turned away is counted. */
+  assertAcceptingWrite(): void {
+    if (this.#accepting && this.health.state !== 'failed') return;
+    this.admission.refused[this.#accepting ? 'failed' : 'closed']++;
+    this.assertAccepting();
   }
 
-  #admit(bytes: number): void {
-    this.assertTaking();
-    this.admission.check(bytes);
-  }
-
-  /** Counts a call that was turned away for what it wanted to write; returns the error for the caller to throw. */
-  invalid(error: unknown): unknown {
+  /** Counts a write that was turned away for what it wanted to write. Returns the error, to be thrown: no closure per write. */
+  countInvalid(error: unknown): unknown {
     // A row with a new column makes a write of its own first, which may have been turned away and counted.
     const counted = ['SLUICE_FULL', 'SLUICE_CLOSED', 'SLUICE_FAILED'].includes(codeOf(error) ?? '');
     if (!counted) this.admission.refused.invalid++;
     return error;
   }
 
-  /** As {@link Engine.assertAccepting}, for a write, which is counted where it is turned away. */
-  assertTaking(): void {
-    if (this.#accepting && this.health.state !== 'failed') return;
-    this.admission.refused[this.#accepting ? 'failed' : 'closed']++;
-    this.assertAccepting();
+  /** Throws unless there is room for several writes at once. */
+  assertRoom(bytes: number, writes: number): void {
+    this.assertAcceptingWrite();
+    this.admission.checkMany(bytes, writes);
+  }
+
+  #admit(bytes: number): void {
+    this.assertAcceptingWrite();
+    this.admission.check(bytes);
   }
 
   #openFrame(): FrameBuilder {

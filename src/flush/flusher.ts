@@ -1,12 +1,12 @@
 import { backoffMs } from '../base/backoff.ts';
 import type { Clock, Timer } from '../base/clock.ts';
 import { SluiceError } from '../base/errors.ts';
-import { COUNTED_CODES, countedCode, type DeathReason, deathReason } from '../base/failure.ts';
 import { Pause } from '../base/pause.ts';
 import type { Random } from '../base/random.ts';
 import { Deferred, type WaitOptions, waitFor } from '../base/waiting.ts';
 import type { Emit, Engine, SealedGeneration } from '../engine/index.ts';
 import { type BatchResult, type Store, StoreFailure } from '../store/store.ts';
+import { FlushCounters } from './counters.ts';
 import type { FlushEvents, RetryClass, Stall, StallReason } from './events.ts';
 
 /**
@@ -92,27 +92,7 @@ export class Flusher {
   onResult: (result: BatchResult) => void = () => {};
   /** Why no batch may go down now, if so. */
   obstacle: () => Error | undefined = () => undefined;
-  flushes = 0;
-  /** Attempts that failed and were, or will be, repeated. */
-  readonly retries: Record<RetryClass, number> = { transient: 0, space: 0, config: 0, breaker: 0, reopen: 0 };
-  /** Attempts at the batch that is on its way that have failed so far. */
-  failuresInARow = 0;
-  /** Attempts that failed, by the primary code of SQLite. */
-  readonly errors: Record<string, number> = Object.fromEntries(COUNTED_CODES.map((code) => [code, 0]));
-  readonly died: Record<DeathReason, number> = {
-    constraint: 0,
-    type: 0,
-    size: 0,
-    statement: 0,
-    transaction: 0,
-    other: 0,
-  };
-  /** How often a batch was run again, in parts or without a part. */
-  splits = 0;
-  /** Time spent on the writer thread. */
-  busyMs = 0;
-  /** When the last batch was committed, milliseconds since 1970. */
-  lastFlushAt: number | undefined;
+  readonly counters: FlushCounters = new FlushCounters();
 
   constructor(
     engine: Engine,
@@ -336,8 +316,7 @@ export class Flusher {
         const error =
           thrown instanceof StoreFailure ? thrown : new StoreFailure('fatal', String(thrown), undefined, thrown);
         const { failure } = error;
-        this.errors[countedCode(error.sqliteCode)] = (this.errors[countedCode(error.sqliteCode)] ?? 0) + 1;
-        this.failuresInARow++;
+        this.counters.failed(error);
         if (taking !== undefined) {
           this.#taking = undefined;
           taking.reject(error);
@@ -356,17 +335,10 @@ export class Flusher {
     result: BatchResult,
     { writes, bytes, lastSeq, since }: { writes: number; bytes: number; lastSeq: number; since: number },
   ): void {
-    const { applied, coalesced, deadSeqs, dead, superseded, evicted, untold, durable, durationMs, splits } = result;
+    const { applied, coalesced, deadSeqs, dead, superseded, evicted, untold, durable, durationMs } = result;
     if (!durable) this.confirmLater();
-    this.flushes++;
-    this.failuresInARow = 0;
-    this.splits += splits;
-    this.busyMs += durationMs;
     const now = this.#clock.now();
-    this.lastFlushAt = now;
-    for (const { errorCode } of dead) this.died[deathReason(errorCode)]++;
-    // Some may have been retried or cleared before the batch was answered.
-    this.died.other += deadSeqs.length - dead.length;
+    this.counters.committed(result, now);
     this.#engine.health.recovered('flush');
     this.onResult(result);
     this.#engine.applied(lastSeq, { applied, coalesced, dead: deadSeqs, durable });
@@ -389,7 +361,7 @@ export class Flusher {
   }
 
   async #pauseBefore(attempt: number, failure: RetryClass, error: StoreFailure): Promise<void> {
-    this.retries[failure]++;
+    this.counters.retries[failure]++;
     this.#engine.health.trouble('flush', failure === 'space' ? 'space' : 'degraded', error);
     const delayMs = backoffMs(attempt, ...PAUSES[failure], this.#random);
     this.#emit('retry', { failure, attempt, delayMs, error });

@@ -166,7 +166,7 @@ const FLUSH: readonly Family[] = [
   gauge(
     'flush_consecutive_failures',
     'Attempts at the batch that is on its way that have failed so far.',
-    (s) => s.flushFailuresInARow,
+    (s) => s.flushConsecutiveFailures,
   ),
   counter(
     'batch_splits_total',
@@ -209,7 +209,7 @@ const SQLITE: readonly Family[] = [
     'sqlite_errors_total',
     'code',
     "Attempts at a batch that failed, by SQLite's primary result code; other where there was none.",
-    (s) => s.sqliteErrorsBy,
+    (s) => s.sqliteErrors,
   ),
   gauge('sqlite_wal_size_bytes', "Size of SQLite's write-ahead log.", (s) => s.walBytes),
   gauge('sqlite_wal_frames', "Pages in SQLite's write-ahead log.", (s) => s.walFrames),

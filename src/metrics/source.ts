@@ -5,7 +5,10 @@ import type { DatabaseStats } from './stats.ts';
 /** The events that metrics listen to: one per group commit, batch and checkpoint. */
 export type MetricsEvents = Pick<EngineEvents & FlushEvents, 'commit' | 'flush' | 'checkpoint' | 'state'>;
 
-/** What metrics need of a database. A `Database` of `open` has it; so has anything that counts in the same way. */
+/**
+ * What metrics need of a database, each member as `Database` has it. A database of `open` will do, and anything that counts in
+ * the same way.
+ */
 export interface MetricsSource {
   readonly path: string;
   readonly state: State;

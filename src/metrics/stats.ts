@@ -8,14 +8,16 @@ import type { CheckpointCounts, QueueState, RestartReason, WriteOperation } from
 /**
  * Numbers of a database since it was opened, as `db.stats()` gives them and as the metrics show them. At any time,
  * `accepted + recovered = applied + coalesced + deadLettered + pending`. A write here is one accepted change; an atomic group
- * of several is one write. What ends in `By` says the same as the field without it, by kind.
+ * of several is one write. A field that ends in `By` has the parts of the one without.
  */
 export interface DatabaseStats {
+  /** `db.state`. */
   readonly state: State;
 
   // ── writes ──
   /** Writes that got a sequence number. */
   readonly accepted: number;
+  /** By what they do. */
   readonly acceptedBy: Readonly<Record<WriteOperation, number>>;
   /** Writes that were found in the log at open. */
   readonly recovered: number;
@@ -25,19 +27,13 @@ export interface DatabaseStats {
   readonly coalesced: number;
   /** Writes that SQLite refused for good. */
   readonly deadLettered: number;
-  /**
-   * `constraint`, `type` a value of the wrong type, `size` too large, `statement` the statement or what it names is wrong,
-   * `transaction` it ended the transaction that it ran in.
-   */
+  /** By why they were refused. */
   readonly deadLetteredBy: Readonly<Record<DeathReason, number>>;
   /** Writes that are neither applied nor dead. */
   readonly pending: number;
   /** Calls that were turned away before anything was accepted; for several writes at once, one. */
   readonly refused: number;
-  /**
-   * `full` no room, `timeout` and `aborted` while waiting for room, `too_large` more than there can ever be room for, `invalid`
-   * key, value or row, `closed`, `failed`.
-   */
+  /** By why they were turned away. */
   readonly refusedBy: Readonly<Record<RefusalReason, number>>;
   /** What the accepted writes counted in staging. */
   readonly bytesAccepted: number;
@@ -73,7 +69,9 @@ export interface DatabaseStats {
   readonly logBytes: number;
   /** Files of the log. */
   readonly logSegments: number;
+  /** Bytes written to the log. */
   readonly logBytesWritten: number;
+  /** Files of the log that were deleted, all of it applied. */
   readonly logSegmentsDeleted: number;
   /** Syncs of the log. */
   readonly syncs: number;
@@ -89,9 +87,10 @@ export interface DatabaseStats {
   readonly flushes: number;
   /** Attempts at a batch that failed and were, or will be, repeated. */
   readonly flushRetries: number;
+  /** By what the failure means. */
   readonly flushRetriesBy: Readonly<Record<RetryClass, number>>;
   /** Attempts at the batch that is on its way that have failed so far. */
-  readonly flushFailuresInARow: number;
+  readonly flushConsecutiveFailures: number;
   /** Times that a batch was run again, in parts or without a part, to find out which write is at fault. */
   readonly batchSplits: number;
   /** Time that the writer thread has spent on batches. */
@@ -105,7 +104,7 @@ export interface DatabaseStats {
 
   // ── SQLite ──
   /** Attempts at a batch that failed, by the primary result code of SQLite; `other` where there was none. */
-  readonly sqliteErrorsBy: Readonly<Record<string, number>>;
+  readonly sqliteErrors: Readonly<Record<string, number>>;
   /** Size of SQLite's write-ahead log, as of the last report of the writer thread: after each batch, and every 2 s. */
   readonly walBytes: number;
   /** Pages in it, as of the same report … */
@@ -119,6 +118,7 @@ export interface DatabaseStats {
   readonly checkpoints: CheckpointCounts;
   /** How often the writer thread was started again. */
   readonly writerRestarts: number;
+  /** By why it had to be. */
   readonly writerRestartsBy: Readonly<Record<RestartReason, number>>;
   /** Statements run with `aexecute`. */
   readonly directStatements: number;
@@ -131,16 +131,18 @@ export interface DatabaseStats {
    * `entriesAtOpen + deadLettered + imported = entries + retried + superseded + cleared + evicted`.
    */
   readonly deadLetters: Readonly<DeadLetterCounters> & QueueState;
+  /** What was found in the log at open. */
   readonly recovery: RecoveryNumbers;
 }
 
 /** Where the value of a key was found. `staging` is also what knows that the key was deleted. */
 export type ReadSource = 'staging' | 'sqlite' | 'miss';
 
-/** What was found in the log at open. */
+/** What a recovery found and did. */
 export interface RecoveryNumbers {
   /** Time to read and repair the log, and to stage what was in it. */
   readonly durationMs: number;
+  /** Files of the log that were there. */
   readonly segments: number;
   /** Bytes of an unsynced tail that were cut off. */
   readonly tornBytes: number;

@@ -62,7 +62,7 @@ export interface Checkpoint {
   readonly durationMs: number;
 }
 
-/** Why the writer thread was started again: it had died, or its connection could not be trusted any more. */
+/** Why the writer thread was started again: `death` it had died, `reopen` its connection could not be trusted any more. */
 export type RestartReason = 'death' | 'reopen';
 
 /** Attempts to carry the store's own write-ahead log into the database, by what came of them. */
@@ -246,7 +246,7 @@ export interface DeadLetterSummary {
 }
 
 /**
- * What a dead write wanted: `append` rows, `sql` a staged statement, `ensure` the table or columns that rows need, `group`
+ * What a write does: `append` rows, `sql` a staged statement, `ensure` the table or columns that rows need, `group`
  * several writes as one.
  */
 export type WriteOperation = 'put' | 'delete' | 'clear' | 'append' | 'sql' | 'ensure' | 'group';

@@ -6,7 +6,8 @@ import { describe, expect, it } from 'vitest';
 import { cellValue } from '../../dist/cli/records.js';
 import { serve, sluice } from '../support/cli.ts';
 import { eventually } from '../support/eventually.ts';
-import { ask, post, sampled } from '../support/http.ts';
+import { parseText, sumOf } from '../support/exposition.ts';
+import { ask, post } from '../support/http.ts';
 import { seededRandom } from '../support/seed.ts';
 import { tempDir } from '../support/temp-dir.ts';
 
@@ -125,7 +126,7 @@ describe('sluice ingest', () => {
     const authorization = `Bearer ${SLUICE_TOKEN}`;
     const counted = async () => {
       const { text } = await ask(`${url}/metrics`, { headers: { authorization } });
-      return sampled(text, 'sluice_writes_accepted_total');
+      return sumOf(parseText(text), 'sluice_writes_accepted_total');
     };
     await eventually(async () => (await counted()) > 1_000, 'it is loading');
     // From now on nothing goes down, so what is sent is answered with 503 in the middle.

@@ -6,7 +6,8 @@ import Sqlite from 'better-sqlite3';
 import { describe, expect, it } from 'vitest';
 import { serve, sluice, start } from '../support/cli.ts';
 import { eventually } from '../support/eventually.ts';
-import { ask, post, sampled, sqlUrl } from '../support/http.ts';
+import { parseText, sumOf } from '../support/exposition.ts';
+import { ask, post, sqlUrl } from '../support/http.ts';
 import { seededRandom } from '../support/seed.ts';
 import { tempDir } from '../support/temp-dir.ts';
 
@@ -139,7 +140,7 @@ describe('sluice serve', () => {
     const answer = post(`${url}/write/t`, body);
     await eventually(async () => {
       const { text } = await ask(`${url}/metrics`);
-      return sampled(text, 'sluice_writes_accepted_total') > 0;
+      return sumOf(parseText(text), 'sluice_writes_accepted_total') > 0;
     }, 'the request is being read');
     child.kill('SIGTERM');
     expect((await answer).json).toMatchObject({ accepted: lines, rejected: 0 });

@@ -4,6 +4,7 @@ import { type Collector, type CollectorOptions, startCollector } from 'sluicedb/
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { openOn } from '../../dist/db/open.js';
 import { eventually } from '../support/eventually.ts';
+import { parseText, sumOf } from '../support/exposition.ts';
 import { FaultFileSystem } from '../support/fault-file-system.ts';
 import { ask, post, sqlUrl } from '../support/http.ts';
 import { machine } from '../support/machine.ts';
@@ -136,7 +137,7 @@ describe('how it is', () => {
     const applied = async () => {
       const { text } = await ask(`${url}/metrics`);
       expect(text).toContain('process_cpu_seconds_total');
-      return Number(/^sluice_writes_applied_total\{[^}]*\} (\d+)/m.exec(text)?.[1]);
+      return sumOf(parseText(text), 'sluice_writes_applied_total');
     };
     const first = await applied();
     await eventually(async () => (await applied()) > first + 20, 'more is applied');

@@ -246,14 +246,14 @@ test('attempts that SQLite refuses are counted by code and meaning, and in a row
   const other = new BetterSqlite3(db.path);
   other.exec('BEGIN IMMEDIATE');
   db.set('a', 2);
-  await eventually(() => db.stats().flushFailuresInARow >= 3, 'three attempts in vain', 10_000);
+  await eventually(() => db.stats().flushConsecutiveFailures >= 3, 'three attempts in vain', 10_000);
   const during = db.stats();
   expect(counted(during.flushRetriesBy)).toEqual({ transient: during.flushRetries });
-  expect(counted(during.sqliteErrorsBy)).toEqual({ SQLITE_BUSY: during.flushFailuresInARow });
+  expect(counted(during.sqliteErrors)).toEqual({ SQLITE_BUSY: during.flushConsecutiveFailures });
   other.exec('ROLLBACK');
   await db.aflush();
-  expect(db.stats().flushFailuresInARow).toBe(0);
-  expect(db.stats().sqliteErrorsBy['SQLITE_BUSY']).toBeGreaterThanOrEqual(3);
+  expect(db.stats().flushConsecutiveFailures).toBe(0);
+  expect(db.stats().sqliteErrors['SQLITE_BUSY']).toBeGreaterThanOrEqual(3);
 
   // A reader holds its snapshot: the WAL cannot be emptied, and it shows how much of it is left.
   other.exec('BEGIN');

@@ -4,86 +4,30 @@ import { Counter, Registry } from 'prom-client';
 import { type Database, type DatabaseStats, open, SluiceError } from 'sluicedb';
 import { createMetrics, type MetricsSource } from 'sluicedb/metrics';
 import { describe, expect, onTestFinished, test, vi } from 'vitest';
+import { isConserved, parseText, type Scrape, sampleId, sumOf } from '../support/exposition.ts';
+import { openTemp } from '../support/open-temp.ts';
 import { seededRandom } from '../support/seed.ts';
 import { tempDir } from '../support/temp-dir.ts';
 
 // The type test: metrics take the database structurally, and the real one must fit.
 const asSource = (db: Database): MetricsSource => db;
 
-interface Scrape {
-  /** Samples as `name{label="value",…}`, labels in alphabetical order. */
-  readonly samples: ReadonlyMap<string, number>;
-  readonly types: ReadonlyMap<string, string>;
+/** A scrape, of which every value is a number. */
+function read(text: string): Scrape {
+  const found = parseText(text);
+  expect([...found.samples].filter(([, value]) => !Number.isFinite(value))).toEqual([]);
+  return found;
 }
 
-const NAME = /^[a-zA-Z_:][a-zA-Z0-9_:]*$/;
-const SAMPLE = /^([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})? (\S+)$/;
-const LABEL = /([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\\n]|\\["\\n])*)"(?:,|$)/y;
+const scrape = async (registry: Registry): Promise<Scrape> => read(await registry.metrics());
 
-/** A strict reader of the text format 0.0.4: whatever it does not expect is an error. */
-function parse(text: string): Scrape {
-  const samples = new Map<string, number>();
-  const types = new Map<string, string>();
-  const helps = new Set<string>();
-  let family = '';
-  expect(text.endsWith('\n')).toBe(true);
-  for (const line of text.split('\n')) {
-    if (line === '') continue;
-    const [, word, name = '', rest = ''] = /^# (HELP|TYPE) (\S+) (.+)$/.exec(line) ?? [];
-    if (word !== undefined) {
-      expect(name).toMatch(NAME);
-      if (word === 'HELP') {
-        expect(helps.has(name), `two HELP lines of ${name}`).toBe(false);
-        helps.add(name);
-      } else {
-        expect(types.has(name), `two TYPE lines of ${name}`).toBe(false);
-        expect(['counter', 'gauge', 'histogram']).toContain(rest);
-        types.set(name, rest);
-        family = name;
-      }
-      continue;
-    }
-    const [, metric, labels = '', number] = SAMPLE.exec(line) ?? [];
-    if (metric === undefined) throw new Error(`no sample: ${line}`);
-    const base = types.get(family) === 'histogram' ? metric.replace(/_(bucket|sum|count)$/, '') : metric;
-    expect(base, `${line} stands under ${family}`).toBe(family);
-    const pairs: string[] = [];
-    LABEL.lastIndex = 0;
-    while (LABEL.lastIndex < labels.length) {
-      const pair = LABEL.exec(labels);
-      if (pair === null) throw new Error(`bad labels: ${line}`);
-      pairs.push(`${pair[1]}="${pair[2]}"`);
-    }
-    const id = `${metric}{${pairs.sort().join(',')}}`;
-    expect(samples.has(id), `two samples ${id}`).toBe(false);
-    const value = Number(number);
-    expect(Number.isFinite(value), line).toBe(true);
-    samples.set(id, value);
-  }
-  return { samples, types };
+/** Reads samples of one database: those that have the given labels, added up. */
+function of(found: Scrape, db: string) {
+  return (name: string, labels: Readonly<Record<string, string>> = {}): number =>
+    sumOf(found, `sluice_${name}`, { db, ...labels });
 }
 
-const scrape = async (registry: Registry): Promise<Scrape> => parse(await registry.metrics());
-
-/** Reads samples of one database: those that have the given label, added up. */
-function of({ samples }: Scrape, db: string) {
-  return (name: string, label = ''): number => {
-    const found = [...samples].filter(
-      ([id]) => id.startsWith(`sluice_${name}{`) && id.includes(`db="${db}"`) && id.includes(label),
-    );
-    if (found.length === 0) throw new Error(`no sample ${name}{${label}} of ${db}`);
-    return found.reduce((total, [, value]) => total + value, 0);
-  };
-}
-
-const seriesOf = ({ samples }: Scrape, db: string) => [...samples.keys()].filter((id) => id.includes(`db="${db}"`));
-
-async function openTemp(name = 'data.db', options: Parameters<typeof open>[1] = {}): Promise<Database> {
-  const db = await open(join(tempDir(), name), options);
-  db.on('dead-letter', () => {});
-  onTestFinished(async () => void (await db.close()));
-  return db;
-}
+const seriesOf = ({ samples }: Scrape, db: string) => [...samples.keys()].filter((id) => id.includes(`["db","${db}"]`));
 
 const sum = (counts: readonly number[]) => counts.reduce((total, count) => total + count, 0);
 
@@ -103,7 +47,7 @@ const COUNTERS: Readonly<Record<string, (stats: DatabaseStats) => number>> = {
   log_segments_deleted_total: (s) => s.logSegmentsDeleted,
   log_errors_total: (s) => sum(Object.values(s.logErrors).flatMap((counts) => Object.values(counts))),
   batch_splits_total: (s) => s.batchSplits,
-  sqlite_errors_total: (s) => sum(Object.values(s.sqliteErrorsBy)),
+  sqlite_errors_total: (s) => sum(Object.values(s.sqliteErrors)),
   direct_statements_total: (s) => s.directStatements,
   reads_total: (s) => sum(Object.values(s.reads)),
   flushes_total: (s) => s.flushes,
@@ -125,7 +69,7 @@ const GAUGES: Readonly<Record<string, (stats: DatabaseStats) => number>> = {
   waiting_producers: (s) => s.waiting,
   last_durable_seq: (s) => s.durableSeq,
   unsynced_bytes: (s) => s.unsyncedBytes,
-  flush_consecutive_failures: (s) => s.flushFailuresInARow,
+  flush_consecutive_failures: (s) => s.flushConsecutiveFailures,
   sqlite_wal_frames: (s) => s.walFrames,
   sqlite_wal_frames_checkpointed: (s) => s.walFramesCheckpointed,
   disk_free_bytes: (s) => s.diskFreeBytes ?? -1,
@@ -185,7 +129,7 @@ const KINDS: readonly (readonly [
   ['writes_dead_lettered_total', 'reason', (s) => s.deadLetteredBy],
   ['writes_rejected_total', 'reason', (s) => s.refusedBy],
   ['flush_retries_total', 'class', (s) => s.flushRetriesBy],
-  ['sqlite_errors_total', 'code', (s) => s.sqliteErrorsBy],
+  ['sqlite_errors_total', 'code', (s) => s.sqliteErrors],
   ['worker_restarts_total', 'reason', (s) => s.writerRestartsBy],
   ['reads_total', 'source', (s) => s.reads],
   ['checkpoints_total', 'result', (s) => ({ ...s.checkpoints })],
@@ -195,7 +139,7 @@ const KINDS: readonly (readonly [
 async function expectSameAsStats(registry: Registry, label: string, db: Database): Promise<Scrape> {
   const stats = db.stats();
   const text = registry.metrics(); // collects before it returns
-  const found = parse(await text);
+  const found = read(await text);
   const value = of(found, label);
   for (const [name, read] of Object.entries({ ...COUNTERS, ...GAUGES })) {
     expect(value(name), name).toBe(read(stats));
@@ -203,13 +147,12 @@ async function expectSameAsStats(registry: Registry, label: string, db: Database
   }
   for (const [metric, label, read] of KINDS) {
     for (const [kind, count] of Object.entries(read(stats))) {
-      expect(value(metric, `${label}="${kind}"`), `${metric} ${kind}`).toBe(count);
+      expect(value(metric, { [label]: kind }), `${metric} ${kind}`).toBe(count);
     }
   }
   expect(sum(Object.values(stats.deadLetteredBy))).toBe(stats.deadLettered);
   const reasons = ['transient', 'space', 'reopen', 'config', 'breaker', 'queue-full'];
-  for (const reason of reasons)
-    expect(value('flush_stalled', `reason="${reason}"`)).toBe(reason === stats.stall ? 1 : 0);
+  for (const reason of reasons) expect(value('flush_stalled', { reason })).toBe(reason === stats.stall ? 1 : 0);
   if (stats.deadLetters.entries === 0) expect(value('dlq_oldest_entry_age_seconds')).toBe(0);
   else expect(value('dlq_oldest_entry_age_seconds')).toBeGreaterThanOrEqual(0);
   expect(value('flush_running_seconds')).toBeGreaterThanOrEqual(stats.flushRunningMs / 1_000);
@@ -223,16 +166,9 @@ async function expectSameAsStats(registry: Registry, label: string, db: Database
   for (const age of ['oldest_pending_age_seconds', 'unsynced_age_seconds'])
     expect(value(age)).toBeGreaterThanOrEqual(0);
   const states = ['ok', 'degraded', 'space', 'failed', 'closing'];
-  for (const state of states) expect(value('state', `state="${state}"`)).toBe(state === stats.state ? 1 : 0);
+  for (const state of states) expect(value('state', { state })).toBe(state === stats.state ? 1 : 0);
   return found;
 }
-
-const conserved = (value: (name: string) => number) =>
-  value('writes_accepted_total') + value('writes_recovered_total') ===
-  value('writes_applied_total') +
-    value('writes_coalesced_total') +
-    value('writes_dead_lettered_total') +
-    value('pending_writes');
 
 describe('what a scrape shows', () => {
   test('every series is there before the first write, with counters at 0', async () => {
@@ -248,14 +184,13 @@ describe('what a scrape shows', () => {
     for (const name of HISTOGRAMS) {
       expect(found.types.get(`sluice_${name}`)).toBe('histogram');
       expect(value(`${name}_count`)).toBe(0);
-      expect(value(`${name}_bucket`, 'le="+Inf"')).toBe(0);
+      expect(value(`${name}_bucket`, { le: '+Inf' })).toBe(0);
     }
     const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
       version: string;
     };
-    for (const label of [`version="${version}"`, `sqlite_version="${db.sqliteVersion}"`, 'durability="sync"'])
-      expect(value('build_info', label)).toBe(1);
-    expect(value('state', 'state="ok"')).toBe(1);
+    expect(value('build_info', { version, sqlite_version: db.sqliteVersion, durability: 'sync' })).toBe(1);
+    expect(value('state', { state: 'ok' })).toBe(1);
     // All of it is of this one database, and by the rules of names.
     expect(seriesOf(found, 'fresh.db')).toHaveLength(found.samples.size);
     for (const [name, type] of found.types) {
@@ -287,7 +222,7 @@ describe('what a scrape shows', () => {
     await db.aflush();
     const flushed = await expectSameAsStats(registry, 'main', db);
     const value = of(flushed, 'main');
-    expect(value('writes_rejected_total', 'reason="full"')).toBe(1);
+    expect(value('writes_rejected_total', { reason: 'full' })).toBe(1);
     expect(value('writes_coalesced_total')).toBe(200);
     expect(value('writes_dead_lettered_total')).toBe(2);
     expect(value('dlq_entries')).toBe(2);
@@ -321,10 +256,11 @@ describe('what a scrape shows', () => {
     const { registry, close } = createMetrics(db);
     onTestFinished(close);
     await db.aflush();
-    const value = of(await expectSameAsStats(registry, 'data.db', db), 'data.db');
+    const found = await expectSameAsStats(registry, 'data.db', db);
+    const value = of(found, 'data.db');
     expect(value('writes_recovered_total')).toBe(50);
     expect(value('writes_accepted_total')).toBe(0);
-    expect(conserved(value)).toBe(true);
+    expect(isConserved(found, { db: 'data.db' })).toBe(true);
   });
 
   test("at 'interval', the syncs of the timer are timed like any other", async () => {
@@ -363,8 +299,9 @@ describe('what a scrape shows', () => {
     let earlier: ((name: string) => number) | undefined;
     let midway = 0;
     for (const text of await Promise.all(scrapes)) {
-      const value = of(parse(text), 'data.db');
-      expect(conserved(value)).toBe(true);
+      const found = read(text);
+      const value = of(found, 'data.db');
+      expect(isConserved(found, { db: 'data.db' })).toBe(true);
       expect(value('last_accepted_seq') - value('last_applied_seq')).toBe(value('pending_writes'));
       for (const name of Object.keys(COUNTERS)) expect(value(name)).toBeGreaterThanOrEqual(earlier?.(name) ?? 0);
       if (value('pending_writes') > 0 && value('writes_applied_total') > 0) midway++;
@@ -393,7 +330,7 @@ describe('what a scrape shows', () => {
     const missing = ['writes_recovered_total', 'writes_applied_total', 'pending_writes', 'flush_busy_seconds_total'];
     for (const name of missing) {
       expect(found.types.has(`sluice_${name}`)).toBe(true);
-      expect(found.samples.has(`sluice_${name}{db="odd.db"}`), name).toBe(false);
+      expect(found.samples.has(sampleId(`sluice_${name}`, [['db', 'odd.db']])), name).toBe(false);
     }
     expect(of(found, 'odd.db')('flushes_total')).toBe(0);
   });
@@ -479,9 +416,10 @@ describe('several databases and registries', () => {
     while (db.state !== 'closed' && scrapes < 10_000) {
       const text = registry.metrics();
       if (scrapes++ % 3 === 0) createMetrics(db, { registry, db: 'second' }).close();
-      const value = of(parse(await text), 'data.db');
-      expect(conserved(value)).toBe(true);
-      expect(value('state', 'state="closing"')).toBe(1);
+      const found = read(await text);
+      const value = of(found, 'data.db');
+      expect(isConserved(found, { db: 'data.db' })).toBe(true);
+      expect(value('state', { state: 'closing' })).toBe(1);
       await new Promise<void>((resolve) => setImmediate(resolve));
     }
     expect(scrapes).toBeGreaterThan(1);
@@ -498,8 +436,8 @@ describe('several databases and registries', () => {
     const before = registry.metrics();
     db.set('key', 1);
     const after = registry.metrics();
-    expect(of(parse(await before), 'data.db')('writes_accepted_total')).toBe(0);
-    expect(of(parse(await after), 'data.db')('writes_accepted_total', 'op="put"')).toBe(1);
+    expect(of(read(await before), 'data.db')('writes_accepted_total')).toBe(0);
+    expect(of(read(await after), 'data.db')('writes_accepted_total', { op: 'put' })).toBe(1);
   });
 
   test('metrics of the process come once, and only when asked for', async () => {

@@ -6,6 +6,7 @@ import { createMetrics } from 'sluicedb/metrics';
 import { expect, test } from 'vitest';
 import { openOn } from '../../dist/db/open.js';
 import { eventually } from '../support/eventually.ts';
+import { parseText, sumOf } from '../support/exposition.ts';
 import { machine } from '../support/machine.ts';
 import { tempDir } from '../support/temp-dir.ts';
 import { wrappedWriter } from '../support/wrapped-writer.ts';
@@ -29,10 +30,8 @@ test('[fault 48] a reader pins a snapshot: the WAL grows and is seen to, partial
   const file = join(tempDir(), 'a.db');
   const db = await open(file, SMALL);
   const metrics = createMetrics(db, { db: 'a' });
-  const scraped = async (name: string): Promise<number> => {
-    const line = (await metrics.registry.metrics()).split('\n').find((one) => one.startsWith(`sluice_${name}`));
-    return Number(line?.split(' ').at(-1));
-  };
+  const scraped = async (name: string, labels = {}): Promise<number> =>
+    sumOf(parseText(await metrics.registry.metrics()), `sluice_${name}`, labels);
   await db.aset('first', 1);
   await db.aflush();
   await eventually(() => db.stats().walBytes === 0, 'a checkpoint in a gap, and its report', 5_000);
@@ -49,8 +48,8 @@ test('[fault 48] a reader pins a snapshot: the WAL grows and is seen to, partial
   }
   expect(await scraped('sqlite_wal_size_bytes')).toBe(before);
   await eventually(() => db.stats().checkpoints.partial > 0, 'a checkpoint that was held up', 5_000);
-  expect(await scraped('checkpoints_total{db="a",result="partial"}')).toBeGreaterThan(0);
-  expect(await scraped('checkpoints_total{db="a",result="failed"}')).toBe(0);
+  expect(await scraped('checkpoints_total', { result: 'partial' })).toBeGreaterThan(0);
+  expect(await scraped('checkpoints_total', { result: 'failed' })).toBe(0);
   const { complete } = db.stats().checkpoints;
   expect(db.stats().walBytes).toBe(before);
   reader.release();

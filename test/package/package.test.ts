@@ -72,13 +72,16 @@ test('the root loads neither HTTP nor prom-client, nor what only the command lin
   expect(specifiers.filter((specifier) => heavy.test(specifier))).toEqual([]);
 });
 
-test('what npm packs is the build, its types and the papers, and nothing else', async () => {
+test('what npm packs is the build, its types, the papers, rules and dashboard, and nothing else', async () => {
   const { stdout } = await run('npm', ['pack', '--dry-run', '--json', '--ignore-scripts'], { ...LIMIT, cwd: root });
   const [{ files }] = JSON.parse(stdout) as [{ files: { path: string }[] }];
   const names = files.map(({ path }) => path);
-  const strangers = names.filter(
-    (name) => !/^(dist\/.*\.(js|d\.ts|js\.map)|package\.json|LICENSE|[A-Z]+\.md)$/.test(name),
-  );
+  const known = [
+    /^dist\/.*\.(js|d\.ts|js\.map)$/,
+    /^(package\.json|LICENSE|[A-Z]+\.md|docs\/[\w-]+\.md)$/,
+    /^monitoring\/(README\.md|prometheus\/rules\/\w+\.yml|grafana\/dashboards\/\w+\.json)$/,
+  ];
+  const strangers = names.filter((name) => !known.some((pattern) => pattern.test(name)));
   expect(strangers).toEqual([]);
   for (const needed of [
     'dist/index.js',
@@ -87,6 +90,11 @@ test('what npm packs is the build, its types and the papers, and nothing else', 
     'dist/store/sqlite/reader/reader-thread.js',
     'package.json',
     'LICENSE',
+    // The alerts name it as their runbook.
+    'docs/operating.md',
+    'monitoring/prometheus/rules/alerts.yml',
+    'monitoring/prometheus/rules/recording.yml',
+    'monitoring/grafana/dashboards/sluice.json',
   ]) {
     expect(names).toContain(needed);
   }

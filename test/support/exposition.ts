@@ -1,3 +1,14 @@
+import type { Registry, RegistryContentType } from 'prom-client';
+import { metricsFetchHandler } from 'sluicedb/metrics';
+
+export const TEXT = 'text/plain; version=0.0.4; charset=utf-8';
+export const OPENMETRICS = 'application/openmetrics-text; version=1.0.0; charset=utf-8';
+
+/** What the fetch-style handler of a registry answers to an `Accept` header. */
+export async function fetched(registry: Registry<RegistryContentType>, accept?: string): Promise<Response> {
+  return metricsFetchHandler(registry)(new Request('http://any/', { headers: accept === undefined ? {} : { accept } }));
+}
+
 /** What a scrape says, of either format. */
 export interface Scrape {
   /** Types by name of the family, HELP texts as they were before they were escaped. */
@@ -36,6 +47,26 @@ const NUMBER = /^(?:[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?|[+-]Inf|NaN)$/;
 /** A sample as one text, whatever the order of its labels. */
 export function sampleId(name: string, labels: Iterable<readonly [string, string]>): string {
   return `${name}${JSON.stringify([...labels].sort(([a], [b]) => (a < b ? -1 : 1)))}`;
+}
+
+/** The sum of the samples of a name that have these labels, among others. */
+export function sumOf({ samples }: Scrape, name: string, labels: Readonly<Record<string, string>> = {}): number {
+  const pairs = Object.entries(labels).map((pair) => JSON.stringify(pair));
+  const found = [...samples].filter(([id]) => id.startsWith(`${name}[`) && pairs.every((pair) => id.includes(pair)));
+  if (found.length === 0) throw new Error(`no sample ${name} with ${pairs.join()}`);
+  return found.reduce((total, [, value]) => total + value, 0);
+}
+
+/** Whether all writes are accounted for, in what has these labels. */
+export function isConserved(scrape: Scrape, labels: Readonly<Record<string, string>> = {}): boolean {
+  const writes = (name: string) => sumOf(scrape, `sluice_${name}`, labels);
+  return (
+    writes('writes_accepted_total') + writes('writes_recovered_total') ===
+    writes('writes_applied_total') +
+      writes('writes_coalesced_total') +
+      writes('writes_dead_lettered_total') +
+      writes('pending_writes')
+  );
 }
 
 /**

@@ -44,10 +44,3 @@ export function post(url: string, body: string | Buffer, headers: Record<string,
 export function sqlUrl(url: string, sql: string, more = ''): string {
   return `${url}/query?sql=${encodeURIComponent(sql)}${more}`;
 }
-
-/** The sum of all series of a metric in the answer to a scrape. */
-export function sampled(text: string, metric: string): number {
-  const found = [...text.matchAll(new RegExp(`^${metric}(?:\\{[^}]*\\})? (\\S+)$`, 'gm'))];
-  if (found.length === 0) throw new Error(`no ${metric} in the answer`);
-  return found.reduce((total, [, value]) => total + Number(value), 0);
-}
