@@ -155,6 +155,12 @@ test('how far the log is behind: synced, unsynced, applied', async () => {
   await db.aflush();
   expect(db.stats()).toMatchObject({ oldestPendingAgeMs: 0, appliedSeq: 1, durableSeq: 1 });
 
+  // More than one frame, of which the log has none yet.
+  const bytesAtOnce = 3_000 * 1_000;
+  for (let i = 0; i < 3_000; i++) db.set(`key ${i}`, 'x'.repeat(1_000));
+  expect(db.stats().unsyncedBytes).toBeGreaterThan(bytesAtOnce);
+  await eventually(() => db.stats().unsyncedBytes === 0, 'the sync of all of them', 10_000);
+
   const memory = closing(await open(':memory:', { flush: { mode: 'manual' } }));
   memory.set('a', 1);
   const { stagedBytes, unsyncedBytes, durableSeq } = memory.stats();
