@@ -367,9 +367,10 @@ export class Flusher {
     for (const { errorCode } of dead) this.died[deathReason(errorCode)]++;
     // Some may have been retried or cleared before the batch was answered.
     this.died.other += deadSeqs.length - dead.length;
-    this.#engine.health.recovered('flush');
     this.onResult(result);
     this.#engine.applied(lastSeq, { applied, coalesced, dead: deadSeqs, durable });
+    // Not before: whoever hears of it may look at the numbers.
+    this.#engine.health.recovered('flush');
     this.#goOn();
     this.#emit('flush', {
       writes,
