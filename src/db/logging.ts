@@ -84,7 +84,9 @@ export class DatabaseLog {
   readonly #subject: Subject;
   readonly #dead: Burst<DeadLetterSummary>;
   readonly #evicted: Burst<DeadLetterSummary>;
-  readonly #told = new Map<string, { readonly text: string; readonly at: number }>();
+  /** What was said within the last minute, and when. */
+  readonly #told = new Map<string, number>();
+  #toldState: State = 'ok';
   #lastFailure: Error | undefined;
 
   static of(logger: Logger | undefined, subject: Subject): DatabaseLog | undefined {
@@ -159,12 +161,13 @@ export class DatabaseLog {
     evicted: (letter) => this.#evicted.add(letter),
   };
 
-  /** Whether it was not said just so already, within the last minute. */
+  /** Whether it was not said just so already, within the last minute. Another number, as of the next segment, is no news. */
   #isNews(topic: string, text: string): boolean {
     const now = this.#subject.clock.elapsed();
-    const last = this.#told.get(topic);
-    if (last?.text === text && now - last.at < SAME_FAILURE_MS) return false;
-    this.#told.set(topic, { text, at: now });
+    for (const [told, at] of this.#told) if (now - at >= SAME_FAILURE_MS) this.#told.delete(told);
+    const news = `${topic} ${text.replace(/\d+/g, '#')}`;
+    if (this.#told.has(news)) return false;
+    this.#told.set(news, now);
     return true;
   }
 
@@ -173,10 +176,15 @@ export class DatabaseLog {
     if (state === 'closing' || state === 'closed') return;
     if (state === 'failed') this.#tellAll();
     const isWorse = SEVERITY[state] > SEVERITY[previous];
-    const level = state === 'failed' ? 'error' : isWorse ? 'warn' : 'info';
-    if (!isWorse) return this.#say(level, { state, previous }, `the database is ${state}, it was ${previous}`);
+    // Where another program writes to the file as well, it goes to and fro all the time.
+    const isLoud =
+      state === 'failed' ||
+      (isWorse ? this.#isNews(state, this.#lastFailure?.message ?? '') : SEVERITY[state] < SEVERITY[this.#toldState]);
+    if (isLoud) this.#toldState = state;
+    const level = !isLoud ? 'debug' : state === 'failed' ? 'error' : isWorse ? 'warn' : 'info';
     // The failure that brought it about is told right before it.
-    this.#say(level, { state, previous, err: this.#lastFailure }, `the database is ${state}, it was ${previous}`);
+    const fields = isWorse ? { state, previous, err: this.#lastFailure } : { state, previous };
+    this.#say(level, fields, `the database is ${state}, it was ${previous}`);
   }
 
   #tellAll(): void {

@@ -103,6 +103,7 @@ export class Table<T = unknown> {
   /** Deletes a key; returns whether it was there. */
   delete(key: string): boolean {
     this.#checkKeys([key]);
+    this.core.engine.assertAcceptingWrite();
     const there = this.#isThere(key);
     this.core.engine.delete(this.#target, key);
     return there;
@@ -116,6 +117,7 @@ export class Table<T = unknown> {
   /** Deletes a key and returns the value it had, `undefined` if it was not there. */
   pop(key: string): T | undefined {
     this.#checkKeys([key]);
+    this.core.engine.assertAcceptingWrite();
     const value = this.get(key);
     this.core.engine.delete(this.#target, key);
     return value;
@@ -139,6 +141,7 @@ export class Table<T = unknown> {
 
   /** The value of a key; if there is none, writes and returns `value`. */
   setDefault(key: string, value: T): T {
+    this.#checkKeys([key]);
     const present = this.get(key);
     if (present !== undefined) return present;
     const encoded = this.#encode(key, value);
@@ -220,7 +223,8 @@ export class Table<T = unknown> {
 
   /** Deletes several keys as one atomic write; returns how many of them were there. */
   deleteMany(keys: Iterable<string>): number {
-    const wanted = this.#checkKeys(new Set(keys));
+    const wanted = [...new Set(this.#checkKeys(keys))];
+    this.core.engine.assertAcceptingWrite();
     const there = wanted.filter((key) => this.#isThere(key)).length;
     this.core.engine.group(wanted.map((key) => ({ table: this.#target, key, value: null })));
     return there;
@@ -229,7 +233,7 @@ export class Table<T = unknown> {
   /** Deletes several keys as one atomic write; resolves, when it is safe, to how many of them were there. */
   async adeleteMany(keys: Iterable<string>, wait?: WaitOptions): Promise<number> {
     const { engine } = this.core;
-    const wanted = this.#checkKeys(new Set(keys));
+    const wanted = [...new Set(this.#checkKeys(keys))];
     const members: GroupMember[] = wanted.map((key) => ({ table: this.#target, key, value: null }));
     return this.#admitted(
       bytesOfGroup(members),

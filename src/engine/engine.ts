@@ -159,7 +159,11 @@ export class Engine {
   get unsynced(): { readonly bytes: number; readonly since: number | undefined } {
     if (this.commit === undefined) return { bytes: this.admission.bytes, since: this.#staging.since };
     const { bytes, since } = this.#log.unsynced;
-    return { bytes: bytes + (this.#frame?.bytes ?? 0), since: since ?? this.#frame?.acceptedAt };
+    const [first] = this.#frames;
+    return {
+      bytes: this.#frames.reduce((total, frame) => total + frame.bytes.length, bytes) + (this.#frame?.bytes ?? 0),
+      since: since ?? (first === undefined ? this.#frame?.acceptedAt : acceptedAtOf(first)),
+    };
   }
 
   /** When the oldest write was accepted that is neither applied nor dead: milliseconds since 1970. */

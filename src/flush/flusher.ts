@@ -339,9 +339,10 @@ export class Flusher {
     if (!durable) this.confirmLater();
     const now = this.#clock.now();
     this.counters.committed(result, now);
-    this.#engine.health.recovered('flush');
     this.onResult(result);
     this.#engine.applied(lastSeq, { applied, coalesced, dead: deadSeqs, durable });
+    // Not before: whoever hears of it may look at the numbers.
+    this.#engine.health.recovered('flush');
     this.#goOn();
     this.#emit('flush', {
       writes,
@@ -387,6 +388,6 @@ export class Flusher {
     this.#failingSince = undefined;
     if (stall === undefined) return;
     this.#stall = undefined;
-    this.#emit('resume', { reason: stall.reason, stalledMs: this.#clock.now() - stall.since });
+    this.#emit('resume', { reason: stall.reason, stalledMs: Math.max(0, this.#clock.now() - stall.since) });
   }
 }

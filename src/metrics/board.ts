@@ -10,16 +10,26 @@ const boards = new WeakMap<Registry, Board>();
 export function boardOf(registry: Registry): Board {
   let board = boards.get(registry);
   if (board?.isRegistered !== true) {
+    board?.clear();
     board = new Board(registry);
     boards.set(registry, board);
   }
   return board;
 }
 
+/** A database on a board. */
+interface Attached {
+  readonly source: MetricsSource;
+  /** Hears of nothing any more. */
+  readonly stop: () => void;
+  /** And takes its series along. */
+  readonly detach: () => void;
+}
+
 /** The families of one registry, and the databases that they are read from. */
 class Board {
   readonly #registry: Registry;
-  readonly #sources = new Map<string, { readonly source: MetricsSource; readonly detach: () => void }>();
+  readonly #sources = new Map<string, Attached>();
   readonly #metrics = new Map<string, Counter | Gauge | Histogram>();
   readonly #histograms: readonly (readonly [HistogramFamily, Histogram])[];
   #moments: ReadonlyMap<string, Moment> | undefined;
@@ -48,10 +58,11 @@ class Board {
         `createMetrics: another database has the label ${show(label)} in this registry; pass another one as the option db`,
       );
     }
-    before?.detach();
-
     const labels = { db: label };
-    for (const [, histogram] of this.#histograms) histogram.zero(labels);
+    // The same database once more: what was observed stays.
+    if (before === undefined) for (const [, histogram] of this.#histograms) histogram.zero(labels);
+    else before.stop();
+
     const observe = <Name extends keyof MetricsEvents>(name: Name) => {
       const histograms = this.#histograms.filter(([{ event }]) => event === name);
       const listener = (event: MetricsEvents[Name][0]) => {
@@ -69,15 +80,23 @@ class Board {
     };
     source.on('state', onState);
 
+    const stop = () => {
+      for (const stopOne of stops) stopOne();
+      source.off('state', onState);
+    };
     const detach = () => {
       if (this.#sources.get(label)?.detach !== detach) return;
-      for (const stop of stops) stop();
-      source.off('state', onState);
+      stop();
       this.#sources.delete(label);
       for (const [, histogram] of this.#histograms) histogram.remove(labels);
     };
-    this.#sources.set(label, { source, detach });
+    this.#sources.set(label, { source, stop, detach });
     return detach;
+  }
+
+  /** Lets go of all databases. */
+  clear(): void {
+    for (const { detach } of [...this.#sources.values()]) detach();
   }
 
   #register<M extends Counter | Gauge | Histogram>(name: string, metric: M): M {

@@ -64,9 +64,12 @@ test('calls that are turned away are counted by why, once each, and cost nothing
     ['invalid', () => db.set('key', undefined)],
     ['invalid', () => db.aset(7 as never, 1)],
     ['invalid', () => db.setDefault('new', (() => {}) as never)],
+    ['invalid', () => db.setDefault(7 as never, 1)],
     ['invalid', () => db.update([['a', 1], 'no pair' as never])],
     ['invalid', () => db.delete(7 as never)],
     ['invalid', () => db.deleteMany(['a', 7 as never])],
+    ['invalid', () => db.deleteMany('keys')],
+    ['invalid', () => db.adeleteMany(null as never)],
     ['invalid', () => db.apop(7 as never)],
     ['invalid', () => db.stage('SELECT 1')],
     ['invalid', () => db.astage('DELETE FROM readings WHERE celsius = ?', [{ toJSON: () => 1n }])],
@@ -107,8 +110,11 @@ test('calls that are turned away are counted by why, once each, and cost nothing
   await db.close();
   expect(() => db.set('after', 1)).toThrow(expect.objectContaining({ code: 'SLUICE_CLOSED' }));
   await expect(db.apop('after')).rejects.toThrow(expect.objectContaining({ code: 'SLUICE_CLOSED' }));
+  for (const call of [() => db.delete('after'), () => db.pop('after'), () => db.deleteMany(['after', 'all'])]) {
+    expect(call).toThrow(expect.objectContaining({ code: 'SLUICE_CLOSED' }));
+  }
   const last = db.stats();
-  expect(last.refusedBy.closed).toBe(2);
+  expect(last.refusedBy.closed).toBe(5);
   expect(last.refused).toBe(Object.values(last.refusedBy).reduce((a, b) => a + b, 0));
   law(last);
 });
@@ -154,6 +160,12 @@ test('how far the log is behind: synced, unsynced, applied', async () => {
   await eventually(() => db.stats().oldestPendingAgeMs > 100, 'a pending write that grows old', 5_000);
   await db.aflush();
   expect(db.stats()).toMatchObject({ oldestPendingAgeMs: 0, appliedSeq: 1, durableSeq: 1 });
+
+  // More than one frame, of which the log has none yet.
+  const bytesAtOnce = 3_000 * 1_000;
+  for (let i = 0; i < 3_000; i++) db.set(`key ${i}`, 'x'.repeat(1_000));
+  expect(db.stats().unsyncedBytes).toBeGreaterThan(bytesAtOnce);
+  await eventually(() => db.stats().unsyncedBytes === 0, 'the sync of all of them', 10_000);
 
   const memory = closing(await open(':memory:', { flush: { mode: 'manual' } }));
   memory.set('a', 1);

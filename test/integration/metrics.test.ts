@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import Sqlite from 'better-sqlite3';
 import { Counter, Registry } from 'prom-client';
 import { type Database, type DatabaseStats, open, SluiceError } from 'sluicedb';
 import { createMetrics, type MetricsSource } from 'sluicedb/metrics';
@@ -313,6 +314,31 @@ describe('what a scrape shows', () => {
     expect(earlier?.('pending_writes')).toBe(0);
   });
 
+  test('a scrape that a listener makes obeys the laws, whatever event it is called for', async () => {
+    const db = await openTemp('data.db', { flush: { intervalMs: 5 }, staging: { maxEntries: 10 } });
+    await db.aexecute('CREATE TABLE guarded (n CHECK (n > 0))');
+    const { registry } = createMetrics(db);
+    const scrapes = new Map<string, Promise<Scrape>[]>();
+    db.on('failure', () => {});
+    for (const event of ['commit', 'retry', 'state', 'drain', 'flush', 'dead-letter', 'checkpoint'] as const) {
+      const made: Promise<Scrape>[] = [];
+      scrapes.set(event, made);
+      db.on(event, () => made.push(scrape(registry)));
+    }
+    const other = new Sqlite(db.path);
+    other.exec('BEGIN IMMEDIATE');
+    db.stage('INSERT INTO guarded VALUES (-1)');
+    for (let i = 0; i < 6; i++) db.set(`key ${i % 2}`, i);
+    await vi.waitFor(() => expect(db.state).toBe('degraded'), { timeout: 5_000 });
+    other.close();
+    await db.aflush();
+    await db.dlq.clear('all');
+    for (const [event, made] of scrapes) {
+      if (event !== 'checkpoint') expect(made, event).not.toHaveLength(0);
+      for (const one of made) expect(isConserved(await one, { db: 'data.db' }), event).toBe(true);
+    }
+  });
+
   test('a number that is none is left out, and breaks nothing', async () => {
     const db = await openTemp();
     const odd: MetricsSource = {
@@ -396,15 +422,20 @@ describe('several databases and registries', () => {
   test('the same database twice counts once, and a cleared registry can be used again', async () => {
     const db = await openTemp();
     const registry = new Registry();
+    const listening = vi.spyOn(db, 'on');
+    const gone = vi.spyOn(db, 'off');
     createMetrics(db, { registry });
-    const again = createMetrics(db, { registry });
     await db.aset('x', 1);
-    expect(of(await scrape(registry), 'data.db')('log_group_size_writes_sum')).toBe(1);
+    const again = createMetrics(db, { registry });
+    await db.aset('y', 1);
+    expect(of(await scrape(registry), 'data.db')('log_group_size_writes_sum')).toBe(2);
     registry.clear();
     const fresh = createMetrics(db, { registry });
     again.close();
     await expectSameAsStats(registry, 'data.db', db);
     fresh.close();
+    expect(listening).toHaveBeenCalled();
+    expect(gone).toHaveBeenCalledTimes(listening.mock.calls.length);
   });
 
   test('a database that closes while scrapes run breaks none of them', async () => {

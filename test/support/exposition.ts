@@ -59,13 +59,14 @@ export function sumOf({ samples }: Scrape, name: string, labels: Readonly<Record
 
 /** Whether all writes are accounted for, in what has these labels. */
 export function isConserved(scrape: Scrape, labels: Readonly<Record<string, string>> = {}): boolean {
-  const writes = (name: string) => sumOf(scrape, `sluice_${name}`, labels);
+  const of = (name: string) => sumOf(scrape, `sluice_${name}`, labels);
+  const dead = of('writes_dead_lettered_total');
+  const left = ['retried', 'superseded', 'cleared', 'evicted'].map((how) => of(`dlq_${how}_total`));
   return (
-    writes('writes_accepted_total') + writes('writes_recovered_total') ===
-    writes('writes_applied_total') +
-      writes('writes_coalesced_total') +
-      writes('writes_dead_lettered_total') +
-      writes('pending_writes')
+    of('writes_accepted_total') + of('writes_recovered_total') ===
+      of('writes_applied_total') + of('writes_coalesced_total') + dead + of('pending_writes') &&
+    of('dlq_entries_at_open') + dead + of('dlq_imported_total') ===
+      left.reduce((total, count) => total + count, of('dlq_entries'))
   );
 }
 

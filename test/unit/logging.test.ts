@@ -130,6 +130,38 @@ test('a failure that comes again and again is told once a minute, and a new one 
   expect(logger.said.at(-1)).toBe('warn: something failed in the flush: disk I/O error');
 });
 
+test('a failure with another number in it is the same, and two that take turns are told once each', () => {
+  const { clock, logger, failure } = logged();
+  for (let second = 0; second < 50; second++) {
+    const text = second % 2 === 0 ? 'fdatasync of the log failed' : `ENOSPC, open '/x/a.db-log/00000000${second}.log'`;
+    failure?.({ during: 'log', error: new Error(text) });
+    clock.advance(1_000);
+  }
+  expect(logger.said).toEqual([
+    'warn: something failed in the log: fdatasync of the log failed',
+    "warn: something failed in the log: ENOSPC, open '/x/a.db-log/000000001.log'",
+  ]);
+});
+
+test('a state that comes and goes is told once a minute, with its end', () => {
+  const { clock, logger, state, failure } = logged();
+  const error = new Error('database is locked');
+  for (let second = 0; second < 90; second++) {
+    failure?.({ during: 'flush', error });
+    state?.({ previous: 'ok', state: 'degraded', reason: error.message });
+    clock.advance(500);
+    state?.({ previous: 'degraded', state: 'ok', reason: undefined });
+    clock.advance(500);
+  }
+  const once = [
+    'warn: something failed in the flush: database is locked',
+    'warn: the database is degraded, it was ok: database is locked',
+    'info: the database is ok, it was degraded',
+  ];
+  expect(logger.said).toEqual([...once, ...once]);
+  expect(logger.lines).toHaveLength(270);
+});
+
 test('a checkpoint is for debugging, but one that fails', () => {
   const { clock, logger, checkpoint } = logged();
   for (let second = 0; second < 90; second++) {

@@ -76,6 +76,8 @@ export class SqliteStore implements Store {
   readonly #checkpoints = { complete: 0, partial: 0, failed: 0 };
   #look: Timer | undefined;
   #deaths = 0;
+  /** Whether the restart was told of that is still to succeed. */
+  #restartTold = false;
   /** Failures by code since a batch was applied. */
   readonly #failures = new Map<string, number>();
   #starting: Promise<WriterThread> | undefined;
@@ -250,7 +252,8 @@ export class SqliteStore implements Store {
     if (++this.#deaths > DEATHS_MAX) {
       throw new StoreFailure('fatal', `the writer thread died ${DEATHS_MAX} times without doing anything`);
     }
-    this.#options.onWriterRestart?.(this.#check ? 'reopen' : 'death');
+    if (!this.#restartTold) this.#options.onWriterRestart?.(this.#check ? 'reopen' : 'death');
+    this.#restartTold = true;
     const writer = spawnWriter(this.#options);
     this.#writer = writer;
     try {
@@ -260,10 +263,11 @@ export class SqliteStore implements Store {
     } catch (error) {
       // It did not die by itself: a locked database, say, or a process that is out of descriptors, is no crash loop.
       if (!(error instanceof ThreadDied) || isStarved(error.cause)) this.#deaths--;
+      else this.#restartTold = false;
       await writer.terminate();
       throw error;
     }
-    this.#check = false;
+    this.#check = this.#restartTold = false;
     return writer;
   }
 }
