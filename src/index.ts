@@ -8,6 +8,7 @@ export { ERROR_CODES, SluiceError, type SluiceErrorCode, type SluiceErrorDetails
 export type { DeathReason, DiskClass } from './base/failure.ts';
 export type { SqlValue } from './base/frame/index.ts';
 export type { WaitOptions } from './base/waiting.ts';
+export { CheckHook, type ConstraintOptions, ForeignKeyHook, type Part, UniqueHook } from './db/constraints.ts';
 export type {
   CloseResult,
   Database,
@@ -25,6 +26,7 @@ export type {
   SyncMessage,
 } from './db/diagnostics.ts';
 export type { DatabaseEvents } from './db/events.ts';
+export type { HookedTable, TableHook } from './db/hooks.ts';
 export { type Finding, type InspectReport, inspect, type VerifyReport, verify } from './db/inspect.ts';
 export type { ScanOptions } from './db/keys.ts';
 export type { LogFields, Logger } from './db/logging.ts';
@@ -38,10 +40,12 @@ export type {
   ResolvedOptions,
   StagingOptions,
 } from './db/options.ts';
-export type { ColumnType, RowSchema, Rows, RowsOptions, SchemaResult } from './db/rows.ts';
+export type { ColumnType, RowHook, Rows, RowsOptions } from './db/rows.ts';
+export type { Schema, SchemaResult } from './db/schema.ts';
 export { closeOnSignals } from './db/signals.ts';
 export type { V2Metrics } from './db/stats.ts';
 export type { Entries, Table } from './db/table.ts';
+export type { ResolvedTableOptions, TableOptions } from './db/table-options.ts';
 export type {
   ClearProgress,
   DeadLetterCounters,

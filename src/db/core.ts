@@ -13,6 +13,8 @@ export interface Core {
   readonly scanMaxAgeMs: number;
   /** Reads of a key so far. */
   readonly reads: Record<ReadSource, number>;
+  /** Changes when something else than the writes of tables may have changed what is in them. */
+  foreignChanges(): number;
   /** Throws once the database is closed. */
   assertOpen(): void;
 }

@@ -19,6 +19,7 @@ import { RowShape, Rows, type RowsOptions, readRowsOptions } from './rows.ts';
 import { checkDirectSql, checkStagedSql } from './sql-text.ts';
 import { readStats, toV2Metrics, type V2Metrics } from './stats.ts';
 import { Table } from './table.ts';
+import { resolveTableOptions, sameTableOptions, type TableOptions } from './table-options.ts';
 
 /** Values for the parameters of a statement: a list for `?`, an object for `:name`, `@name` and `$name`. */
 export type SqlParameters = readonly unknown[] | Readonly<Record<string, unknown>>;
@@ -57,7 +58,7 @@ export interface CloseResult {
 export interface DatabaseParts {
   readonly path: string;
   readonly options: ResolvedOptions;
-  readonly core: Omit<Core, 'assertOpen'>;
+  readonly core: Omit<Core, 'assertOpen' | 'foreignChanges'>;
   readonly queue: DeadLetterQueue;
   readonly events: Events;
   readonly log: DatabaseLog | undefined;
@@ -103,14 +104,18 @@ export class Database<T = unknown> extends Table<T> {
   #closing: Promise<CloseResult> | undefined;
   readonly #writerRestarts: Record<RestartReason, number> = { death: 0, reopen: 0 };
   #directStatements = 0;
+  #executed = 0;
+  /** The last statement that was staged. */
+  #stagedSqlSeq = 0;
 
   /** @internal */
   constructor({ path, options, core, queue, events, log, recovery, release }: DatabaseParts) {
     const openCore: Core = {
       ...core,
       assertOpen: () => core.engine.health.assertOpen(),
+      foreignChanges: () => this.#foreignChanges(),
     };
-    super(openCore, options.table);
+    super(openCore, options.table, options.defaults);
     this.path = path;
     this.options = options;
     this.dlq = queue;
@@ -126,18 +131,26 @@ export class Database<T = unknown> extends Table<T> {
   // ── tables and rows ───────────────────────────────────────────────────────────────────────────────────────────────
 
   /**
-   * A key-value table, made when first written to. The same object for the same name, whatever the case of its letters.
+   * A key-value table, made when first written to. The same object for the same name, whatever the case of its letters: with
+   * the options that it was first asked for with.
    *
-   * Errors: `SLUICE_INVALID_OPTION` for a name that is taken or cannot be one, and for a table of another shape.
+   * Errors: `SLUICE_INVALID_OPTION` for a name that is taken or cannot be one, for a table of another shape, and for other
+   * options than the table has.
    */
-  table<U = unknown>(name: string): Table<U> {
+  table<U = unknown>(name: string, options?: TableOptions<U>): Table<U> {
     this.core.assertOpen();
     checkName(name, 'table name');
+    const resolved = resolveTableOptions(options ?? {}, this.tableOptions);
     let table = this.#tables.get(foldName(name));
     if (table === undefined) {
       this.#checkShape(name);
-      table = new Table<never>(this.core, name);
+      table = new Table<never>(this.core, name, resolved);
       this.#tables.set(foldName(name), table);
+    } else if (options !== undefined && !sameTableOptions(table.tableOptions, resolved)) {
+      throw new SluiceError(
+        'SLUICE_INVALID_OPTION',
+        `table ${show(name)} is in use with other options: ask for it without options, or with the same ones`,
+      );
     }
     return table as unknown as Table<U>;
   }
@@ -184,7 +197,7 @@ export class Database<T = unknown> extends Table<T> {
    */
   stage(sql: string, parameters: readonly unknown[] = []): boolean {
     const { target, values } = this.#prepareStaged(sql, parameters);
-    return this.core.engine.stage(target, values);
+    return this.#stageSql(target, values);
   }
 
   /** Stages a statement; resolves when it is as safe as the durability level says. */
@@ -193,7 +206,7 @@ export class Database<T = unknown> extends Table<T> {
     const { engine, clock } = this.core;
     const { target, values } = this.#prepareStaged(sql, parameters);
     const stage = () => {
-      engine.stage(target, values);
+      this.#stageSql(target, values);
       return engine.acknowledgement();
     };
     const bytes = bytesOfValues(values);
@@ -230,8 +243,9 @@ export class Database<T = unknown> extends Table<T> {
     const values = parametersOf(isOptions ? [] : (given as SqlParameters));
     if (!ahead) await flusher.barrier('aexecute', wait);
     this.#directStatements++;
-    if (!ahead) return store.execute(sql, values);
-    const result = await waitFor(store.execute(sql, values), 'aexecute', wait, clock);
+    const executed = store.execute(sql, values).finally(() => this.#executed++);
+    if (!ahead) return executed;
+    const result = await waitFor(executed, 'aexecute', wait, clock);
     flusher.nudge();
     return result;
   }
@@ -429,6 +443,21 @@ export class Database<T = unknown> extends Table<T> {
       // Late or failed: what is left is in the log, and in the result of close.
       if (!(error instanceof SluiceError)) throw error;
     }
+  }
+
+  #stageSql(target: Target, values: readonly SqlValue[]): boolean {
+    const { engine } = this.core;
+    const plenty = engine.stage(target, values);
+    this.#stagedSqlSeq = engine.lastSeq;
+    return plenty;
+  }
+
+  /** A sum of what only grows. Staged SQL changes something when it is applied, with each batch until then. */
+  #foreignChanges(): number {
+    const { engine, store } = this.core;
+    const recoveredSeq = store.facts.appliedSeq + engine.counters.recovered;
+    const appliedSql = Math.min(engine.appliedSeq, Math.max(this.#stagedSqlSeq, recoveredSeq));
+    return this.#executed + this.dlq.counters.retried + engine.counters.deadLettered + appliedSql;
   }
 
   #prepareStaged(sql: string, parameters: readonly unknown[]): { target: Target; values: SqlValue[] } {

@@ -5,11 +5,12 @@ import type { FlusherOptions, FlushMode } from '../flush/index.ts';
 import type { Breaker, QueueLimits } from '../store/store.ts';
 import { type Logger, loggerProblem } from './logging.ts';
 import { nameProblem } from './names.ts';
+import { type ResolvedTableOptions, readTableOptions, type TableOptions } from './table-options.ts';
 
 /**
  * Options of {@link open}. Everything is optional; every problem is reported at once, with `SLUICE_INVALID_OPTION`.
  */
-export interface OpenOptions {
+export interface OpenOptions extends TableOptions {
   /**
    * Name of the default table, the one that the {@link Database} itself is.
    * @defaultValue 'data'
@@ -238,6 +239,8 @@ export interface ResolvedOptions {
   readonly lockTimeoutMs: number;
   readonly closeTimeoutMs: number;
   readonly logger: Logger | undefined;
+  /** What tables have that are asked for without options of their own, and the default table. */
+  readonly defaults: ResolvedTableOptions;
 }
 
 const KIB = 1024;
@@ -297,6 +300,7 @@ export function resolveOptions(given: OpenOptions, isMemory: boolean): ResolvedO
     lockTimeoutMs: options.integer('lockTimeoutMs', { min: 0, max: DAY_MS, fallback: 0 }),
     closeTimeoutMs: options.integer('closeTimeoutMs', { min: 0, max: DAY_MS, fallback: 30_000 }),
     logger: options.any('logger') as Logger | undefined,
+    defaults: readTableOptions(options),
   };
   const loggerFault = loggerProblem(resolved.logger);
   if (loggerFault !== undefined) options.refuse('logger', loggerFault);

@@ -6,7 +6,10 @@ import { checkWait, type WaitOptions, waitFor } from '../base/waiting.ts';
 import { bytesOfValues } from '../engine/index.ts';
 import { listOf, toSqlValue } from './codec.ts';
 import type { Core } from './core.ts';
+import { readHookList, refusing } from './hooks.ts';
 import { checkName } from './names.ts';
+import { readSchema, type Schema, type Validation, validated } from './schema.ts';
+import { tell } from './tell.ts';
 
 /** Type of a column, as SQLite's type affinities (https://sqlite.org/datatype3.html); `any` declares none. */
 export type ColumnType = 'integer' | 'real' | 'text' | 'blob' | 'any';
@@ -20,21 +23,15 @@ const COLUMNS_MAX = 2_000;
 const TARGETS_MAX = 500;
 
 /**
- * A schema that can check a row: any validator that follows Standard Schema (https://standardschema.dev), such as zod,
- * valibot or arktype. It must answer at once, not with a promise.
+ * Looks at the rows that are appended to a table; changes them, or refuses them. As {@link TableHook}, but that a row has no
+ * key, and is read with SQL.
  */
-export interface RowSchema<T> {
-  readonly '~standard': {
-    readonly version: 1;
-    readonly vendor: string;
-    readonly validate: (value: unknown) => SchemaResult<T> | Promise<SchemaResult<T>>;
-  };
+export interface RowHook<T = Record<string, unknown>> {
+  /** Returns the row to append: the one it was given, or another one. */
+  beforeWrite?(row: T): T;
+  /** The row is staged. What it throws is thrown outside of the call, as by an event listener. */
+  onWriteSuccess?(row: T): void;
 }
-
-/** What a {@link RowSchema} answers. */
-export type SchemaResult<T> =
-  | { readonly value: T; readonly issues?: undefined }
-  | { readonly issues: readonly { readonly message: string; readonly path?: readonly unknown[] | undefined }[] };
 
 /** Options of {@link Database.rows}. */
 export interface RowsOptions<T> {
@@ -43,8 +40,15 @@ export interface RowsOptions<T> {
    * there, or are added, as `onNewColumn` says. Without `columns`, those of the table are taken.
    */
   readonly columns?: Readonly<Record<string, ColumnType>> | undefined;
-  /** Checks each row before it is accepted; the row is refused with `SLUICE_VALIDATION` and all issues. */
-  readonly schema?: RowSchema<T> | undefined;
+  /** Checks each row before it is accepted, after the hooks; the row is refused with `SLUICE_VALIDATION` and all issues. */
+  readonly schema?: Schema<T> | undefined;
+  /**
+   * Append what the schema made of a row (its defaults, its conversions) instead of the row as it was given.
+   * @defaultValue false
+   */
+  readonly coerce?: boolean | undefined;
+  /** What looks at each row, in this order. @defaultValue none */
+  readonly hooks?: readonly RowHook<T>[] | undefined;
   /**
    * What a row with an unknown column does: `reject` refuses it, `add` adds the column (and makes the table, if there is
    * none yet), with a type that follows from the value.
@@ -67,15 +71,17 @@ export class Rows<T extends object = Record<string, unknown>> {
   readonly name: string;
   readonly #core: Core;
   readonly #shape: RowShape;
-  readonly #schema: RowSchema<T> | undefined;
+  readonly #validation: Validation | undefined;
+  readonly #hooks: readonly RowHook<T>[];
   readonly #addColumns: boolean;
 
   /** @internal */
-  constructor(core: Core, shape: RowShape, { schema, onNewColumn }: RowsOptions<T>) {
+  constructor(core: Core, shape: RowShape, { validation, hooks, onNewColumn }: ResolvedRowsOptions<T>) {
     this.name = shape.table;
     this.#core = core;
     this.#shape = shape;
-    this.#schema = schema;
+    this.#validation = validation;
+    this.#hooks = hooks;
     this.#addColumns = onNewColumn === 'add';
   }
 
@@ -94,21 +100,20 @@ export class Rows<T extends object = Record<string, unknown>> {
    * ```
    */
   append(row: T): boolean {
-    const { target, values } = this.#prepare(row);
-    return this.#core.engine.append(target, values);
+    return this.#append(this.#prepare(row));
   }
 
   /** Appends a row; resolves when it is as safe as the durability level says. */
   aappend(row: T, wait?: WaitOptions): Promise<void> {
     try {
       checkWait(wait);
-      const { target, values } = this.#prepare(row);
+      const prepared = this.#prepare(row);
       const { engine } = this.#core;
       const append = () => {
-        engine.append(target, values);
+        this.#append(prepared);
         return engine.acknowledgement();
       };
-      const bytes = bytesOfValues(values);
+      const bytes = bytesOfValues(prepared.values);
       const done = engine.admission.hasRoom(bytes) ? append() : engine.whenRoom(bytes, append, wait ?? {});
       return wait === undefined ? done : waitFor(done, 'the append', wait, this.#core.clock);
     } catch (error) {
@@ -122,7 +127,7 @@ export class Rows<T extends object = Record<string, unknown>> {
     const bytes = prepared.reduce((total, { values }) => total + bytesOfValues(values), 0);
     this.#core.engine.assertRoom(bytes, prepared.length);
     let plenty = !this.#core.engine.admission.needsDrain;
-    for (const { target, values } of prepared) plenty = this.#core.engine.append(target, values);
+    for (const row of prepared) plenty = this.#append(row);
     return plenty;
   }
 
@@ -130,10 +135,10 @@ export class Rows<T extends object = Record<string, unknown>> {
   async aappendMany(rows: Iterable<T>, wait?: WaitOptions): Promise<void> {
     checkWait(wait);
     const { engine, clock } = this.#core;
-    for (const { target, values } of this.#prepareAll(rows)) {
-      const bytes = bytesOfValues(values);
-      if (engine.admission.hasRoom(bytes)) engine.append(target, values);
-      else await engine.whenRoom(bytes, () => engine.append(target, values), wait ?? {});
+    for (const row of this.#prepareAll(rows)) {
+      const bytes = bytesOfValues(row.values);
+      if (engine.admission.hasRoom(bytes)) this.#append(row);
+      else await engine.whenRoom(bytes, () => this.#append(row), wait ?? {});
     }
     const done = engine.acknowledgement(false);
     return wait === undefined ? done : waitFor(done, 'the append', wait, clock);
@@ -153,7 +158,7 @@ export class Rows<T extends object = Record<string, unknown>> {
     });
   }
 
-  #prepare(row: T): PreparedRow {
+  #prepare(row: T): PreparedRow<T> {
     try {
       return this.#check(row);
     } catch (error) {
@@ -161,7 +166,7 @@ export class Rows<T extends object = Record<string, unknown>> {
     }
   }
 
-  #prepareAll(rows: Iterable<T>): PreparedRow[] {
+  #prepareAll(rows: Iterable<T>): PreparedRow<T>[] {
     try {
       return listOf(rows, 'rows').map((row) => this.#check(row));
     } catch (error) {
@@ -169,38 +174,39 @@ export class Rows<T extends object = Record<string, unknown>> {
     }
   }
 
-  #check(row: T): PreparedRow {
-    if (typeof row !== 'object' || row === null || Array.isArray(row)) {
-      throw new SluiceError('SLUICE_INVALID_VALUE', `a row must be an object, not ${show(row)}`);
+  #check(given: T): PreparedRow<T> {
+    assertRow(given);
+    let row = given;
+    for (const hook of this.#hooks) {
+      if (hook.beforeWrite !== undefined) row = refusing('a hook refused the row', () => hook.beforeWrite?.(row) as T);
     }
-    const checked = this.#schema === undefined ? row : validate(this.#schema, row);
-    return this.#shape.prepare(checked as Record<string, unknown>, this.#addColumns);
+    if (this.#validation !== undefined) row = validated(this.#validation, row, 'the row');
+    if (row !== given) assertRow(row);
+    return { row, ...this.#shape.prepare(row as Record<string, unknown>, this.#addColumns) };
+  }
+
+  /** Stages a row, and tells the hooks. */
+  #append({ row, target, values }: PreparedRow<T>): boolean {
+    const plenty = this.#core.engine.append(target, values);
+    for (const hook of this.#hooks) tell(() => hook.onWriteSuccess?.(row));
+    return plenty;
   }
 }
 
-interface PreparedRow {
+/** The values of a row, and the statement that they are for. */
+interface Values {
   readonly target: Target;
   readonly values: SqlValue[];
 }
 
-function validate<T>(schema: RowSchema<T>, row: T): T {
-  const result = schema['~standard'].validate(row);
-  if (result instanceof Promise) {
-    result.catch(() => undefined);
-    throw new SluiceError(
-      'SLUICE_UNSUPPORTED',
-      'the schema answers with a promise: rows are checked at the call, use a synchronous one',
-    );
-  }
-  if (result.issues === undefined) return row;
-  const problems = result.issues.map(({ message, path = [] }) =>
-    path.length === 0 ? message : `${path.map(stepOf).join('.')}: ${message}`,
-  );
-  throw new SluiceError('SLUICE_VALIDATION', `the row does not fit its schema: ${problems.join('; ')}`, { problems });
+/** A row that was checked. */
+interface PreparedRow<T> extends Values {
+  readonly row: T;
 }
 
-function stepOf(step: unknown): string {
-  return String(typeof step === 'object' && step !== null && 'key' in step ? step.key : step);
+function assertRow(row: unknown): void {
+  if (typeof row === 'object' && row !== null && !Array.isArray(row)) return;
+  throw new SluiceError('SLUICE_INVALID_VALUE', `a row must be an object, not ${show(row)}`);
 }
 
 /** The columns of a table, shared by all that append to it, and the statements for the sets of columns that rows have. */
@@ -235,7 +241,7 @@ export class RowShape {
     this.#add(missing);
   }
 
-  prepare(row: Record<string, unknown>, addColumns: boolean): PreparedRow {
+  prepare(row: Record<string, unknown>, addColumns: boolean): Values {
     const values: SqlValue[] = [];
     let present = 0;
     for (const name of this.#columns) {
@@ -252,7 +258,7 @@ export class RowShape {
   }
 
   /** A row that has not just all of the columns. */
-  #prepareOther(row: Record<string, unknown>, addColumns: boolean): PreparedRow {
+  #prepareOther(row: Record<string, unknown>, addColumns: boolean): Values {
     const names = Object.keys(row).filter((name) => row[name] !== undefined);
     if (names.length === 0) throw new SluiceError('SLUICE_INVALID_VALUE', 'a row must have at least one column');
     const values = names.map((name) => toSqlValue(row[name], name));
@@ -300,18 +306,30 @@ export class RowShape {
   }
 }
 
+/** The options with everything filled in. */
+export interface ResolvedRowsOptions<T> {
+  readonly columns: RowsOptions<T>['columns'];
+  readonly onNewColumn: 'reject' | 'add';
+  readonly validation: Validation | undefined;
+  readonly hooks: readonly RowHook<T>[];
+}
+
 /** Checks the options of `db.rows`. */
-export function readRowsOptions<T>(given: RowsOptions<T>): RowsOptions<T> {
+export function readRowsOptions<T>(given: RowsOptions<T>): ResolvedRowsOptions<T> {
   const reader = new OptionReader(given);
   const onNewColumn = reader.oneOf('onNewColumn', ['reject', 'add'], 'reject');
-  const schema = reader.any('schema');
-  if (schema !== undefined && typeof (schema as RowSchema<T>)?.['~standard']?.validate !== 'function') {
-    reader.refuse('schema', `must follow Standard Schema (zod, valibot, arktype …), not be ${show(schema)}`);
-  }
+  const schema = readSchema(reader, 'schema');
+  const coerce = reader.boolean('coerce', false);
+  const hooks = readHookList(reader, ['beforeWrite', 'onWriteSuccess']) ?? [];
   const columns = reader.any('columns');
   if (columns !== undefined) checkColumns(reader, columns);
   reader.finish('rows');
-  return { columns: columns as RowsOptions<T>['columns'], schema: schema as RowsOptions<T>['schema'], onNewColumn };
+  return {
+    columns: columns as RowsOptions<T>['columns'],
+    onNewColumn,
+    validation: schema == null ? undefined : { schema, coerce },
+    hooks: hooks as readonly RowHook<T>[],
+  };
 }
 
 function checkColumns(reader: OptionReader, columns: unknown): void {

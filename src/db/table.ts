@@ -3,11 +3,14 @@ import type { SqlValue } from '../base/frame/index.ts';
 import { show } from '../base/options.ts';
 import { checkWait, type WaitOptions, waitFor } from '../base/waiting.ts';
 import { bytesOfGroup, bytesOfPut, type Encoded, type GroupMember, TableTarget } from '../engine/index.ts';
+import type { Entry } from '../store/store.ts';
 import { decodeValue, encodeValue, listOf } from './codec.ts';
 import type { Core } from './core.ts';
+import { HookChain, type HookedStore, hookProblem, type TableHook } from './hooks.ts';
 import { checkKey, type ScanOptions, toRange } from './keys.ts';
 import { countOverlay, overlayOf } from './merge.ts';
 import { scanEntries, scanEntriesAsync } from './scan.ts';
+import type { ResolvedTableOptions } from './table-options.ts';
 
 /** Several entries: anything that yields pairs (a `Map` does), or a plain object. */
 export type Entries<T> = Iterable<readonly [key: string, value: T]> | Readonly<Record<string, T>>;
@@ -35,12 +38,35 @@ export class Table<T = unknown> {
   /** @internal */
   protected readonly core: Core;
   readonly #target: TableTarget;
+  #options: ResolvedTableOptions;
+  /** `undefined` where there is nothing to do: the path of a write is the shorter then. */
+  #chain: HookChain<T> | undefined;
 
   /** @internal */
-  constructor(core: Core, name: string) {
+  constructor(core: Core, name: string, options: ResolvedTableOptions) {
     this.core = core;
     this.name = name;
     this.#target = new TableTarget(name);
+    this.#options = options;
+    this.#chain = this.#makeChain();
+  }
+
+  /** @internal What `db.table` was given, and what was added since. */
+  get tableOptions(): ResolvedTableOptions {
+    return this.#options;
+  }
+
+  /**
+   * Adds a hook, behind those that are there and before the validator. Tables that have their hooks from this one keep those
+   * that they got when they were made.
+   *
+   * Errors: `SLUICE_INVALID_OPTION`.
+   */
+  addHook(hook: TableHook<T>): void {
+    const problem = hookProblem(hook);
+    if (problem !== undefined) throw new SluiceError('SLUICE_INVALID_OPTION', `addHook: the hook ${problem}`);
+    this.#options = { ...this.#options, hooks: [...this.#options.hooks, hook as TableHook<never>] };
+    this.#chain = this.#makeChain();
   }
 
   // ── one key ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -60,14 +86,16 @@ export class Table<T = unknown> {
    * ```
    */
   set(key: string, value: T): boolean {
-    return this.core.engine.put(this.#target, key, this.#encode(key, value));
+    const { engine } = this.core;
+    if (this.#chain === undefined) return engine.put(this.#target, key, this.#encode(key, value));
+    const write = this.#prepare(key, value);
+    return this.#told([write], () => engine.put(this.#target, key, write.encoded));
   }
 
   /** Writes a value; resolves when it is as safe as the durability level says. All writes of a moment share a promise. */
   aset(key: string, value: T, wait?: WaitOptions): Promise<void> {
     try {
-      const encoded = this.#encode(key, value);
-      return this.#acknowledged(bytesOfPut(key, encoded), () => this.core.engine.put(this.#target, key, encoded), wait);
+      return this.#putWithin(this.#prepare(key, value), wait);
     } catch (error) {
       return Promise.reject(error);
     }
@@ -78,7 +106,7 @@ export class Table<T = unknown> {
     checkKey(key);
     this.core.assertOpen();
     const stored = this.#read(key);
-    return stored === undefined ? undefined : (decodeValue(stored) as T);
+    return stored === undefined ? undefined : this.#toReader(key, stored);
   }
 
   /** The value of a key, `undefined` if there is none. What is not staged is read by a reader thread. */
@@ -105,7 +133,7 @@ export class Table<T = unknown> {
     this.#checkKeys([key]);
     this.core.engine.assertAcceptingWrite();
     const there = this.#isThere(key);
-    this.core.engine.delete(this.#target, key);
+    this.#toldOfDelete([key], () => this.core.engine.delete(this.#target, key));
     return there;
   }
 
@@ -119,7 +147,7 @@ export class Table<T = unknown> {
     this.#checkKeys([key]);
     this.core.engine.assertAcceptingWrite();
     const value = this.get(key);
-    this.core.engine.delete(this.#target, key);
+    this.#toldOfDelete([key], () => this.core.engine.delete(this.#target, key));
     return value;
   }
 
@@ -131,9 +159,9 @@ export class Table<T = unknown> {
       async () => {
         this.core.engine.assertAcceptingWrite();
         const before = this.#lookup([key], true);
-        this.core.engine.delete(this.#target, key);
+        this.#toldOfDelete([key], () => this.core.engine.delete(this.#target, key), before);
         const [[value]] = await Promise.all([before, this.core.engine.acknowledgement()]);
-        return isThere(value) ? (decodeValue(value) as T) : undefined;
+        return isThere(value) ? this.#toReader(key, value) : undefined;
       },
       wait,
     );
@@ -144,42 +172,57 @@ export class Table<T = unknown> {
     this.#checkKeys([key]);
     const present = this.get(key);
     if (present !== undefined) return present;
-    const encoded = this.#encode(key, value);
-    this.core.engine.put(this.#target, key, encoded);
-    return decodeValue(encoded) as T;
+    const write = this.#prepare(key, value);
+    this.#told([write], () => this.core.engine.put(this.#target, key, write.encoded));
+    return this.#toReader(key, write.encoded);
   }
 
   /** The value of a key; if there is none by the time it has been looked up, writes `value` and resolves to it when that is safe. */
   async asetDefault(key: string, value: T, wait: WaitOptions = {}): Promise<T> {
-    const encoded = this.#encode(key, value);
+    // A value that can never be written is refused whether or not it is needed.
+    this.#encode(key, value);
     const present = await this.aget(key, wait);
     if (present !== undefined) return present;
     const staged = this.core.engine.lookup(this.#target, key);
-    if (staged !== undefined && staged !== null) return decodeValue(staged) as T;
-    await this.#acknowledged(bytesOfPut(key, encoded), () => this.core.engine.put(this.#target, key, encoded), wait);
-    return decodeValue(encoded) as T;
+    if (staged !== undefined && staged !== null) return this.#toReader(key, staged);
+    const write = this.#prepare(key, value);
+    await this.#putWithin(write, wait);
+    return this.#toReader(key, write.encoded);
   }
 
   // ── many keys ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
   /** Writes several entries, each a write of its own. All are accepted, or none: `SLUICE_FULL` where not all have room. */
   update(entries: Entries<T>): boolean {
-    const encoded = this.#encodeAll(entries);
-    this.core.engine.assertRoom(bytesOfGroup(encoded), encoded.length);
-    let plenty = !this.core.engine.admission.needsDrain;
-    for (const { key, value } of encoded) plenty = this.core.engine.put(this.#target, key, value);
-    return plenty;
+    const { engine } = this.core;
+    const writes = this.#prepareAll(entries);
+    try {
+      engine.assertRoom(bytesOfGroup(this.#membersOf(writes)), writes.length);
+      let plenty = !engine.admission.needsDrain;
+      for (const write of writes) {
+        plenty = this.#told([write], () => engine.put(this.#target, write.key, write.encoded));
+      }
+      return plenty;
+    } finally {
+      this.#settled(writes);
+    }
   }
 
   /** Writes several entries, each a write of its own; resolves when all are safe. */
   async aupdate(entries: Entries<T>, wait?: WaitOptions): Promise<void> {
     checkWait(wait);
     const { engine } = this.core;
-    for (const { key, value } of this.#encodeAll(entries)) {
-      const bytes = bytesOfPut(key, value as Encoded);
-      const put = () => engine.put(this.#target, key, value);
-      if (engine.admission.hasRoom(bytes)) put();
-      else await engine.whenRoom(bytes, put, wait ?? {});
+    const writes = this.#prepareAll(entries);
+    try {
+      for (const write of writes) {
+        const { key, encoded } = write;
+        const bytes = bytesOfPut(key, encoded);
+        const put = () => this.#told([write], () => engine.put(this.#target, key, encoded));
+        if (engine.admission.hasRoom(bytes)) put();
+        else await engine.whenRoom(bytes, put, wait ?? {});
+      }
+    } finally {
+      this.#settled(writes);
     }
     return this.#settle(engine.acknowledgement(false), wait);
   }
@@ -189,13 +232,30 @@ export class Table<T = unknown> {
    * or none. Counts as one write.
    */
   setMany(entries: Entries<T>): boolean {
-    return this.core.engine.group(this.#encodeAll(entries));
+    const writes = this.#prepareAll(entries);
+    return this.#told(writes, () => this.core.engine.group(this.#membersOf(writes)));
   }
 
   /** Writes several entries as one atomic write; resolves when it is safe. */
   async asetMany(entries: Entries<T>, wait?: WaitOptions): Promise<void> {
-    const members = this.#encodeAll(entries);
-    return this.#acknowledged(bytesOfGroup(members), () => this.core.engine.group(members), wait);
+    return this.#groupWithin(this.#prepareAll(entries), wait);
+  }
+
+  /**
+   * Writes those of several entries that can be written, as one atomic write; returns the others: key and reason. What is
+   * no entry at all is refused with the whole call.
+   */
+  setManyPartial(entries: Entries<T>): Map<string, SluiceError> {
+    const { writes, refused } = this.#prepareEach(entries);
+    if (writes.length > 0) this.#told(writes, () => this.core.engine.group(this.#membersOf(writes)));
+    return refused;
+  }
+
+  /** {@link Table.setManyPartial} in its promise form: resolves when what was accepted is safe. */
+  async asetManyPartial(entries: Entries<T>, wait?: WaitOptions): Promise<Map<string, SluiceError>> {
+    const { writes, refused } = this.#prepareEach(entries);
+    if (writes.length > 0) await this.#groupWithin(writes, wait);
+    return refused;
   }
 
   /** The values of those of the keys that are there. */
@@ -216,7 +276,7 @@ export class Table<T = unknown> {
     const found = new Map<string, T>();
     for (const [i, key] of wanted.entries()) {
       const value = values[i];
-      if (isThere(value)) found.set(key, decodeValue(value) as T);
+      if (isThere(value)) found.set(key, this.#toReader(key, value));
     }
     return found;
   }
@@ -226,7 +286,8 @@ export class Table<T = unknown> {
     const wanted = [...new Set(this.#checkKeys(keys))];
     this.core.engine.assertAcceptingWrite();
     const there = wanted.filter((key) => this.#isThere(key)).length;
-    this.core.engine.group(wanted.map((key) => ({ table: this.#target, key, value: null })));
+    const members = wanted.map((key) => ({ table: this.#target, key, value: null }));
+    this.#toldOfDelete(wanted, () => this.core.engine.group(members));
     return there;
   }
 
@@ -240,8 +301,9 @@ export class Table<T = unknown> {
       async () => {
         engine.assertAcceptingWrite();
         const before = this.#lookup(wanted, true);
-        if (wanted.length === 1) engine.delete(this.#target, wanted[0] as string);
-        else engine.group(members);
+        const [first = ''] = wanted;
+        const remove = () => (wanted.length === 1 ? engine.delete(this.#target, first) : engine.group(members));
+        this.#toldOfDelete(wanted, remove, before);
         const [values] = await Promise.all([before, engine.acknowledgement()]);
         return values.filter(isThere).length;
       },
@@ -249,9 +311,10 @@ export class Table<T = unknown> {
     );
   }
 
-  /** Deletes all keys of this table. */
+  /** Deletes all keys of this table. Hooks that hear of deletions are called for each key that is there. */
   clear(): boolean {
-    return this.core.engine.clear(this.#target);
+    const keys = this.#chain?.hearsOfDeletes === true ? [...this.keys()] : [];
+    return this.#toldOfDelete(keys, () => this.core.engine.clear(this.#target));
   }
 
   /** Deletes all keys of this table; resolves when that is safe. */
@@ -324,13 +387,15 @@ export class Table<T = unknown> {
    */
   scan(options: ScanOptions = {}): IterableIterator<[key: string, value: T]> {
     const { limit, ...range } = toRange(options);
-    return decoded<T>(scanEntries(this.core, this.name, range), limit);
+    const entries = scanEntries(this.core, this.name, range);
+    return decoded(entries, limit, (key, value) => this.#toReader(key, value));
   }
 
   /** The entries of a range of keys, read page by page by a reader thread. The same rules as for {@link Table.scan}. */
   ascan(options: ScanOptions = {}): AsyncIterableIterator<[key: string, value: T]> {
     const { limit, ...range } = toRange(options);
-    return decodedAsync<T>(scanEntriesAsync(this.core, this.name, range), limit);
+    const entries = scanEntriesAsync(this.core, this.name, range);
+    return decodedAsync(entries, limit, (key, value) => this.#toReader(key, value));
   }
 
   // ── inside ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -378,19 +443,149 @@ export class Table<T = unknown> {
     }
   }
 
-  #encodeAll(entries: Entries<T>): { table: TableTarget; key: string; value: Encoded }[] {
+  #makeChain(): HookChain<T> | undefined {
+    const { hooks, validator, coerce } = this.#options;
+    if (hooks.length === 0 && validator === undefined) return undefined;
+    const validation = validator === undefined ? undefined : { schema: validator, coerce };
+    const { core, name } = this;
+    const store: HookedStore<T> = {
+      name,
+      valueOf: (key) => this.#valueOf(key),
+      stored: () => decoded(scanEntries(core, name, {}), Infinity, (_, value) => decodeValue(value) as T),
+      get foreignChanges() {
+        return core.foreignChanges();
+      },
+    };
+    return new HookChain(store, hooks as readonly TableHook<T>[], validation);
+  }
+
+  /** What a write wants to write: checked, as the hooks and the validator leave it. */
+  #prepare(key: string, value: T): PreparedWrite<T> {
     try {
-      return listOf(pairsOf(entries), 'entries').map((pair) => {
-        if (!Array.isArray(pair)) {
-          throw new SluiceError('SLUICE_INVALID_VALUE', `an entry must be a pair of key and value, not ${show(pair)}`);
-        }
-        const [key, value] = pair as readonly [string, T];
-        checkKey(key);
-        return { table: this.#target, key, value: encodeValue(value) };
-      });
+      return this.#checked(key, value);
     } catch (error) {
       throw this.core.engine.countInvalid(error);
     }
+  }
+
+  #prepareAll(entries: Entries<T>): PreparedWrite<T>[] {
+    const writes: PreparedWrite<T>[] = [];
+    try {
+      for (const [key, value] of entriesOf(entries)) writes.push(this.#checked(key, value));
+      return writes;
+    } catch (error) {
+      this.#settled(writes);
+      throw this.core.engine.countInvalid(error);
+    }
+  }
+
+  /** Those that can be written, and why the others cannot. Of several for one key the last one counts, as in a write. */
+  #prepareEach(entries: Entries<T>): { writes: PreparedWrite<T>[]; refused: Map<string, SluiceError> } {
+    const writes: PreparedWrite<T>[] = [];
+    const refused = new Map<string, SluiceError>();
+    let pairs: readonly (readonly [string, T])[];
+    try {
+      pairs = entriesOf(entries);
+    } catch (error) {
+      throw this.core.engine.countInvalid(error);
+    }
+    for (const [key, value] of pairs) {
+      try {
+        writes.push(this.#prepare(key, value));
+      } catch (error) {
+        if (!(error instanceof SluiceError)) throw error;
+        refused.set(key, error);
+      }
+    }
+    return { writes, refused };
+  }
+
+  #checked(key: string, value: T): PreparedWrite<T> {
+    checkKey(key);
+    if (this.#chain === undefined) return { key, value, encoded: encodeValue(value) };
+    const written = this.#chain.beforeWrite(key, value);
+    try {
+      return { key, value: written, encoded: encodeValue(written) };
+    } catch (error) {
+      this.#chain.settle(key, written);
+      throw error;
+    }
+  }
+
+  #membersOf(writes: readonly PreparedWrite<T>[]): GroupMember[] {
+    return writes.map(({ key, encoded }) => ({ table: this.#target, key, value: encoded }));
+  }
+
+  #putWithin(write: PreparedWrite<T>, wait: WaitOptions | undefined): Promise<void> {
+    const { key, encoded } = write;
+    const put = () => this.#told([write], () => this.core.engine.put(this.#target, key, encoded));
+    return this.#settling([write], this.#acknowledged(bytesOfPut(key, encoded), put, wait));
+  }
+
+  #groupWithin(writes: readonly PreparedWrite<T>[], wait: WaitOptions | undefined): Promise<void> {
+    const members = this.#membersOf(writes);
+    const group = () => this.#told(writes, () => this.core.engine.group(members));
+    return this.#settling(writes, this.#acknowledged(bytesOfGroup(members), group, wait));
+  }
+
+  /** Stages writes, and tells the hooks that hear of it. */
+  #told<R>(writes: readonly PreparedWrite<T>[], stage: () => R): R {
+    const chain = this.#chain;
+    if (chain === undefined) return stage();
+    try {
+      if (!chain.hearsOfWrites) return stage();
+      const before = writes.map(({ key }) => this.#valueOf(key));
+      const result = stage();
+      for (const [i, { key, value }] of writes.entries()) chain.onWriteSuccess(key, value, before[i]);
+      return result;
+    } finally {
+      this.#settled(writes);
+    }
+  }
+
+  /** Writes are staged, or never will be: hooks see them as the table has them. */
+  #settled(writes: readonly PreparedWrite<T>[]): void {
+    for (const { key, value } of writes) this.#chain?.settle(key, value);
+  }
+
+  /** The same for writes that may have to wait, and be called off. */
+  #settling<R>(writes: readonly PreparedWrite<T>[], done: Promise<R>): Promise<R> {
+    if (this.#chain !== undefined) done.catch(() => this.#settled(writes));
+    return done;
+  }
+
+  /** Stages the deletion of keys, if the hooks let it; those that are not there are none of their business. */
+  #toldOfDelete<R>(keys: readonly string[], stage: () => R, alongside?: Promise<unknown>): R {
+    const chain = this.#chain;
+    if (chain?.hearsOfDeletes !== true) return stage();
+    const there: [key: string, value: T][] = [];
+    try {
+      for (const key of keys) {
+        const value = this.#valueOf(key);
+        if (value === undefined) continue;
+        there.push([key, value]);
+        chain.beforeDelete(key);
+      }
+    } catch (error) {
+      // Nobody waits any more for what was looked up for this.
+      alongside?.catch(() => undefined);
+      throw this.core.engine.countInvalid(error);
+    }
+    const result = stage();
+    for (const [key, value] of there) chain.onDeleteSuccess(key, value);
+    return result;
+  }
+
+  /** The value of a key as it is stored. */
+  #valueOf(key: string): T | undefined {
+    const stored = this.#read(key);
+    return stored === undefined ? undefined : (decodeValue(stored) as T);
+  }
+
+  /** A stored value as a reader gets it. */
+  #toReader(key: string, stored: SqlValue): T {
+    const value = decodeValue(stored) as T;
+    return this.#chain?.changesReads === true ? this.#chain.afterRead(key, value) : value;
   }
 
   /** The keys of a write, checked. */
@@ -432,6 +627,13 @@ export class Table<T = unknown> {
   }
 }
 
+/** A write that was checked: `value` is what `encoded` says. */
+interface PreparedWrite<T> {
+  readonly key: string;
+  readonly value: T;
+  readonly encoded: Encoded;
+}
+
 /** What staging or SQLite has under a key: `null` deleted in staging, `undefined` in neither. */
 type Stored = SqlValue | undefined;
 
@@ -443,6 +645,13 @@ function checkedKeys(keys: Iterable<string>): string[] {
   const wanted = listOf(keys, 'keys');
   for (const key of wanted) checkKey(key);
   return wanted;
+}
+
+function entriesOf<T>(entries: Entries<T>): (readonly [key: string, value: T])[] {
+  return listOf(pairsOf(entries), 'entries').map((pair) => {
+    if (Array.isArray(pair)) return pair as unknown as readonly [string, T];
+    throw new SluiceError('SLUICE_INVALID_VALUE', `an entry must be a pair of key and value, not ${show(pair)}`);
+  });
 }
 
 function pairsOf<T>(entries: Entries<T>): Iterable<readonly [string, T]> {
@@ -457,23 +666,28 @@ function pairsOf<T>(entries: Entries<T>): Iterable<readonly [string, T]> {
     : Object.entries(entries as Record<string, T>);
 }
 
-function* decoded<T>(entries: Iterable<readonly [string, unknown]>, limit: number): IterableIterator<[string, T]> {
+function* decoded<T>(
+  entries: Iterable<Entry>,
+  limit: number,
+  toReader: (key: string, value: SqlValue) => T,
+): IterableIterator<[string, T]> {
   let left = limit;
   if (left <= 0) return;
   for (const [key, value] of entries) {
-    yield [key, decodeValue(value as Encoded) as T];
+    yield [key, toReader(key, value)];
     if (--left <= 0) return;
   }
 }
 
 async function* decodedAsync<T>(
-  entries: AsyncIterable<readonly [string, unknown]>,
+  entries: AsyncIterable<Entry>,
   limit: number,
+  toReader: (key: string, value: SqlValue) => T,
 ): AsyncIterableIterator<[string, T]> {
   let left = limit;
   if (left <= 0) return;
   for await (const [key, value] of entries) {
-    yield [key, decodeValue(value as Encoded) as T];
+    yield [key, toReader(key, value)];
     if (--left <= 0) return;
   }
 }

@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
-import { open, type RowSchema } from 'sluicedb';
+import { open, type Schema } from 'sluicedb';
 import { expect, test } from 'vitest';
 import { codeFrom, refusal } from '../support/eventually.ts';
 import { tempDir } from '../support/temp-dir.ts';
@@ -150,7 +150,7 @@ test('a schema is asked about each row, and its issues come back', async () => {
     room: string;
     celsius: number;
   }
-  const schema: RowSchema<Reading> = {
+  const schema: Schema<Reading> = {
     '~standard': {
       version: 1,
       vendor: 'by hand',
@@ -177,7 +177,7 @@ test('a schema is asked about each row, and its issues come back', async () => {
   const later = {
     '~standard': { version: 1, vendor: 'x', validate: () => Promise.reject(new Error('late')) },
   } as const;
-  const slow = db.rows('r', { schema: later as unknown as RowSchema<Record<string, unknown>> });
+  const slow = db.rows('r', { schema: later as unknown as Schema<Record<string, unknown>> });
   expect(await codeFrom(() => slow.append({ room: 'e' }))).toBe('SLUICE_UNSUPPORTED');
   expect(await codeFrom(() => db.rows('r', { schema: {} as never }))).toBe('SLUICE_INVALID_OPTION');
   await db.close();

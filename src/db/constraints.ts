@@ -1,0 +1,157 @@
+import { SluiceError } from '../base/errors.ts';
+import { show } from '../base/options.ts';
+import type { HookedTable, TableHook } from './hooks.ts';
+
+/** The part of a value that a constraint is about: a field of it, or what a function makes of key and value. */
+export type Part<T> = (keyof T & string) | ((key: string, value: T) => unknown);
+
+/** What all constraints take. */
+export interface ConstraintOptions {
+  /** The keys that it is for. @defaultValue all */
+  readonly keys?: TableHook['keys'];
+  /** What the error says. @defaultValue what is wrong, and where */
+  readonly message?: string | undefined;
+}
+
+/** Refuses, with `SLUICE_VALIDATION`, what a function says no to. */
+export class CheckHook<T = unknown> implements TableHook<T> {
+  readonly keys: TableHook['keys'];
+  readonly #check: (key: string, value: T) => boolean;
+  readonly #message: string | undefined;
+
+  /**
+   * @example
+   * ```ts
+   * import { CheckHook, open } from 'sluicedb';
+   *
+   * const cold = new CheckHook<number>((_, celsius) => celsius >= -273.15, { message: 'colder than possible' });
+   * const db = await open<number>(':memory:', { hooks: [cold] });
+   * try {
+   *   db.set('kitchen', -300);
+   * } catch (error) {
+   *   console.log((error as Error).message); // colder than possible
+   * }
+   * await db.close();
+   * ```
+   */
+  constructor(check: (key: string, value: T) => boolean, { keys, message }: ConstraintOptions = {}) {
+    this.#check = check;
+    this.#message = message;
+    this.keys = keys;
+  }
+
+  beforeWrite(key: string, value: T): T {
+    if (this.#check(key, value) === true) return value;
+    throw refusal(this.#message ?? `the value of ${show(key)} does not pass its check`);
+  }
+}
+
+/** Refuses, with `SLUICE_VALIDATION`, a value that refers to a key which the other table does not have, staged or applied. */
+export class ForeignKeyHook<T = unknown> implements TableHook<T> {
+  readonly keys: TableHook['keys'];
+  readonly #part: Part<T>;
+  readonly #target: { readonly name: string; has(key: string): boolean };
+  readonly #message: string | undefined;
+
+  /**
+   * `target` is the table that is referred to. A part that is `undefined` or `null` refers to nothing, and passes. Nothing is
+   * done when the key that is referred to is deleted.
+   */
+  constructor(
+    part: Part<T>,
+    target: { readonly name: string; has(key: string): boolean },
+    { keys, message }: ConstraintOptions = {},
+  ) {
+    this.#part = part;
+    this.#target = target;
+    this.#message = message;
+    this.keys = keys;
+  }
+
+  beforeWrite(key: string, value: T): T {
+    const reference = partOf(this.#part, key, value);
+    if (reference === undefined || reference === null) return value;
+    if (typeof reference === 'string' && this.#target.has(reference)) return value;
+    throw refusal(
+      this.#message ??
+        `the value of ${show(key)} refers to ${show(reference)}, which ${this.#target.name} does not have`,
+    );
+  }
+}
+
+/** An index is read anew when it has grown to this, or to twice of what was found: it also has what is not there any more. */
+const INDEX_MIN = 1_000;
+
+/** Which key has which part. What it says of a key is where to look, and no more. */
+interface Index {
+  readonly keyOf: Map<string, string>;
+  readonly max: number;
+  readonly foreignChanges: number;
+}
+
+/**
+ * Refuses, with `SLUICE_VALIDATION`, a value whose part another key has: staged or applied, or before it in the same call. The
+ * first write reads the whole table on this thread, to know where which value is.
+ *
+ * Not seen: what other programs write, and a staged SQL statement before it is applied.
+ */
+export class UniqueHook<T = unknown> implements TableHook<T> {
+  readonly keys: TableHook['keys'];
+  readonly #part: Part<T>;
+  readonly #message: string | undefined;
+  readonly #indexes = new WeakMap<HookedTable<T>, Index>();
+
+  /** A part that is `undefined` or `null` is no value, and may be there many times. */
+  constructor(part: Part<T>, { keys, message }: ConstraintOptions = {}) {
+    this.#part = part;
+    this.#message = message;
+    this.keys = keys;
+  }
+
+  beforeWrite(key: string, value: T, table: HookedTable<T>): T {
+    const wanted = this.#of(key, value);
+    if (wanted === undefined) return value;
+    const { keyOf } = this.#indexOf(table);
+    const holder = keyOf.get(wanted);
+    if (holder !== undefined && holder !== key) {
+      // It may have been overwritten or deleted, or refused, since it was noted.
+      const held = table.get(holder);
+      if (held !== undefined && this.#of(holder, held) === wanted) {
+        throw refusal(this.#message ?? `the value of ${show(key)} is not unique: ${show(holder)} has it`);
+      }
+    }
+    keyOf.set(wanted, key);
+    return value;
+  }
+
+  #of(key: string, value: T): string | undefined {
+    const part = partOf(this.#part, key, value);
+    if (part === undefined || part === null) return undefined;
+    return typeof part === 'object' ? JSON.stringify(part) : `${typeof part} ${String(part)}`;
+  }
+
+  #indexOf(table: HookedTable<T>): Index {
+    const { foreignChanges } = table;
+    const known = this.#indexes.get(table);
+    if (known?.foreignChanges === foreignChanges && known.keyOf.size < known.max) return known;
+    // By key first: of a key that comes twice, only the newer value is there.
+    const values = new Map<string, T>(table.entries());
+    const keyOf = new Map<string, string>();
+    for (const [key, value] of values) {
+      const part = this.#of(key, value);
+      if (part !== undefined) keyOf.set(part, key);
+    }
+    const index = { keyOf, max: Math.max(INDEX_MIN, keyOf.size * 2), foreignChanges };
+    this.#indexes.set(table, index);
+    return index;
+  }
+}
+
+function partOf<T>(part: Part<T>, key: string, value: T): unknown {
+  if (typeof part === 'function') return part(key, value);
+  return typeof value === 'object' && value !== null ? value[part] : undefined;
+}
+
+function refusal(message: string): SluiceError {
+  return new SluiceError('SLUICE_VALIDATION', message);
+}

@@ -1,0 +1,63 @@
+import { SluiceError } from '../base/errors.ts';
+import { type OptionReader, show } from '../base/options.ts';
+
+/**
+ * A schema that can check a value: any validator that follows Standard Schema (https://standardschema.dev), such as zod,
+ * valibot or arktype. It must answer at once, not with a promise.
+ */
+export interface Schema<T = unknown> {
+  readonly '~standard': {
+    readonly version: 1;
+    readonly vendor: string;
+    readonly validate: (value: unknown) => SchemaResult<T> | Promise<SchemaResult<T>>;
+  };
+}
+
+/** What a {@link Schema} answers. */
+export type SchemaResult<T> =
+  | { readonly value: T; readonly issues?: undefined }
+  | { readonly issues: readonly { readonly message: string; readonly path?: readonly unknown[] | undefined }[] };
+
+/** How values are checked: see `validator` and `coerce` of {@link TableOptions}. */
+export interface Validation {
+  readonly schema: Schema;
+  readonly coerce: boolean;
+}
+
+/** Reads an option that is a schema; `null` is one that is switched off. */
+export function readSchema(options: OptionReader, name: string): Schema | null | undefined {
+  const schema = options.any(name);
+  if (schema === undefined || schema === null) return schema;
+  if (typeof (schema as Partial<Schema>)['~standard']?.validate === 'function') return schema as Schema;
+  options.refuse(name, `must follow Standard Schema (zod, valibot, arktype …), not be ${show(schema)}`);
+  return undefined;
+}
+
+/** The value as it is to be stored: what the schema made of it with `coerce`, otherwise what was given. */
+export function validated<T>({ schema, coerce }: Validation, value: T, what: string): T {
+  const result = schema['~standard'].validate(value) as SchemaResult<T>;
+  if (isThenable(result)) throw answersLate('the schema', result);
+  if (result.issues === undefined) return coerce ? result.value : value;
+  const problems = result.issues.map(({ message, path = [] }) =>
+    path.length === 0 ? message : `${path.map(stepOf).join('.')}: ${message}`,
+  );
+  throw new SluiceError('SLUICE_VALIDATION', `${what} does not fit its schema: ${problems.join('; ')}`, { problems });
+}
+
+function stepOf(step: unknown): string {
+  return String(typeof step === 'object' && step !== null && 'key' in step ? step.key : step);
+}
+
+/** A write is accepted or refused at the call, so nothing that decides about it can be waited for. */
+export function answersLate(who: string, answer: PromiseLike<unknown>): SluiceError {
+  // Or what it ends with would be an unhandled rejection on top.
+  answer.then(undefined, () => undefined);
+  return new SluiceError(
+    'SLUICE_UNSUPPORTED',
+    `${who} answers with a promise: what is written is checked at the call, use a synchronous one`,
+  );
+}
+
+export function isThenable(value: unknown): value is PromiseLike<unknown> {
+  return typeof (value as { then?: unknown } | null | undefined)?.then === 'function';
+}
