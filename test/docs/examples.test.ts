@@ -82,7 +82,7 @@ test('every example in a doc comment type checks, runs, and prints what it says'
   }
 });
 
-for (const page of ['README.md', 'docs/dead-letters.md', 'docs/metrics.md', 'docs/diagnostics.md']) {
+for (const page of ['README.md', 'docs/dead-letters.md', 'docs/diagnostics.md', 'docs/hooks.md', 'docs/metrics.md']) {
   test(`every program in ${page} runs as it stands`, async () => {
     const text = readFileSync(join(root, page), 'utf8');
     const programs = [...text.matchAll(/^```js\n([\s\S]*?)^```$/gm)].map(([, code = '']) => code);
