@@ -101,12 +101,17 @@ export class Table<T = unknown> {
     }
   }
 
-  /** The value of a key, `undefined` if there is none. Looks into staging, then into SQLite on this thread. */
-  get(key: string): T | undefined {
+  /**
+   * The value of a key; `fallback`, `undefined` if left out, where there is none. (`?? fallback` would also take the place of a
+   * stored `null`.) Looks into staging, then into SQLite on this thread.
+   */
+  get(key: string): T | undefined;
+  get<D>(key: string, fallback: D): T | D;
+  get(key: string, fallback?: unknown): unknown {
     checkKey(key);
     this.core.assertOpen();
     const stored = this.#read(key);
-    return stored === undefined ? undefined : this.#toReader(key, stored);
+    return stored === undefined ? fallback : this.#toReader(key, stored);
   }
 
   /** The value of a key, `undefined` if there is none. What is not staged is read by a reader thread. */
@@ -368,6 +373,28 @@ export class Table<T = unknown> {
   /** All entries, in the order of their keys. */
   aentries(): AsyncIterableIterator<[key: string, value: T]> {
     return this.ascan();
+  }
+
+  /** All entries, as they are now, in a `Map` of your own. Of a large table {@link Table.scan} holds less. */
+  copy(): Map<string, T> {
+    return new Map(this.scan());
+  }
+
+  /** {@link Table.copy}, read by a reader thread. */
+  async acopy(): Promise<Map<string, T>> {
+    const copy = new Map<string, T>();
+    for await (const [key, value] of this.ascan()) copy.set(key, value);
+    return copy;
+  }
+
+  /** {@link Table.copy} as an object, for JSON say. */
+  toDict(): Record<string, T> {
+    return Object.fromEntries(this.scan());
+  }
+
+  /** {@link Table.acopy} as an object, for JSON say. */
+  async atoDict(): Promise<Record<string, T>> {
+    return Object.fromEntries(await this.acopy());
   }
 
   [Symbol.iterator](): IterableIterator<[key: string, value: T]> {

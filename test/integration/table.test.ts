@@ -271,3 +271,33 @@ test('a table that SQL drops and makes again is read as it is', async () => {
   expect([table.get('a'), table.get('b'), await table.aget('b'), table.size]).toEqual([undefined, 2, 2, 1]);
   await db.close();
 });
+
+onBoth(
+  'copies are the caller’s own, and a fallback stands in for what is not there, on what is %s',
+  async (_, down) => {
+    const db = await open(join(tempDir(), 'a.db'), MANUAL);
+    const entries: [string, unknown][] = [
+      ['10', { n: 1 }],
+      ['9', null],
+      ['__proto__', 'a key like any other'],
+    ];
+    db.update(entries);
+    await down(db);
+    db.set('gone', 1);
+    db.delete('gone');
+    const copies = [db.copy(), await db.acopy()];
+    for (const copy of copies) expect([...copy]).toEqual(entries);
+    for (const dict of [db.toDict(), await db.atoDict()]) {
+      expect(Object.hasOwn(dict, '__proto__')).toBe(true);
+      expect(new Map(Object.entries(dict))).toEqual(new Map(entries));
+    }
+    (copies[0]?.get('10') as { n: number }).n = 2;
+    expect(db.get('10')).toEqual({ n: 1 });
+    expect([db.get('9', 'fallback'), db.get('none', 'fallback'), db.get('none')]).toEqual([
+      null,
+      'fallback',
+      undefined,
+    ]);
+    await db.close();
+  },
+);
