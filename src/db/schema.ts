@@ -28,9 +28,16 @@ export interface Validation {
 export function readSchema(options: OptionReader, name: string): Schema | null | undefined {
   const schema = options.any(name);
   if (schema === undefined || schema === null) return schema;
-  if (typeof (schema as Partial<Schema>)['~standard']?.validate === 'function') return schema as Schema;
-  options.refuse(name, `must follow Standard Schema (zod, valibot, arktype …), not be ${show(schema)}`);
+  const problem = schemaProblem(schema);
+  if (problem === undefined) return schema as Schema;
+  options.refuse(name, problem);
   return undefined;
+}
+
+/** What is wrong with a schema, if anything. */
+export function schemaProblem(schema: unknown): string | undefined {
+  if (typeof (schema as Partial<Schema> | null | undefined)?.['~standard']?.validate === 'function') return undefined;
+  return `must follow Standard Schema (zod, valibot, arktype …), not be ${show(schema)}`;
 }
 
 /** The value as it is to be stored: what the schema made of it with `coerce`, otherwise what was given. */

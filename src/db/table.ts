@@ -10,6 +10,7 @@ import { HookChain, type HookedStore, hookProblem, type TableHook } from './hook
 import { checkKey, type ScanOptions, toRange } from './keys.ts';
 import { countOverlay, overlayOf } from './merge.ts';
 import { scanEntries, scanEntriesAsync } from './scan.ts';
+import { type Schema, schemaProblem, validated } from './schema.ts';
 import type { ResolvedTableOptions } from './table-options.ts';
 
 /** Several entries: anything that yields pairs (a `Map` does), or a plain object. */
@@ -193,6 +194,65 @@ export class Table<T = unknown> {
     const write = this.#prepare(key, value);
     await this.#putWithin(write, wait);
     return this.#toReader(key, write.encoded);
+  }
+
+  // ── models ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /**
+   * Writes what a schema makes of a value, which is refused with `SLUICE_VALIDATION` where it does not fit: for a table in which
+   * each key has a shape of its own. Where all have the same, give the table a `validator`.
+   *
+   * @example
+   * ```ts
+   * import { open, type Schema } from 'sluicedb';
+   *
+   * // Any Standard Schema: z.object({ celsius: z.number() }) of zod, say.
+   * const Reading: Schema<{ celsius: number }> = {
+   *   '~standard': {
+   *     version: 1,
+   *     vendor: 'example',
+   *     validate: (value) => {
+   *       const celsius = Number((value as { celsius?: unknown } | null)?.celsius);
+   *       return Number.isNaN(celsius) ? { issues: [{ message: 'no number', path: ['celsius'] }] } : { value: { celsius } };
+   *     },
+   *   },
+   * };
+   * const db = await open(':memory:');
+   * db.setModel('kitchen', { celsius: 21.5 }, Reading);
+   * console.log(db.getModel('kitchen', Reading)?.celsius); // 21.5
+   * await db.close();
+   * ```
+   */
+  setModel<M>(key: string, value: M, schema: Schema<M>): boolean {
+    return this.set(key, this.#modelled(key, value, schema) as unknown as T);
+  }
+
+  /** {@link Table.setModel}; resolves when the write is as safe as the durability level says. */
+  async asetModel<M>(key: string, value: M, schema: Schema<M>, wait?: WaitOptions): Promise<void> {
+    return this.aset(key, this.#modelled(key, value, schema) as unknown as T, wait);
+  }
+
+  /**
+   * What a schema makes of the value of a key, `undefined` if there is none. A value that does not fit is `SLUICE_VALIDATION`: it
+   * can be read with {@link Table.get}.
+   */
+  getModel<M>(key: string, schema: Schema<M>): M | undefined {
+    const value = this.get(key);
+    return value === undefined ? undefined : modelOf(key, value, schema);
+  }
+
+  /** {@link Table.getModel}. What is not staged is read by a reader thread. */
+  async agetModel<M>(key: string, schema: Schema<M>, wait: WaitOptions = {}): Promise<M | undefined> {
+    const value = await this.aget(key, wait);
+    return value === undefined ? undefined : modelOf(key, value, schema);
+  }
+
+  #modelled<M>(key: string, value: M, schema: Schema<M>): M {
+    try {
+      return modelOf(key, value, schema);
+    } catch (error) {
+      throw this.core.engine.countInvalid(error);
+    }
   }
 
   // ── many keys ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -652,6 +712,12 @@ export class Table<T = unknown> {
   #settle<R>(done: Promise<R>, wait: WaitOptions | undefined): Promise<R> {
     return wait === undefined ? done : waitFor(done, 'the write', wait, this.core.clock);
   }
+}
+
+function modelOf<M>(key: string, value: unknown, schema: Schema<M>): M {
+  const problem = schemaProblem(schema);
+  if (problem !== undefined) throw new SluiceError('SLUICE_INVALID_OPTION', `the schema ${problem}`);
+  return validated({ schema, coerce: true }, value, `the value of ${show(key)}`) as M;
 }
 
 /** A write that was checked: `value` is what `encoded` says. */

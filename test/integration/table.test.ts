@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import { type Database, open } from 'sluicedb';
 import { expect, test } from 'vitest';
+import { z } from 'zod';
 import { codeFrom, refusal } from '../support/eventually.ts';
 import { tempDir } from '../support/temp-dir.ts';
 
@@ -301,3 +302,27 @@ onBoth(
     await db.close();
   },
 );
+
+onBoth('models: a schema makes what is written and what is read, on what is %s', async (_, down) => {
+  const db = await open(join(tempDir(), 'a.db'), MANUAL);
+  const Reading = z.object({ celsius: z.coerce.number(), unit: z.literal('C').default('C') });
+  db.setModel('a', { celsius: '21.5' } as never, Reading);
+  await db.asetModel('b', { celsius: 1, unit: 'C' }, Reading);
+  db.set('c', { celsius: 'warm' });
+  expect(db.get('a')).toEqual({ celsius: 21.5, unit: 'C' });
+  const before = db.stats().refusedBy.invalid;
+  expect(await codeFrom(() => db.setModel('d', { celsius: 'cold' } as never, Reading))).toBe('SLUICE_VALIDATION');
+  expect(await codeFrom(() => db.asetModel('d', {} as never, Reading))).toBe('SLUICE_VALIDATION');
+  expect(await codeFrom(() => db.setModel('d', { celsius: 1, unit: 'C' }, {} as never))).toBe('SLUICE_INVALID_OPTION');
+  expect(db.stats().refusedBy.invalid).toBe(before + 3);
+  await down(db);
+  expect([db.getModel('a', Reading), await db.agetModel('b', Reading)]).toEqual([
+    { celsius: 21.5, unit: 'C' },
+    { celsius: 1, unit: 'C' },
+  ]);
+  expect([db.getModel('d', Reading), await db.agetModel('d', Reading)]).toEqual([undefined, undefined]);
+  const refused = await refusal(() => db.getModel('c', Reading));
+  expect(refused).toMatchObject({ code: 'SLUICE_VALIDATION', problems: [expect.stringContaining('celsius: ')] });
+  expect(await codeFrom(() => db.agetModel('c', Reading))).toBe('SLUICE_VALIDATION');
+  await db.close();
+});
