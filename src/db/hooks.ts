@@ -156,10 +156,8 @@ export class HookChain<T> implements HookedTable<T> {
   /** The value to write, which is pending until {@link HookChain.settle} is called for it. */
   beforeWrite(key: string, given: T): T {
     let value = given;
-    for (const hook of this.#for(key)) {
-      if (hook.beforeWrite !== undefined) {
-        value = refusing(refusedKey(key), () => hook.beforeWrite?.(key, value, this) as T);
-      }
+    for (const hook of refusing(refusedKey(key), () => this.#for('beforeWrite', key))) {
+      value = refusing(refusedKey(key), () => hook.beforeWrite?.(key, value, this) as T);
     }
     if (this.#validation !== undefined) value = validated(this.#validation, value, `the value of ${show(key)}`);
     this.#pending.set(key, value);
@@ -172,32 +170,46 @@ export class HookChain<T> implements HookedTable<T> {
   }
 
   onWriteSuccess(key: string, value: T, oldValue: T | undefined): void {
-    for (const hook of this.#for(key)) tell(() => hook.onWriteSuccess?.(key, value, oldValue, this));
+    const hooks = tell(() => this.#for('onWriteSuccess', key)) ?? [];
+    for (const hook of hooks) telling('onWriteSuccess', () => hook.onWriteSuccess?.(key, value, oldValue, this));
   }
 
   afterRead(key: string, stored: T): T {
     let value = stored;
-    for (const hook of this.#for(key)) {
-      if (hook.afterRead !== undefined) value = hook.afterRead(key, value, this);
-    }
+    for (const hook of this.#for('afterRead', key)) value = hook.afterRead?.(key, value, this) as T;
     if (isThenable(value)) throw answersLate('the hook afterRead', value);
     return value;
   }
 
   beforeDelete(key: string): void {
-    for (const hook of this.#for(key)) refusing(refusedKey(key), () => hook.beforeDelete?.(key, this));
+    for (const hook of refusing(refusedKey(key), () => this.#for('beforeDelete', key))) {
+      refusing(refusedKey(key), () => hook.beforeDelete?.(key, this));
+    }
   }
 
   onDeleteSuccess(key: string, oldValue: T): void {
-    for (const hook of this.#for(key)) tell(() => hook.onDeleteSuccess?.(key, oldValue, this));
+    const hooks = tell(() => this.#for('onDeleteSuccess', key)) ?? [];
+    for (const hook of hooks) telling('onDeleteSuccess', () => hook.onDeleteSuccess?.(key, oldValue, this));
   }
 
-  #for(key: string): readonly TableHook<T>[] {
-    return this.#hooks.filter(({ keys }) => {
-      if (keys === undefined) return true;
-      return typeof keys === 'function' ? keys(key) : key.search(keys) >= 0;
+  #for(part: (typeof PARTS)[number], key: string): readonly TableHook<T>[] {
+    return this.#hooks.filter((hook) => {
+      if (hook[part] === undefined || hook.keys === undefined) return hook[part] !== undefined;
+      // Unlike test(), it does not care where a regex with the flag g has got to.
+      if (typeof hook.keys !== 'function') return key.search(hook.keys) >= 0;
+      const answer = hook.keys(key);
+      if (isThenable(answer)) throw answersLate('the function keys of a hook', answer);
+      return answer;
     });
   }
+}
+
+/** Tells a hook what is done. Nothing waits for a promise, and what it ends with would be lost. */
+export function telling(part: string, call: () => unknown): void {
+  tell(() => {
+    const answer = call();
+    if (isThenable(answer)) throw answersLate(`the hook ${part}`, answer);
+  });
 }
 
 const refusedKey = (key: string) => `a hook refused the key ${show(key)}`;

@@ -6,10 +6,9 @@ import { checkWait, type WaitOptions, waitFor } from '../base/waiting.ts';
 import { bytesOfValues } from '../engine/index.ts';
 import { listOf, toSqlValue } from './codec.ts';
 import type { Core } from './core.ts';
-import { readHookList, refusing } from './hooks.ts';
+import { readHookList, refusing, telling } from './hooks.ts';
 import { checkName } from './names.ts';
 import { readSchema, type Schema, type Validation, validated } from './schema.ts';
-import { tell } from './tell.ts';
 
 /** Type of a column, as SQLite's type affinities (https://sqlite.org/datatype3.html); `any` declares none. */
 export type ColumnType = 'integer' | 'real' | 'text' | 'blob' | 'any';
@@ -188,7 +187,7 @@ export class Rows<T extends object = Record<string, unknown>> {
   /** Stages a row, and tells the hooks. */
   #append({ row, target, values }: PreparedRow<T>): boolean {
     const plenty = this.#core.engine.append(target, values);
-    for (const hook of this.#hooks) tell(() => hook.onWriteSuccess?.(row));
+    for (const hook of this.#hooks) telling('onWriteSuccess', () => hook.onWriteSuccess?.(row));
     return plenty;
   }
 }

@@ -61,7 +61,7 @@ export function answersLate(who: string, answer: PromiseLike<unknown>): SluiceEr
   answer.then(undefined, () => undefined);
   return new SluiceError(
     'SLUICE_UNSUPPORTED',
-    `${who} answers with a promise: what is written is checked at the call, use a synchronous one`,
+    `${who} answers with a promise: hooks and validators are called where nothing can wait, use a synchronous one`,
   );
 }
 
