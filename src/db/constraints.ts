@@ -1,6 +1,7 @@
 import { SluiceError } from '../base/errors.ts';
 import { show } from '../base/options.ts';
 import type { HookedTable, TableHook } from './hooks.ts';
+import { answersLate, isThenable } from './schema.ts';
 
 /** The part of a value that a constraint is about: a field of it, or what a function makes of key and value. */
 export type Part<T> = (keyof T & string) | ((key: string, value: T) => unknown);
@@ -41,7 +42,9 @@ export class CheckHook<T = unknown> implements TableHook<T> {
   }
 
   beforeWrite(key: string, value: T): T {
-    if (this.#check(key, value) === true) return value;
+    const answer = this.#check(key, value);
+    if (isThenable(answer)) throw answersLate('the check', answer);
+    if (answer === true) return value;
     throw refusal(this.#message ?? `the value of ${show(key)} does not pass its check`);
   }
 }
@@ -148,7 +151,11 @@ export class UniqueHook<T = unknown> implements TableHook<T> {
 }
 
 function partOf<T>(part: Part<T>, key: string, value: T): unknown {
-  if (typeof part === 'function') return part(key, value);
+  if (typeof part === 'function') {
+    const answer = part(key, value);
+    if (isThenable(answer)) throw answersLate('the function of a constraint', answer);
+    return answer;
+  }
   return typeof value === 'object' && value !== null ? value[part] : undefined;
 }
 
