@@ -130,7 +130,8 @@ export class UniqueHook<T = unknown> implements TableHook<T> {
   #of(key: string, value: T): string | undefined {
     const part = partOf(this.#part, key, value);
     if (part === undefined || part === null) return undefined;
-    return typeof part === 'object' ? JSON.stringify(part) : `${typeof part} ${String(part)}`;
+    // As it is stored: a Date comes back as a string.
+    return typeof part === 'bigint' ? `${part}n` : JSON.stringify(part);
   }
 
   #indexOf(table: HookedTable<T>): Index {
