@@ -1,4 +1,4 @@
-import { SluiceError } from '../base/errors.ts';
+import { messageOf, SluiceError } from '../base/errors.ts';
 import { type OptionReader, show } from '../base/options.ts';
 
 /**
@@ -42,13 +42,23 @@ export function schemaProblem(schema: unknown): string | undefined {
 
 /** The value as it is to be stored: what the schema made of it with `coerce`, otherwise what was given. */
 export function validated<T>({ schema, coerce }: Validation, value: T, what: string): T {
-  const result = schema['~standard'].validate(value) as SchemaResult<T>;
+  const result = resultOf(schema, value, what) as SchemaResult<T>;
   if (isThenable(result)) throw answersLate('the schema', result);
   if (result.issues === undefined) return coerce ? result.value : value;
   const problems = result.issues.map(({ message, path = [] }) =>
     path.length === 0 ? message : `${path.map(stepOf).join('.')}: ${message}`,
   );
   throw new SluiceError('SLUICE_VALIDATION', `${what} does not fit its schema: ${problems.join('; ')}`, { problems });
+}
+
+/** What a function in a schema throws says no, as what a hook throws does. */
+function resultOf(schema: Schema, value: unknown, what: string): unknown {
+  try {
+    return schema['~standard'].validate(value);
+  } catch (cause) {
+    if (cause instanceof SluiceError) throw cause;
+    throw new SluiceError('SLUICE_VALIDATION', `the schema refused ${what}: ${messageOf(cause)}`, { cause });
+  }
 }
 
 function stepOf(step: unknown): string {
