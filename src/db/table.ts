@@ -576,7 +576,7 @@ export class Table<T = unknown> {
     } catch (error) {
       throw this.core.engine.countInvalid(error);
     }
-    for (const [key, value] of pairs) {
+    for (const [key, value] of new Map(pairs)) {
       try {
         writes.push(this.#prepare(key, value));
       } catch (error) {
