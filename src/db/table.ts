@@ -185,8 +185,9 @@ export class Table<T = unknown> {
 
   /** The value of a key; if there is none by the time it has been looked up, writes `value` and resolves to it when that is safe. */
   async asetDefault(key: string, value: T, wait: WaitOptions = {}): Promise<T> {
-    // A value that can never be written is refused whether or not it is needed.
-    this.#encode(key, value);
+    // A value that can never be written is refused whether or not it is needed; hooks and a validator may make one of any.
+    if (this.#chain === undefined) this.#encode(key, value);
+    else this.#checkKeys([key]);
     const present = await this.aget(key, wait);
     if (present !== undefined) return present;
     const staged = this.core.engine.lookup(this.#target, key);
