@@ -85,9 +85,9 @@ export class ForeignKeyHook<T = unknown> implements TableHook<T> {
 /** An index is read anew when it has grown to this, or to twice of what was found: it also has what is not there any more. */
 const INDEX_MIN = 1_000;
 
-/** Which key has which part. What it says of a key is where to look, and no more. */
+/** Which keys have which part: one, unless it was there before the hook. It says where to look, and no more. */
 interface Index {
-  readonly keyOf: Map<string, string>;
+  readonly keysOf: Map<string, string | string[]>;
   readonly max: number;
   readonly foreignChanges: number;
 }
@@ -114,16 +114,16 @@ export class UniqueHook<T = unknown> implements TableHook<T> {
   beforeWrite(key: string, value: T, table: HookedTable<T>): T {
     const wanted = this.#of(key, value);
     if (wanted === undefined) return value;
-    const { keyOf } = this.#indexOf(table);
-    const holder = keyOf.get(wanted);
-    if (holder !== undefined && holder !== key) {
+    const { keysOf } = this.#indexOf(table);
+    const others = [keysOf.get(wanted) ?? []].flat().filter((holder) => {
+      if (holder === key) return false;
       // It may have been overwritten or deleted, or refused, since it was noted.
-      const held = table.get(holder);
-      if (held !== undefined && this.#of(holder, held) === wanted) {
-        throw refusal(this.#message ?? `the value of ${show(key)} is not unique: ${show(holder)} has it`);
-      }
-    }
-    keyOf.set(wanted, key);
+      const has = (held: T) => this.#of(holder, held) === wanted;
+      const { now, all } = table.versions(holder);
+      if (!now.some(has)) return all.some(has);
+      throw refusal(this.#message ?? `the value of ${show(key)} is not unique: ${show(holder)} has it`);
+    });
+    keysOf.set(wanted, others.length === 0 ? key : [...others, key]);
     return value;
   }
 
@@ -137,15 +137,17 @@ export class UniqueHook<T = unknown> implements TableHook<T> {
   #indexOf(table: HookedTable<T>): Index {
     const { foreignChanges } = table;
     const known = this.#indexes.get(table);
-    if (known?.foreignChanges === foreignChanges && known.keyOf.size < known.max) return known;
-    // By key first: of a key that comes twice, only the newer value is there.
-    const values = new Map<string, T>(table.entries());
-    const keyOf = new Map<string, string>();
-    for (const [key, value] of values) {
+    if (known?.foreignChanges === foreignChanges && known.keysOf.size < known.max) return known;
+    const keysOf: Index['keysOf'] = new Map();
+    for (const [key, value] of table.entries()) {
       const part = this.#of(key, value);
-      if (part !== undefined) keyOf.set(part, key);
+      if (part === undefined) continue;
+      const others = keysOf.get(part);
+      if (others === undefined) keysOf.set(part, key);
+      else if (Array.isArray(others)) others.push(key);
+      else keysOf.set(part, [others, key]);
     }
-    const index = { keyOf, max: Math.max(INDEX_MIN, keyOf.size * 2), foreignChanges };
+    const index = { keysOf, max: Math.max(INDEX_MIN, keysOf.size * 2), foreignChanges };
     this.#indexes.set(table, index);
     return index;
   }

@@ -1,5 +1,7 @@
 import { messageOf, SluiceError } from '../base/errors.ts';
 import { type OptionReader, show } from '../base/options.ts';
+import type { Encoded } from '../engine/index.ts';
+import { decodeValue } from './codec.ts';
 import { answersLate, isThenable, type Validation, validated } from './schema.ts';
 import { tell } from './tell.ts';
 
@@ -12,7 +14,13 @@ export interface HookedTable<T> {
   readonly name: string;
   get(key: string): T | undefined;
   has(key: string): boolean;
-  /** All of it, in no order; a key may come twice, the newer value last. */
+  /**
+   * What a key can have when this write is staged, `now`: what is stored, and the writes that wait, each of which may be called
+   * off; or just the last one before this in the same call, as none of them is staged without the others. `all` has what that
+   * one replaces as well.
+   */
+  versions(key: string): { readonly now: readonly T[]; readonly all: readonly T[] };
+  /** All of it, in no order; a key may come several times, the newer value last. */
   entries(): Iterable<readonly [key: string, value: T]>;
   /**
    * Another number than before, if something else than the writes that the hook has seen may have changed the table: SQL, a
@@ -98,6 +106,14 @@ export function hookProblem(hook: unknown, known: readonly string[] = PARTS): st
   return `must have a RegExp or a function as keys, not ${show(keys)}`;
 }
 
+/** A write that was checked and is not staged. */
+export interface PendingWrite {
+  readonly key: string;
+  readonly encoded: Encoded;
+  /** It is in a queue, and may be called off while others are staged. */
+  waiting: boolean;
+}
+
 /** What hooks need of a table. */
 export interface HookedStore<T> {
   readonly name: string;
@@ -112,14 +128,20 @@ export class HookChain<T> implements HookedTable<T> {
   readonly #store: HookedStore<T>;
   readonly #hooks: readonly TableHook<T>[];
   readonly #validation: Validation | undefined;
-  readonly #pending = new Map<string, T>();
+  readonly #pending: Map<string, readonly PendingWrite[]>;
   /** Whether somebody is told what was written, or deleted, and so what was there before. */
   readonly hearsOfWrites: boolean;
   readonly hearsOfDeletes: boolean;
   readonly changesReads: boolean;
 
-  constructor(store: HookedStore<T>, hooks: readonly TableHook<T>[], validation: Validation | undefined) {
+  constructor(
+    store: HookedStore<T>,
+    hooks: readonly TableHook<T>[],
+    validation: Validation | undefined,
+    before: HookChain<T> | undefined,
+  ) {
     this.#store = store;
+    this.#pending = before === undefined ? new Map() : before.#pending;
     this.#hooks = hooks;
     this.#validation = validation;
     const has = (...parts: (typeof PARTS)[number][]) => hooks.some((hook) => parts.some((part) => hook[part]));
@@ -139,34 +161,48 @@ export class HookChain<T> implements HookedTable<T> {
   }
 
   get(key: string): T | undefined {
-    return this.#pending.has(key) ? this.#pending.get(key) : this.#store.valueOf(key);
+    const last = this.#pending.get(key)?.at(-1);
+    return last === undefined ? this.#store.valueOf(key) : written(last);
   }
 
   has(key: string): boolean {
     return this.get(key) !== undefined;
   }
 
+  versions(key: string): { readonly now: readonly T[]; readonly all: readonly T[] } {
+    const pending = this.#pending.get(key) ?? [];
+    const stored = this.#store.valueOf(key);
+    const all = [...(stored === undefined ? [] : [stored]), ...pending.map(written<T>)];
+    return { now: pending.at(-1)?.waiting === false ? all.slice(-1) : all, all };
+  }
+
   *entries(): Iterable<readonly [key: string, value: T]> {
     yield* this.#store.stored();
-    yield* this.#pending;
+    for (const [key, writes] of this.#pending) for (const write of writes) yield [key, written(write)];
   }
 
   // ── what a table calls ──
 
-  /** The value to write, which is pending until {@link HookChain.settle} is called for it. */
+  /** The value to write. */
   beforeWrite(key: string, given: T): T {
     let value = given;
     for (const hook of refusing(refusedKey(key), () => this.#for('beforeWrite', key))) {
       value = refusing(refusedKey(key), () => hook.beforeWrite?.(key, value, this) as T);
     }
     if (this.#validation !== undefined) value = validated(this.#validation, value, `the value of ${show(key)}`);
-    this.#pending.set(key, value);
     return value;
   }
 
+  /** A write is checked: hooks see it until it is settled. */
+  pend(write: PendingWrite): void {
+    this.#pending.set(write.key, [...(this.#pending.get(write.key) ?? []), write]);
+  }
+
   /** A write is staged, or never will be. */
-  settle(key: string, value: T): void {
-    if (this.#pending.get(key) === value) this.#pending.delete(key);
+  settle(write: PendingWrite): void {
+    const left = this.#pending.get(write.key)?.filter((other) => other !== write) ?? [];
+    if (left.length === 0) this.#pending.delete(write.key);
+    else this.#pending.set(write.key, left);
   }
 
   onWriteSuccess(key: string, value: T, oldValue: T | undefined): void {
@@ -211,6 +247,9 @@ export function telling(part: string, call: () => unknown): void {
     if (isThenable(answer)) throw answersLate(`the hook ${part}`, answer);
   });
 }
+
+/** As it will be read, whatever became of the object that was given. */
+const written = <T>({ encoded }: PendingWrite) => decodeValue(encoded) as T;
 
 const refusedKey = (key: string) => `a hook refused the key ${show(key)}`;
 

@@ -6,7 +6,7 @@ import { bytesOfGroup, bytesOfPut, type Encoded, type GroupMember, TableTarget }
 import type { Entry } from '../store/store.ts';
 import { decodeValue, encodeValue, listOf } from './codec.ts';
 import type { Core } from './core.ts';
-import { HookChain, type HookedStore, hookProblem, type TableHook } from './hooks.ts';
+import { HookChain, type HookedStore, hookProblem, type PendingWrite, type TableHook } from './hooks.ts';
 import { checkKey, type ScanOptions, toRange } from './keys.ts';
 import { countOverlay, overlayOf } from './merge.ts';
 import { scanEntries, scanEntriesAsync } from './scan.ts';
@@ -285,7 +285,10 @@ export class Table<T = unknown> {
         const bytes = bytesOfPut(key, encoded);
         const put = () => this.#told([write], () => engine.put(this.#target, key, encoded));
         if (engine.admission.hasRoom(bytes)) put();
-        else await engine.whenRoom(bytes, put, wait ?? {});
+        else {
+          for (const each of writes) each.waiting = true;
+          await engine.whenRoom(bytes, put, wait ?? {});
+        }
       }
     } finally {
       this.#settled(writes);
@@ -544,11 +547,11 @@ export class Table<T = unknown> {
         return core.foreignChanges();
       },
     };
-    return new HookChain(store, hooks as readonly TableHook<T>[], validation);
+    return new HookChain(store, hooks as readonly TableHook<T>[], validation, this.#chain);
   }
 
   /** What a write wants to write: checked, as the hooks and the validator leave it. */
-  #prepare(key: string, value: T): PreparedWrite<T> {
+  #prepare(key: string, value: T): PendingWrite {
     try {
       return this.#checked(key, value);
     } catch (error) {
@@ -556,8 +559,8 @@ export class Table<T = unknown> {
     }
   }
 
-  #prepareAll(entries: Entries<T>): PreparedWrite<T>[] {
-    const writes: PreparedWrite<T>[] = [];
+  #prepareAll(entries: Entries<T>): PendingWrite[] {
+    const writes: PendingWrite[] = [];
     try {
       for (const [key, value] of entriesOf(entries)) writes.push(this.#checked(key, value));
       return writes;
@@ -568,8 +571,8 @@ export class Table<T = unknown> {
   }
 
   /** Those that can be written, and why the others cannot. Of several for one key the last one counts, as in a write. */
-  #prepareEach(entries: Entries<T>): { writes: PreparedWrite<T>[]; refused: Map<string, SluiceError> } {
-    const writes: PreparedWrite<T>[] = [];
+  #prepareEach(entries: Entries<T>): { writes: PendingWrite[]; refused: Map<string, SluiceError> } {
+    const writes: PendingWrite[] = [];
     const refused = new Map<string, SluiceError>();
     let pairs: readonly (readonly [string, T])[];
     try {
@@ -588,57 +591,61 @@ export class Table<T = unknown> {
     return { writes, refused };
   }
 
-  #checked(key: string, value: T): PreparedWrite<T> {
+  #checked(key: string, value: T): PendingWrite {
     checkKey(key);
-    if (this.#chain === undefined) return { key, value, encoded: encodeValue(value) };
-    const written = this.#chain.beforeWrite(key, value);
-    try {
-      return { key, value: written, encoded: encodeValue(written) };
-    } catch (error) {
-      this.#chain.settle(key, written);
-      throw error;
-    }
+    if (this.#chain === undefined) return { key, encoded: encodeValue(value), waiting: false };
+    const write = { key, encoded: encodeValue(this.#chain.beforeWrite(key, value)), waiting: false };
+    this.#chain.pend(write);
+    return write;
   }
 
-  #membersOf(writes: readonly PreparedWrite<T>[]): GroupMember[] {
+  #membersOf(writes: readonly PendingWrite[]): GroupMember[] {
     return writes.map(({ key, encoded }) => ({ table: this.#target, key, value: encoded }));
   }
 
-  #putWithin(write: PreparedWrite<T>, wait: WaitOptions | undefined): Promise<void> {
+  #putWithin(write: PendingWrite, wait: WaitOptions | undefined): Promise<void> {
     const { key, encoded } = write;
     const put = () => this.#told([write], () => this.core.engine.put(this.#target, key, encoded));
     return this.#settling([write], this.#acknowledged(bytesOfPut(key, encoded), put, wait));
   }
 
-  #groupWithin(writes: readonly PreparedWrite<T>[], wait: WaitOptions | undefined): Promise<void> {
+  #groupWithin(writes: readonly PendingWrite[], wait: WaitOptions | undefined): Promise<void> {
     const members = this.#membersOf(writes);
     const group = () => this.#told(writes, () => this.core.engine.group(members));
     return this.#settling(writes, this.#acknowledged(bytesOfGroup(members), group, wait));
   }
 
   /** Stages writes, and tells the hooks that hear of it. */
-  #told<R>(writes: readonly PreparedWrite<T>[], stage: () => R): R {
+  #told<R>(writes: readonly PendingWrite[], stage: () => R): R {
     const chain = this.#chain;
     if (chain === undefined) return stage();
+    const latest = new Map<string, T | undefined>();
+    let result: R;
     try {
-      if (!chain.hearsOfWrites) return stage();
-      const before = writes.map(({ key }) => this.#valueOf(key));
-      const result = stage();
-      for (const [i, { key, value }] of writes.entries()) chain.onWriteSuccess(key, value, before[i]);
-      return result;
+      if (chain.hearsOfWrites) for (const { key } of writes) latest.set(key, this.#valueOf(key));
+      result = stage();
     } finally {
       this.#settled(writes);
     }
+    if (!chain.hearsOfWrites) return result;
+    for (const { key, encoded } of writes) {
+      const value = decodeValue(encoded) as T;
+      chain.onWriteSuccess(key, value, latest.get(key));
+      latest.set(key, value);
+    }
+    return result;
   }
 
   /** Writes are staged, or never will be: hooks see them as the table has them. */
-  #settled(writes: readonly PreparedWrite<T>[]): void {
-    for (const { key, value } of writes) this.#chain?.settle(key, value);
+  #settled(writes: readonly PendingWrite[]): void {
+    for (const write of writes) this.#chain?.settle(write);
   }
 
   /** The same for writes that may have to wait, and be called off. */
-  #settling<R>(writes: readonly PreparedWrite<T>[], done: Promise<R>): Promise<R> {
-    if (this.#chain !== undefined) done.catch(() => this.#settled(writes));
+  #settling<R>(writes: readonly PendingWrite[], done: Promise<R>): Promise<R> {
+    if (this.#chain === undefined) return done;
+    for (const write of writes) write.waiting = true;
+    done.catch(() => this.#settled(writes));
     return done;
   }
 
@@ -719,13 +726,6 @@ function modelOf<M>(key: string, value: unknown, schema: Schema<M>): M {
   const problem = schemaProblem(schema);
   if (problem !== undefined) throw new SluiceError('SLUICE_INVALID_OPTION', `the schema ${problem}`);
   return validated({ schema, coerce: true }, value, `the value of ${show(key)}`) as M;
-}
-
-/** A write that was checked: `value` is what `encoded` says. */
-interface PreparedWrite<T> {
-  readonly key: string;
-  readonly value: T;
-  readonly encoded: Encoded;
 }
 
 /** What staging or SQLite has under a key: `null` deleted in staging, `undefined` in neither. */
