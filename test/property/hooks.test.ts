@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events';
 import { join } from 'node:path';
 import * as fc from 'fast-check';
 import {
@@ -521,6 +522,7 @@ const queue = fc
       const mine = model[name];
       const table = real[name];
       const off = new AbortController();
+      setMaxListeners(20, off.signal);
       const calls: { readonly pair: Pair; readonly calledOff: boolean; readonly done: Promise<void> }[] = [];
       for (let i = 0; real.db.stats().waiting === 0 && i < 50; i++) {
         const done = real.db.aset(`filler ${i}`, 1, LIMIT);
