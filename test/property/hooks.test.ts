@@ -700,7 +700,7 @@ test('what goes through hooks, constraints and a schema does what a plain map an
         await real?.db.close();
       }
     }),
-    { numRuns: 35 },
+    { numRuns: 28 },
   );
   for (const [what, count] of Object.entries(tally)) expect(count, what).toBeGreaterThan(0);
 });
