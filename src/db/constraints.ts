@@ -41,11 +41,10 @@ export class CheckHook<T = unknown> implements TableHook<T> {
     this.keys = keys;
   }
 
-  beforeWrite(key: string, value: T): T {
+  checkWrite(key: string, value: T): void {
     const answer = this.#check(key, value);
     if (isThenable(answer)) throw answersLate('the check', answer);
-    if (answer === true) return value;
-    throw refusal(this.#message ?? `the value of ${show(key)} does not pass its check`);
+    if (answer !== true) throw refusal(this.#message ?? `the value of ${show(key)} does not pass its check`);
   }
 }
 
@@ -71,10 +70,10 @@ export class ForeignKeyHook<T = unknown> implements TableHook<T> {
     this.keys = keys;
   }
 
-  beforeWrite(key: string, value: T): T {
+  checkWrite(key: string, value: T): void {
     const reference = partOf(this.#part, key, value);
-    if (reference === undefined || reference === null) return value;
-    if (typeof reference === 'string' && this.#target.has(reference)) return value;
+    if (reference === undefined || reference === null) return;
+    if (typeof reference === 'string' && this.#target.has(reference)) return;
     throw refusal(
       this.#message ??
         `the value of ${show(key)} refers to ${show(reference)}, which ${this.#target.name} does not have`,
@@ -96,7 +95,8 @@ interface Index {
  * Refuses, with `SLUICE_VALIDATION`, a value whose part another key has: staged or applied, or before it in the same call. The
  * first write reads the whole table on this thread, to know where which value is.
  *
- * Not seen: what other programs write, and a staged SQL statement before it is applied.
+ * Not seen: what other programs write, and a staged SQL statement before it is applied. Not prevented: that a key gets its older
+ * value back because the newer one became a dead letter, after another key took the older one.
  */
 export class UniqueHook<T = unknown> implements TableHook<T> {
   readonly keys: TableHook['keys'];
@@ -111,9 +111,9 @@ export class UniqueHook<T = unknown> implements TableHook<T> {
     this.keys = keys;
   }
 
-  beforeWrite(key: string, value: T, table: HookedTable<T>): T {
+  checkWrite(key: string, value: T, table: HookedTable<T>): void {
     const wanted = this.#of(key, value);
-    if (wanted === undefined) return value;
+    if (wanted === undefined) return;
     const { keysOf } = this.#indexOf(table);
     const others = [keysOf.get(wanted) ?? []].flat().filter((holder) => {
       if (holder === key) return false;
@@ -124,7 +124,6 @@ export class UniqueHook<T = unknown> implements TableHook<T> {
       throw refusal(this.#message ?? `the value of ${show(key)} is not unique: ${show(holder)} has it`);
     });
     keysOf.set(wanted, others.length === 0 ? key : [...others, key]);
-    return value;
   }
 
   #of(key: string, value: T): string | undefined {

@@ -34,7 +34,7 @@ export interface HookedTable<T> {
  * called at every way in and out, those for many keys included. All are synchronous: a promise is refused with
  * `SLUICE_UNSUPPORTED`. Hooks are called in the order in which they were given, with the table as the last argument.
  *
- * What `beforeWrite` or `beforeDelete` throws refuses the whole call: `SLUICE_VALIDATION` with what was thrown as its
+ * What `beforeWrite`, `checkWrite` or `beforeDelete` throws refuses the whole call: `SLUICE_VALIDATION` with what was thrown as its
  * `cause`, or the very `SluiceError` that was thrown. Nothing of a refused call is accepted.
  *
  * @example
@@ -63,6 +63,8 @@ export interface TableHook<T = unknown> {
   readonly keys?: RegExp | ((key: string) => boolean) | undefined;
   /** Returns the value to write: the one it was given, or another one. */
   beforeWrite?(key: string, value: T, table: HookedTable<T>): T;
+  /** Looks at the value as it will be stored, after all `beforeWrite` and the validator; throws to refuse it. */
+  checkWrite?(key: string, value: T, table: HookedTable<T>): void;
   /**
    * The write is staged: every read sees it. `oldValue` is what the key had, `undefined` for nothing; looking it up costs a
    * read on this thread for each write. What it throws is thrown outside of the call, as by an event listener.
@@ -76,7 +78,7 @@ export interface TableHook<T = unknown> {
   onDeleteSuccess?(key: string, oldValue: T, table: HookedTable<T>): void;
 }
 
-const PARTS = ['beforeWrite', 'onWriteSuccess', 'afterRead', 'beforeDelete', 'onDeleteSuccess'] as const;
+const PARTS = ['beforeWrite', 'checkWrite', 'onWriteSuccess', 'afterRead', 'beforeDelete', 'onDeleteSuccess'] as const;
 
 /** Reads the option `hooks`: a list of objects, each with at least one of some functions. */
 export function readHookList(options: OptionReader, parts: readonly string[] = PARTS): readonly object[] | undefined {
@@ -183,13 +185,16 @@ export class HookChain<T> implements HookedTable<T> {
 
   // ── what a table calls ──
 
-  /** The value to write. */
+  /** The value to write: as the hooks make it, as the validator makes that, if no hook minds it. */
   beforeWrite(key: string, given: T): T {
     let value = given;
     for (const hook of refusing(refusedKey(key), () => this.#for('beforeWrite', key))) {
       value = refusing(refusedKey(key), () => hook.beforeWrite?.(key, value, this) as T);
     }
     if (this.#validation !== undefined) value = validated(this.#validation, value, `the value of ${show(key)}`);
+    for (const hook of refusing(refusedKey(key), () => this.#for('checkWrite', key))) {
+      refusing(refusedKey(key), () => hook.checkWrite?.(key, value, this));
+    }
     return value;
   }
 

@@ -600,3 +600,23 @@ describe('UniqueHook', () => {
     ]);
   });
 });
+
+test('constraints look at what will be stored: after every hook, and after what the validator made of it', async () => {
+  const db = await openTemp();
+  const table = db.table<{ e: string }>('t', {
+    validator: z.object({ e: z.string().toLowerCase() }),
+    coerce: true,
+    hooks: [
+      new UniqueHook<{ e: string }>('e'),
+      new CheckHook<{ e: string }>((_, { e }) => e === e.toLowerCase()),
+      { beforeWrite: (_, { e }) => ({ e: e.trim() }) },
+    ],
+  });
+  table.set('a', { e: ' X ' });
+  expect(() => table.set('b', { e: 'x' })).toThrow(expect.objectContaining({ code: 'SLUICE_VALIDATION' }));
+  expect(() => table.setMany({ c: { e: 'Y' }, d: { e: 'y ' } })).toThrow(
+    expect.objectContaining({ code: 'SLUICE_VALIDATION' }),
+  );
+  table.set('b', { e: 'Z' });
+  expect(table.toDict()).toEqual({ a: { e: 'x' }, b: { e: 'z' } });
+});
