@@ -25,6 +25,7 @@ export type {
   StallMessage,
   SyncMessage,
 } from './db/diagnostics.ts';
+export type { Entries } from './db/entries.ts';
 export type { DatabaseEvents } from './db/events.ts';
 export type { HookedTable, TableHook } from './db/hooks.ts';
 export { type Finding, type InspectReport, inspect, type VerifyReport, verify } from './db/inspect.ts';
@@ -44,7 +45,7 @@ export type { ColumnType, RowHook, Rows, RowsOptions } from './db/rows.ts';
 export type { Schema, SchemaResult } from './db/schema.ts';
 export { closeOnSignals } from './db/signals.ts';
 export type { V2Metrics } from './db/stats.ts';
-export type { Entries, Table } from './db/table.ts';
+export type { Table } from './db/table.ts';
 export type { ResolvedTableOptions, TableOptions } from './db/table-options.ts';
 export type {
   ClearProgress,

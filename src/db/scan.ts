@@ -1,4 +1,5 @@
 import { SluiceError } from '../base/errors.ts';
+import type { SqlValue } from '../base/frame/index.ts';
 import type { Entry, KeyRange } from '../store/store.ts';
 import type { Core } from './core.ts';
 import { Merger, overlayOf } from './merge.ts';
@@ -51,6 +52,34 @@ export async function* scanEntriesAsync(
   } finally {
     age.end();
     scan.close();
+  }
+}
+
+/** The entries of a walk as a reader gets them, at most `limit`. */
+export function* decoded<T>(
+  entries: Iterable<Entry>,
+  limit: number,
+  toReader: (key: string, value: SqlValue) => T,
+): IterableIterator<[string, T]> {
+  let left = limit;
+  if (left <= 0) return;
+  for (const [key, value] of entries) {
+    yield [key, toReader(key, value)];
+    if (--left <= 0) return;
+  }
+}
+
+/** The same of a walk that a reader thread makes. */
+export async function* decodedAsync<T>(
+  entries: AsyncIterable<Entry>,
+  limit: number,
+  toReader: (key: string, value: SqlValue) => T,
+): AsyncIterableIterator<[string, T]> {
+  let left = limit;
+  if (left <= 0) return;
+  for await (const [key, value] of entries) {
+    yield [key, toReader(key, value)];
+    if (--left <= 0) return;
   }
 }
 

@@ -3,18 +3,15 @@ import type { SqlValue } from '../base/frame/index.ts';
 import { show } from '../base/options.ts';
 import { checkWait, type WaitOptions, waitFor } from '../base/waiting.ts';
 import { bytesOfGroup, bytesOfPut, type Encoded, type GroupMember, TableTarget } from '../engine/index.ts';
-import type { Entry } from '../store/store.ts';
 import { decodeValue, encodeValue, listOf } from './codec.ts';
 import type { Core } from './core.ts';
+import { type Entries, entriesOf } from './entries.ts';
 import { HookChain, type HookedStore, hookProblem, type PendingWrite, type TableHook } from './hooks.ts';
 import { checkKey, type ScanOptions, toRange } from './keys.ts';
 import { countOverlay, overlayOf } from './merge.ts';
-import { scanEntries, scanEntriesAsync } from './scan.ts';
+import { decoded, decodedAsync, scanEntries, scanEntriesAsync } from './scan.ts';
 import { type Schema, schemaProblem, validated } from './schema.ts';
 import type { ResolvedTableOptions } from './table-options.ts';
-
-/** Several entries: anything that yields pairs (a `Map` does), or a plain object. */
-export type Entries<T> = Iterable<readonly [key: string, value: T]> | Readonly<Record<string, T>>;
 
 /**
  * A key-value table: strings to JSON values or bytes. Made by {@link Database.table}; a {@link Database} is itself its
@@ -606,13 +603,13 @@ export class Table<T = unknown> {
   #putWithin(write: PendingWrite, wait: WaitOptions | undefined): Promise<void> {
     const { key, encoded } = write;
     const put = () => this.#told([write], () => this.core.engine.put(this.#target, key, encoded));
-    return this.#settling([write], this.#acknowledged(bytesOfPut(key, encoded), put, wait));
+    return this.#settling([write], () => this.#acknowledged(bytesOfPut(key, encoded), put, wait));
   }
 
   #groupWithin(writes: readonly PendingWrite[], wait: WaitOptions | undefined): Promise<void> {
     const members = this.#membersOf(writes);
     const group = () => this.#told(writes, () => this.core.engine.group(members));
-    return this.#settling(writes, this.#acknowledged(bytesOfGroup(members), group, wait));
+    return this.#settling(writes, () => this.#acknowledged(bytesOfGroup(members), group, wait));
   }
 
   /** Stages writes, and tells the hooks that hear of it. */
@@ -642,11 +639,17 @@ export class Table<T = unknown> {
   }
 
   /** The same for writes that may have to wait, and be called off. */
-  #settling<R>(writes: readonly PendingWrite[], done: Promise<R>): Promise<R> {
-    if (this.#chain === undefined) return done;
-    for (const write of writes) write.waiting = true;
-    done.catch(() => this.#settled(writes));
-    return done;
+  #settling<R>(writes: readonly PendingWrite[], start: () => Promise<R>): Promise<R> {
+    if (this.#chain === undefined) return start();
+    try {
+      const done = start();
+      for (const write of writes) write.waiting = true;
+      done.catch(() => this.#settled(writes));
+      return done;
+    } catch (error) {
+      this.#settled(writes);
+      throw error;
+    }
   }
 
   /** Stages the deletion of keys, if the hooks let it; those that are not there are none of their business. */
@@ -739,49 +742,4 @@ function checkedKeys(keys: Iterable<string>): string[] {
   const wanted = listOf(keys, 'keys');
   for (const key of wanted) checkKey(key);
   return wanted;
-}
-
-function entriesOf<T>(entries: Entries<T>): (readonly [key: string, value: T])[] {
-  return listOf(pairsOf(entries), 'entries').map((pair) => {
-    if (Array.isArray(pair)) return pair as unknown as readonly [string, T];
-    throw new SluiceError('SLUICE_INVALID_VALUE', `an entry must be a pair of key and value, not ${show(pair)}`);
-  });
-}
-
-function pairsOf<T>(entries: Entries<T>): Iterable<readonly [string, T]> {
-  if (typeof entries !== 'object' || entries === null) {
-    throw new SluiceError(
-      'SLUICE_INVALID_VALUE',
-      `entries must be an iterable of pairs or an object, not ${show(entries)}`,
-    );
-  }
-  return Symbol.iterator in entries
-    ? (entries as Iterable<readonly [string, T]>)
-    : Object.entries(entries as Record<string, T>);
-}
-
-function* decoded<T>(
-  entries: Iterable<Entry>,
-  limit: number,
-  toReader: (key: string, value: SqlValue) => T,
-): IterableIterator<[string, T]> {
-  let left = limit;
-  if (left <= 0) return;
-  for (const [key, value] of entries) {
-    yield [key, toReader(key, value)];
-    if (--left <= 0) return;
-  }
-}
-
-async function* decodedAsync<T>(
-  entries: AsyncIterable<Entry>,
-  limit: number,
-  toReader: (key: string, value: SqlValue) => T,
-): AsyncIterableIterator<[string, T]> {
-  let left = limit;
-  if (left <= 0) return;
-  for await (const [key, value] of entries) {
-    yield [key, toReader(key, value)];
-    if (--left <= 0) return;
-  }
 }

@@ -620,3 +620,14 @@ test('constraints look at what will be stored: after every hook, and after what 
   table.set('b', { e: 'Z' });
   expect(table.toDict()).toEqual({ a: { e: 'x' }, b: { e: 'z' } });
 });
+
+test('an awaitable write with wrong wait options leaves nothing behind that a constraint could see', async () => {
+  const db = await openTemp();
+  const table = db.table<{ e: string }>('t', { hooks: [new UniqueHook<{ e: string }>('e')] });
+  const wrong = { timeoutMs: -1 };
+  for (const call of [() => table.aset('a', { e: 'x' }, wrong), () => table.asetMany({ a: { e: 'x' } }, wrong)]) {
+    expect(await codeFrom(call)).toBe('SLUICE_INVALID_OPTION');
+    table.set('b', { e: 'x' });
+    table.delete('b');
+  }
+});
