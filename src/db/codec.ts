@@ -9,6 +9,20 @@ const DEPTH_MAX = 1_000;
 const INT64_MIN = -(2n ** 63n);
 const INT64_MAX = 2n ** 63n - 1n;
 
+/** How the values of a table are stored. */
+export interface ValueCodec {
+  /** A value as it is stored, captured: later changes of the caller's object make no difference. */
+  encode(key: string, value: unknown): Encoded;
+  /** A stored value as the caller's own copy. */
+  decode(key: string, stored: SqlValue): unknown;
+}
+
+/** As JSON text or bytes, readable by everybody. */
+export const plainCodec: ValueCodec = {
+  encode: (_, value) => encodeValue(value),
+  decode: (_, stored) => decodeValue(stored),
+};
+
 /**
  * A value as it is stored: JSON text, or the bytes of a `Uint8Array`. Captured: later changes of the caller's object
  * make no difference. What JSON would drop or change without a word is refused.

@@ -1,7 +1,6 @@
 import { messageOf, SluiceError } from '../base/errors.ts';
 import { type OptionReader, show } from '../base/options.ts';
 import type { Encoded } from '../engine/index.ts';
-import { decodeValue } from './codec.ts';
 import { answersLate, isThenable, type Validation, validated } from './schema.ts';
 import { tell } from './tell.ts';
 
@@ -121,6 +120,8 @@ export interface HookedStore<T> {
   readonly name: string;
   /** The value of a key as it is stored. */
   valueOf(key: string): T | undefined;
+  /** A value that is to be written, as it will be read. */
+  decode(key: string, encoded: Encoded): T;
   stored(): Iterable<readonly [key: string, value: T]>;
   readonly foreignChanges: number;
 }
@@ -164,7 +165,7 @@ export class HookChain<T> implements HookedTable<T> {
 
   get(key: string): T | undefined {
     const last = this.#pending.get(key)?.at(-1);
-    return last === undefined ? this.#store.valueOf(key) : written(last);
+    return last === undefined ? this.#store.valueOf(key) : this.#written(last);
   }
 
   has(key: string): boolean {
@@ -174,13 +175,13 @@ export class HookChain<T> implements HookedTable<T> {
   versions(key: string): { readonly now: readonly T[]; readonly all: readonly T[] } {
     const pending = this.#pending.get(key) ?? [];
     const stored = this.#store.valueOf(key);
-    const all = [...(stored === undefined ? [] : [stored]), ...pending.map(written<T>)];
+    const all = [...(stored === undefined ? [] : [stored]), ...pending.map((write) => this.#written(write))];
     return { now: pending.at(-1)?.waiting === false ? all.slice(-1) : all, all };
   }
 
   *entries(): Iterable<readonly [key: string, value: T]> {
     yield* this.#store.stored();
-    for (const [key, writes] of this.#pending) for (const write of writes) yield [key, written(write)];
+    for (const [key, writes] of this.#pending) for (const write of writes) yield [key, this.#written(write)];
   }
 
   // ── what a table calls ──
@@ -233,6 +234,11 @@ export class HookChain<T> implements HookedTable<T> {
     for (const hook of hooks) telling('onDeleteSuccess', () => hook.onDeleteSuccess?.(key, oldValue, this));
   }
 
+  /** As it will be read, whatever became of the object that was given. */
+  #written({ key, encoded }: PendingWrite): T {
+    return this.#store.decode(key, encoded);
+  }
+
   #for(part: (typeof PARTS)[number], key: string): readonly TableHook<T>[] {
     return this.#hooks.filter((hook) => {
       if (hook[part] === undefined || hook.keys === undefined) return hook[part] !== undefined;
@@ -252,9 +258,6 @@ export function telling(part: string, call: () => unknown): void {
     if (isThenable(answer)) throw answersLate(`the hook ${part}`, answer);
   });
 }
-
-/** As it will be read, whatever became of the object that was given. */
-const written = <T>({ encoded }: PendingWrite) => decodeValue(encoded) as T;
 
 const refusedKey = (key: string) => `a hook refused the key ${show(key)}`;
 

@@ -3,7 +3,7 @@ import type { SqlValue } from '../base/frame/index.ts';
 import { show } from '../base/options.ts';
 import { checkWait, type WaitOptions, waitFor } from '../base/waiting.ts';
 import { bytesOfGroup, bytesOfPut, type Encoded, type GroupMember, TableTarget } from '../engine/index.ts';
-import { decodeValue, encodeValue, listOf } from './codec.ts';
+import { listOf, plainCodec, type ValueCodec } from './codec.ts';
 import type { Core } from './core.ts';
 import { type Entries, entriesOf } from './entries.ts';
 import { HookChain, type HookedStore, hookProblem, type PendingWrite, type TableHook } from './hooks.ts';
@@ -36,6 +36,7 @@ export class Table<T = unknown> {
   /** @internal */
   protected readonly core: Core;
   readonly #target: TableTarget;
+  readonly #codec: ValueCodec = plainCodec;
   #options: ResolvedTableOptions;
   /** `undefined` where there is nothing to do: the path of a write is the shorter then. */
   #chain: HookChain<T> | undefined;
@@ -525,7 +526,7 @@ export class Table<T = unknown> {
   #encode(key: string, value: T): Encoded {
     try {
       checkKey(key);
-      return encodeValue(value);
+      return this.#codec.encode(key, value);
     } catch (error) {
       throw this.core.engine.countInvalid(error);
     }
@@ -539,7 +540,8 @@ export class Table<T = unknown> {
     const store: HookedStore<T> = {
       name,
       valueOf: (key) => this.#valueOf(key),
-      stored: () => decoded(scanEntries(core, name, {}), Infinity, (_, value) => decodeValue(value) as T),
+      decode: this.#decode,
+      stored: () => decoded(scanEntries(core, name, {}), Infinity, this.#decode),
       get foreignChanges() {
         return core.foreignChanges();
       },
@@ -590,8 +592,8 @@ export class Table<T = unknown> {
 
   #checked(key: string, value: T): PendingWrite {
     checkKey(key);
-    if (this.#chain === undefined) return { key, encoded: encodeValue(value), waiting: false };
-    const write = { key, encoded: encodeValue(this.#chain.beforeWrite(key, value)), waiting: false };
+    if (this.#chain === undefined) return { key, encoded: this.#codec.encode(key, value), waiting: false };
+    const write = { key, encoded: this.#codec.encode(key, this.#chain.beforeWrite(key, value)), waiting: false };
     this.#chain.pend(write);
     return write;
   }
@@ -626,7 +628,7 @@ export class Table<T = unknown> {
     }
     if (!chain.hearsOfWrites) return result;
     for (const { key, encoded } of writes) {
-      const value = decodeValue(encoded) as T;
+      const value = this.#decode(key, encoded);
       chain.onWriteSuccess(key, value, latest.get(key));
       latest.set(key, value);
     }
@@ -674,15 +676,17 @@ export class Table<T = unknown> {
     return result;
   }
 
+  readonly #decode = (key: string, stored: SqlValue): T => this.#codec.decode(key, stored) as T;
+
   /** The value of a key as it is stored. */
   #valueOf(key: string): T | undefined {
     const stored = this.#read(key);
-    return stored === undefined ? undefined : (decodeValue(stored) as T);
+    return stored === undefined ? undefined : this.#decode(key, stored);
   }
 
   /** A stored value as a reader gets it. */
   #toReader(key: string, stored: SqlValue): T {
-    const value = decodeValue(stored) as T;
+    const value = this.#decode(key, stored);
     return this.#chain?.changesReads === true ? this.#chain.afterRead(key, value) : value;
   }
 
