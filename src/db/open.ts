@@ -15,6 +15,7 @@ import { type CheckTarget, DeadLetterQueue } from '../dlq/index.ts';
 import { type Emit, Engine, Health } from '../engine/index.ts';
 import { AppendLog, Recovery } from '../engine/log/index.ts';
 import { Flusher } from '../flush/index.ts';
+import { ownerOfExpiries } from '../store/expiry-table.ts';
 import { acquireLock, type Spawn, SqliteStore } from '../store/sqlite/index.ts';
 import { Database, type Events } from './database.ts';
 import { diagnosticsOf } from './diagnostics.ts';
@@ -266,7 +267,8 @@ async function makeLogFolder(fileSystem: FileSystem, directory: string): Promise
 /** A dead letter that is imported may do what its operation may do here, and no more. */
 const checkImported: CheckTarget = (kind, { table, statement }) => {
   if (kind === Kind.stage || kind === Kind.append) checkStagedSql(statement);
-  if (table !== null) checkName(table, 'table name');
+  // When a row expires is written with the row.
+  if (table !== null) checkName((kind <= Kind.delete ? ownerOfExpiries(table) : undefined) ?? table, 'table name');
 };
 
 /** What the disk said during recovery. */

@@ -1,4 +1,4 @@
-import { OptionReader } from '../base/options.ts';
+import { isPlainObject, OptionReader, show } from '../base/options.ts';
 import { readHookList, type TableHook } from './hooks.ts';
 import { readSchema, type Schema } from './schema.ts';
 
@@ -19,6 +19,12 @@ export interface TableOptions<T = unknown> {
    * @defaultValue as of the database
    */
   readonly hooks?: readonly TableHook<T>[] | undefined;
+  /**
+   * `persist: true`: rows expire `ttlMs` after they were written, across restarts: they are there for no read any more, and are
+   * deleted. `ttlMs` is an integer of at least 1. `null` for rows that stay.
+   * @defaultValue as of the database, where it is null
+   */
+  readonly cache?: { readonly strategy: 'ttl'; readonly ttlMs: number; readonly persist: true } | null | undefined;
 }
 
 /** The options with everything filled in. */
@@ -26,9 +32,11 @@ export interface ResolvedTableOptions {
   readonly validator: Schema | undefined;
   readonly coerce: boolean;
   readonly hooks: readonly TableHook<never>[];
+  /** How long a row lives after it is written; `undefined` for ever. */
+  readonly expireAfterMs: number | undefined;
 }
 
-const NONE: ResolvedTableOptions = { validator: undefined, coerce: false, hooks: [] };
+const NONE: ResolvedTableOptions = { validator: undefined, coerce: false, hooks: [], expireAfterMs: undefined };
 
 /** Reads the options of a table out of a reader that the caller finishes. */
 export function readTableOptions(options: OptionReader, inherited: ResolvedTableOptions = NONE): ResolvedTableOptions {
@@ -37,7 +45,19 @@ export function readTableOptions(options: OptionReader, inherited: ResolvedTable
     validator: validator === undefined ? inherited.validator : (validator ?? undefined),
     coerce: options.boolean('coerce', inherited.coerce),
     hooks: Object.freeze([...((readHookList(options) as readonly TableHook<never>[] | undefined) ?? inherited.hooks)]),
+    expireAfterMs: readExpiry(options, inherited.expireAfterMs),
   });
+}
+
+function readExpiry(options: OptionReader, inherited: number | undefined): number | undefined {
+  const cache = options.any('cache');
+  if (cache === undefined) return inherited;
+  if (cache === null) return undefined;
+  const { strategy, ttlMs, persist } = isPlainObject(cache) ? cache : {};
+  if (strategy === 'ttl' && persist === true && Number.isSafeInteger(ttlMs) && (ttlMs as number) >= 1)
+    return ttlMs as number;
+  options.refuse('cache', `must be { strategy: 'ttl', ttlMs, persist: true }, not ${show(cache)}`);
+  return inherited;
 }
 
 export function resolveTableOptions<T>(given: TableOptions<T>, inherited: ResolvedTableOptions): ResolvedTableOptions {
@@ -50,5 +70,5 @@ export function resolveTableOptions<T>(given: TableOptions<T>, inherited: Resolv
 /** Whether two tables would do the same with a value. */
 export function sameTableOptions(a: ResolvedTableOptions, b: ResolvedTableOptions): boolean {
   const sameHooks = a.hooks.length === b.hooks.length && a.hooks.every((hook, i) => hook === b.hooks[i]);
-  return sameHooks && a.validator === b.validator && a.coerce === b.coerce;
+  return sameHooks && a.validator === b.validator && a.coerce === b.coerce && a.expireAfterMs === b.expireAfterMs;
 }

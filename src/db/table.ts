@@ -3,9 +3,11 @@ import type { SqlValue } from '../base/frame/index.ts';
 import { show } from '../base/options.ts';
 import { checkWait, type WaitOptions, waitFor } from '../base/waiting.ts';
 import { bytesOfGroup, bytesOfPut, type Encoded, type GroupMember, TableTarget } from '../engine/index.ts';
+import type { CountOverlay } from '../store/store.ts';
 import { listOf, plainCodec, type ValueCodec } from './codec.ts';
 import type { Core } from './core.ts';
 import { type Entries, entriesOf } from './entries.ts';
+import { Expiry } from './expiry.ts';
 import { HookChain, type HookedStore, hookProblem, type PendingWrite, type TableHook } from './hooks.ts';
 import { checkKey, type ScanOptions, toRange } from './keys.ts';
 import { countOverlay, overlayOf } from './merge.ts';
@@ -37,6 +39,7 @@ export class Table<T = unknown> {
   protected readonly core: Core;
   readonly #target: TableTarget;
   readonly #codec: ValueCodec = plainCodec;
+  readonly #expiry: Expiry;
   #options: ResolvedTableOptions;
   /** `undefined` where there is nothing to do: the path of a write is the shorter then. */
   #chain: HookChain<T> | undefined;
@@ -46,6 +49,7 @@ export class Table<T = unknown> {
     this.core = core;
     this.name = name;
     this.#target = new TableTarget(name);
+    this.#expiry = new Expiry(core, this.#target, options.expireAfterMs);
     this.#options = options;
     this.#chain = this.#makeChain();
   }
@@ -85,10 +89,9 @@ export class Table<T = unknown> {
    * ```
    */
   set(key: string, value: T): boolean {
-    const { engine } = this.core;
-    if (this.#chain === undefined) return engine.put(this.#target, key, this.#encode(key, value));
+    if (this.#chain === undefined) return this.#put(key, this.#encode(key, value));
     const write = this.#prepare(key, value);
-    return this.#told([write], () => engine.put(this.#target, key, write.encoded));
+    return this.#told([write], () => this.#put(key, write.encoded));
   }
 
   /** Writes a value; resolves when it is as safe as the durability level says. All writes of a moment share a promise. */
@@ -177,7 +180,7 @@ export class Table<T = unknown> {
     const present = this.get(key);
     if (present !== undefined) return present;
     const write = this.#prepare(key, value);
-    this.#told([write], () => this.core.engine.put(this.#target, key, write.encoded));
+    this.#told([write], () => this.#put(key, write.encoded));
     return this.#toReader(key, write.encoded);
   }
 
@@ -188,7 +191,7 @@ export class Table<T = unknown> {
     else this.#checkKeys([key]);
     const present = await this.aget(key, wait);
     if (present !== undefined) return present;
-    const staged = this.core.engine.lookup(this.#target, key);
+    const staged = this.#expiry.staged(key, this.#expiry.now());
     if (staged !== undefined && staged !== null) return this.#toReader(key, staged);
     const write = this.#prepare(key, value);
     await this.#putWithin(write, wait);
@@ -261,10 +264,10 @@ export class Table<T = unknown> {
     const { engine } = this.core;
     const writes = this.#prepareAll(entries);
     try {
-      engine.assertRoom(bytesOfGroup(this.#membersOf(writes)), writes.length);
+      engine.assertRoom(bytesOfGroup(this.#expiry.membersOf(writes)), writes.length);
       let plenty = !engine.admission.needsDrain;
       for (const write of writes) {
-        plenty = this.#told([write], () => engine.put(this.#target, write.key, write.encoded));
+        plenty = this.#told([write], () => this.#put(write.key, write.encoded));
       }
       return plenty;
     } finally {
@@ -280,8 +283,8 @@ export class Table<T = unknown> {
     try {
       for (const write of writes) {
         const { key, encoded } = write;
-        const bytes = bytesOfPut(key, encoded);
-        const put = () => this.#told([write], () => engine.put(this.#target, key, encoded));
+        const bytes = this.#bytesOf(key, encoded);
+        const put = () => this.#told([write], () => this.#put(key, encoded));
         if (engine.admission.hasRoom(bytes)) put();
         else {
           for (const each of writes) each.waiting = true;
@@ -300,7 +303,7 @@ export class Table<T = unknown> {
    */
   setMany(entries: Entries<T>): boolean {
     const writes = this.#prepareAll(entries);
-    return this.#told(writes, () => this.core.engine.group(this.#membersOf(writes)));
+    return this.#told(writes, () => this.core.engine.group(this.#expiry.membersOf(writes)));
   }
 
   /** Writes several entries as one atomic write; resolves when it is safe. */
@@ -314,7 +317,7 @@ export class Table<T = unknown> {
    */
   setManyPartial(entries: Entries<T>): Map<string, SluiceError> {
     const { writes, refused } = this.#prepareEach(entries);
-    if (writes.length > 0) this.#told(writes, () => this.core.engine.group(this.#membersOf(writes)));
+    if (writes.length > 0) this.#told(writes, () => this.core.engine.group(this.#expiry.membersOf(writes)));
     return refused;
   }
 
@@ -394,27 +397,25 @@ export class Table<T = unknown> {
   /** How many keys there are. Counts in SQLite on this thread: for large tables, {@link Table.asize} is kinder. */
   get size(): number {
     this.core.assertOpen();
-    const { engine, store } = this.core;
-    return store.sync.count(this.name, countOverlay(overlayOf(engine.generations(), engine.appliedSeq, this.name)));
+    return this.core.store.sync.count(this.name, this.#countOverlay());
   }
 
   /** How many keys there are, counted by a reader thread. */
   async asize(wait: WaitOptions = {}): Promise<number> {
     this.core.assertOpen();
-    const { engine, store, flusher, clock } = this.core;
-    const overlay = countOverlay(overlayOf(engine.generations(), engine.appliedSeq, this.name));
+    const { store, flusher, clock } = this.core;
     // Both halves must be of the same moment: no batch goes down while SQLite counts.
-    return waitFor(flusher.holdFor(store.count(this.name, overlay)), 'asize', wait, clock);
+    return waitFor(flusher.holdFor(store.count(this.name, this.#countOverlay())), 'asize', wait, clock);
   }
 
   /** All keys, in order. Lazy: see {@link Table.scan}. */
   *keys(): IterableIterator<string> {
-    for (const [key] of scanEntries(this.core, this.name, { keysOnly: true })) yield key;
+    for (const [key] of scanEntries(this.core, this.name, { keysOnly: true }, this.#expiry)) yield key;
   }
 
   /** All keys, in order. Lazy: see {@link Table.ascan}. */
   async *akeys(): AsyncIterableIterator<string> {
-    for await (const [key] of scanEntriesAsync(this.core, this.name, { keysOnly: true })) yield key;
+    for await (const [key] of scanEntriesAsync(this.core, this.name, { keysOnly: true }, this.#expiry)) yield key;
   }
 
   /** All values, in the order of their keys. */
@@ -476,14 +477,14 @@ export class Table<T = unknown> {
    */
   scan(options: ScanOptions = {}): IterableIterator<[key: string, value: T]> {
     const { limit, ...range } = toRange(options);
-    const entries = scanEntries(this.core, this.name, range);
+    const entries = scanEntries(this.core, this.name, range, this.#expiry);
     return decoded(entries, limit, (key, value) => this.#toReader(key, value));
   }
 
   /** The entries of a range of keys, read page by page by a reader thread. The same rules as for {@link Table.scan}. */
   ascan(options: ScanOptions = {}): AsyncIterableIterator<[key: string, value: T]> {
     const { limit, ...range } = toRange(options);
-    const entries = scanEntriesAsync(this.core, this.name, range);
+    const entries = scanEntriesAsync(this.core, this.name, range, this.#expiry);
     return decodedAsync(entries, limit, (key, value) => this.#toReader(key, value));
   }
 
@@ -495,31 +496,39 @@ export class Table<T = unknown> {
   }
 
   #read(key: string): SqlValue | undefined {
-    const { engine, store, reads } = this.core;
-    const staged = engine.lookup(this.#target, key);
+    const { store, reads } = this.core;
+    const liveAt = this.#expiry.now();
+    const staged = this.#expiry.staged(key, liveAt);
     if (staged !== undefined) {
       reads.staging++;
       return staged ?? undefined;
     }
-    const stored = store.sync.get(this.name, key);
+    const stored = store.sync.get(this.name, key, liveAt);
     reads[stored === undefined ? 'miss' : 'sqlite']++;
     return stored;
   }
 
   /** The stored values of keys as they are now; with `hold`, no batch goes down until they are read. */
   async #lookup(keys: readonly string[], hold = false): Promise<Stored[]> {
-    const staged = keys.map((key) => this.core.engine.lookup(this.#target, key));
+    const liveAt = this.#expiry.now();
+    const staged = keys.map((key) => this.#expiry.staged(key, liveAt));
     const unknown = keys.filter((_, i) => staged[i] === undefined);
     const { reads } = this.core;
     reads.staging += keys.length - unknown.length;
     if (unknown.length === 0) return staged;
-    const read = this.core.store.getMany(this.name, unknown);
+    const read = this.core.store.getMany(this.name, unknown, liveAt);
     const stored = await (hold ? this.core.flusher.holdFor(read) : read);
     const found = stored.filter((value) => value !== undefined).length;
     reads.sqlite += found;
     reads.miss += unknown.length - found;
     let next = 0;
     return staged.map((value) => (value === undefined ? stored[next++] : value));
+  }
+
+  #countOverlay(): CountOverlay {
+    const { engine } = this.core;
+    const liveAt = this.#expiry.now();
+    return countOverlay(overlayOf(engine.generations(), engine.appliedSeq, this.name, { liveAt }), liveAt);
   }
 
   /** What a write wants to write, checked. */
@@ -537,11 +546,12 @@ export class Table<T = unknown> {
     if (hooks.length === 0 && validator === undefined) return undefined;
     const validation = validator === undefined ? undefined : { schema: validator, coerce };
     const { core, name } = this;
+    const expiry = this.#expiry;
     const store: HookedStore<T> = {
       name,
       valueOf: (key) => this.#valueOf(key),
       decode: this.#decode,
-      stored: () => decoded(scanEntries(core, name, {}), Infinity, this.#decode),
+      stored: () => decoded(scanEntries(core, name, {}, expiry), Infinity, this.#decode),
       get foreignChanges() {
         return core.foreignChanges();
       },
@@ -598,20 +608,27 @@ export class Table<T = unknown> {
     return write;
   }
 
-  #membersOf(writes: readonly PendingWrite[]): GroupMember[] {
-    return writes.map(({ key, encoded }) => ({ table: this.#target, key, value: encoded }));
+  #put(key: string, encoded: Encoded): boolean {
+    const { engine } = this.core;
+    if (!this.#expiry.active) return engine.put(this.#target, key, encoded);
+    return engine.group(this.#expiry.membersOf([{ key, encoded }]));
+  }
+
+  /** What a put costs in staging. */
+  #bytesOf(key: string, encoded: Encoded): number {
+    return this.#expiry.active ? bytesOfGroup(this.#expiry.membersOf([{ key, encoded }])) : bytesOfPut(key, encoded);
   }
 
   #putWithin(write: PendingWrite, wait: WaitOptions | undefined): Promise<void> {
     const { key, encoded } = write;
-    const put = () => this.#told([write], () => this.core.engine.put(this.#target, key, encoded));
-    return this.#settling([write], () => this.#acknowledged(bytesOfPut(key, encoded), put, wait));
+    const put = () => this.#told([write], () => this.#put(key, encoded));
+    return this.#settling([write], () => this.#acknowledged(this.#bytesOf(key, encoded), put, wait));
   }
 
   #groupWithin(writes: readonly PendingWrite[], wait: WaitOptions | undefined): Promise<void> {
-    const members = this.#membersOf(writes);
-    const group = () => this.#told(writes, () => this.core.engine.group(members));
-    return this.#settling(writes, () => this.#acknowledged(bytesOfGroup(members), group, wait));
+    const group = () => this.#told(writes, () => this.core.engine.group(this.#expiry.membersOf(writes)));
+    const bytes = bytesOfGroup(this.#expiry.membersOf(writes));
+    return this.#settling(writes, () => this.#acknowledged(bytes, group, wait));
   }
 
   /** Stages writes, and tells the hooks that hear of it. */

@@ -275,6 +275,11 @@ export class Engine {
     return this.#staging.lookup(target, key);
   }
 
+  /** Whether a write to a key-value table was found in the log at open. */
+  hasRecovered(target: TableTarget): boolean {
+    return this.#staging.hasRecovered(target);
+  }
+
   /** What is accepted and not yet applied: see {@link Staging.all}. */
   generations(): readonly ReadonlyGeneration[] {
     return this.#staging.all();

@@ -125,6 +125,9 @@ export interface DatabaseStats {
   /** Reads of a key, by where it was found; `miss` where it was nowhere. */
   readonly reads: Readonly<Record<ReadSource, number>>;
 
+  /** Rows that were deleted because they had expired; those that a read finds expired are gone before that. */
+  readonly expired: number;
+
   // ── dead letters and recovery ──
   /**
    * The dead-letter queue:

@@ -28,7 +28,8 @@ export interface Store {
   /** Runs one reading statement on a reader. The time limit is checked between rows. */
   query(sql: string, parameters: Parameters, limits: QueryLimits): Promise<SqlRow[]>;
 
-  getMany(table: string, keys: readonly string[]): Promise<(SqlValue | undefined)[]>;
+  /** With `liveAt`, rows that have expired by then are not there: milliseconds since 1970. */
+  getMany(table: string, keys: readonly string[], liveAt?: number): Promise<(SqlValue | undefined)[]>;
   /** How many keys the table would have with `present` written and `absent` deleted. */
   count(table: string, overlay: CountOverlay): Promise<number>;
   scan(table: string, range: KeyRange): Promise<StoreScan>;
@@ -54,6 +55,8 @@ export interface StoreNumbers {
   readonly checkpoints: CheckpointCounts;
   /** Room on the disk of the database, for those without special rights. `undefined` where the system does not say. */
   readonly diskFreeBytes: number | undefined;
+  /** Rows deleted because they had expired. */
+  readonly expired: number;
 }
 
 /** An attempt to carry the store's own write-ahead log into the database. */
@@ -173,12 +176,16 @@ export interface KeyRange {
   readonly reverse?: boolean | undefined;
   /** Leave the values out: they come as `null`. */
   readonly keysOnly?: boolean | undefined;
+  /** Leave out what has expired by then: milliseconds since 1970. */
+  readonly liveAt?: number | undefined;
 }
 
 export interface CountOverlay {
   readonly cleared: boolean;
   readonly present: readonly string[];
   readonly absent: readonly string[];
+  /** As of {@link KeyRange.liveAt}, for what the table has. */
+  readonly liveAt: number | undefined;
 }
 
 export type Entry = readonly [key: string, value: SqlValue];
@@ -199,7 +206,7 @@ export interface SyncScan {
 }
 
 export interface SyncReads {
-  get(table: string, key: string): SqlValue | undefined;
+  get(table: string, key: string, liveAt?: number): SqlValue | undefined;
   count(table: string, overlay: CountOverlay): number;
   scan(table: string, range: KeyRange): SyncScan;
   /** The columns of a table, `undefined` where there is no such table. */

@@ -117,6 +117,13 @@ export const SELECT_STATE = `
   SELECT database_id AS databaseId, epoch, owner, applied_seq AS appliedSeq, batch_after AS batchAfter,
          batch_result AS batchResult, change_id AS changeId, change_result AS changeResult FROM _sluice_state`;
 
+/** Whether there is a table of this name with keys and values. */
+export function isKeyTable(db: Connection, table: string): boolean {
+  const columns = columnsOf(db, table);
+  const has = (name: string) => columns?.find((column) => column.name.toLowerCase() === name);
+  return has('key')?.primaryKey === true && has('value') !== undefined;
+}
+
 /** The columns of a table; `undefined` where there is none. */
 export function columnsOf(db: Connection, table: string): Column[] | undefined {
   const rows = db.prepare('SELECT name, type, pk FROM pragma_table_info(?)').all(table) as {

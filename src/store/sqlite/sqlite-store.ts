@@ -43,6 +43,9 @@ const DEATHS_MAX = 5;
 /** How often the writer thread is asked how it is, whether or not there is work for it. */
 const LOOK_MS = 2_000;
 
+/** How long the writer thread has to itself between two goes at rows that have expired, where there are many. */
+const SWEEP_PAUSE_MS = 20;
+
 export interface SqliteStoreOptions {
   readonly path: string;
   /** Names this process in the state row. */
@@ -74,6 +77,7 @@ export class SqliteStore implements Store {
   #writer: WriterThread;
   #report: WriterReport;
   readonly #checkpoints = { complete: 0, partial: 0, failed: 0 };
+  #expired = 0;
   #look: Timer | undefined;
   #deaths = 0;
   /** Whether the restart was told of that is still to succeed. */
@@ -121,7 +125,7 @@ export class SqliteStore implements Store {
   }
 
   get numbers(): StoreNumbers {
-    return { ...this.#report, checkpoints: { ...this.#checkpoints } };
+    return { ...this.#report, checkpoints: { ...this.#checkpoints }, expired: this.#expired };
   }
 
   async apply(batch: Batch): Promise<BatchResult> {
@@ -181,8 +185,8 @@ export class SqliteStore implements Store {
     return this.#readers.query(sql, parameters, limits);
   }
 
-  getMany(table: string, keys: readonly string[]): Promise<(SqlValue | undefined)[]> {
-    return this.#readers.getMany(table, keys);
+  getMany(table: string, keys: readonly string[], liveAt?: number): Promise<(SqlValue | undefined)[]> {
+    return this.#readers.getMany(table, keys, liveAt);
   }
 
   count(table: string, overlay: CountOverlay): Promise<number> {
@@ -217,15 +221,34 @@ export class SqliteStore implements Store {
     this.#look = this.#clock.after(LOOK_MS, () => void this.#lookNow());
   }
 
-  /** Whether SQLite's files are where they were: without this, nobody would know before the next write. */
+  /**
+   * Whether SQLite's files are where they were: without this, nobody would know before the next write. And rows that have
+   * expired are deleted, a few at a time.
+   */
   async #lookNow(): Promise<void> {
+    let more = false;
     try {
-      if (!this.#writer.dead && this.#starting === undefined) this.#take(await this.#writer.call('look', null));
+      if (!this.#writer.dead && this.#starting === undefined) {
+        const { report, swept } = await this.#writer.call('look', { now: this.#clock.now() });
+        this.#take(report);
+        this.#expired += swept.expired;
+        more = swept.more;
+      }
     } catch (error) {
       if (error instanceof StoreFailure && error.failure === 'fatal') return this.#options.onLost?.(error);
       // A thread that has died, or a stat that failed: whoever writes next meets it.
     }
-    if (!this.#closed) this.#lookLater();
+    if (this.#closed) return;
+    if (more) this.#lookInGap(this.#clock.elapsed() + LOOK_MS);
+    else this.#lookLater();
+  }
+
+  /** The next look, as soon as the writer has nothing to do: a batch does not wait for rows to be deleted. */
+  #lookInGap(latest: number): void {
+    this.#look = this.#clock.after(SWEEP_PAUSE_MS, () => {
+      if (this.#writer.load > 0 && this.#clock.elapsed() < latest) this.#lookInGap(latest);
+      else void this.#lookNow();
+    });
   }
 
   #take(report: WriterReport): void {

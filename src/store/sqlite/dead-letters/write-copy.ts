@@ -1,4 +1,5 @@
 import { type Frame, FrameBuilder, FrameReader, Kind, type SqlValue, Target } from '../../../base/frame/index.ts';
+import { ownerOfExpiries } from '../../expiry-table.ts';
 import type { DeadLetter, DeadLetterSummary, WriteOperation } from '../../store.ts';
 import { narrow } from '../connection.ts';
 import { type TableKey, tableKey } from './dead-letter-index.ts';
@@ -38,7 +39,7 @@ export function copyGroup(reader: FrameReader): WriteCopy {
   const members: WriteCopy[] = [];
   const { seq, acceptedAt } = reader;
   for (let left = reader.members; left > 0 && reader.next(); left--) members.push(copyOf(reader));
-  const tables = new Set(members.map((member) => member.table));
+  const tables = new Set(members.map((member) => subjectOf(member)));
   const table = tables.size === 1 ? (members[0]?.table ?? null) : null;
   return { seq, acceptedAt, kind: Kind.group, table, statement: null, key: '', value: '', parameters: [], members };
 }
@@ -66,10 +67,18 @@ export function encodeWrite(write: WriteCopy): Frame {
   return builder.build(write.seq, Buffer.allocUnsafe);
 }
 
-/** The keys that a write is about: one of a put or delete, those of its members of a group. */
+/**
+ * The keys that a write is about: one of a put or delete, those of its members of a group. When a row expires is part of the
+ * row: whoever takes the key over takes both.
+ */
 export function keysOf(write: WriteCopy): TableKey[] {
   if (write.kind === Kind.group) return write.members.flatMap(keysOf);
-  return isOfKey(write.kind) ? [tableKey(write.table as string, write.key)] : [];
+  return isOfKey(write.kind) ? [tableKey(subjectOf(write) as string, write.key)] : [];
+}
+
+/** The table that a write is about, as whoever made it knows it. */
+function subjectOf({ table }: WriteCopy): string | null {
+  return table === null ? null : (ownerOfExpiries(table) ?? table);
 }
 
 /** Whether a write is to a key-value table, with a statement of Sluice's own: a put, a delete or a `clear`. */

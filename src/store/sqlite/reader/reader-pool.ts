@@ -3,7 +3,7 @@ import type { SqlValue } from '../../../base/frame/index.ts';
 import type { CountOverlay, KeyRange, Parameters, QueryLimits, SqlRow, StoreScan } from '../../store.ts';
 import type { FileId } from '../file-identity.ts';
 import { type Spawn, ThreadClient } from '../rpc.ts';
-import type { ReaderProtocol } from './reader-protocol.ts';
+import type { PointRead, ReaderProtocol } from './reader-protocol.ts';
 
 type Reader = ThreadClient<ReaderProtocol>;
 
@@ -11,7 +11,7 @@ const ENTRY = new URL('./reader-thread.js', import.meta.url);
 
 /** Point reads that were asked for in one tick and travel in one message. */
 interface PointReads {
-  readonly requests: { table: string; keys: readonly string[] }[];
+  readonly requests: PointRead[];
   readonly answer: Promise<(SqlValue | undefined)[][]>;
 }
 
@@ -33,9 +33,9 @@ export class ReaderPool {
     this.#spawn = spawn;
   }
 
-  async getMany(table: string, keys: readonly string[]): Promise<(SqlValue | undefined)[]> {
+  async getMany(table: string, keys: readonly string[], liveAt?: number): Promise<(SqlValue | undefined)[]> {
     const reads = this.#pointReads ?? this.#collectPointReads();
-    const place = reads.requests.push({ table, keys }) - 1;
+    const place = reads.requests.push({ table, keys, liveAt }) - 1;
     return (await reads.answer)[place] as (SqlValue | undefined)[];
   }
 

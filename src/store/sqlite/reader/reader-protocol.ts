@@ -15,10 +15,17 @@ import type {
 } from '../../store.ts';
 import type { FileId } from '../file-identity.ts';
 
+/** The values of some keys; with `liveAt`, of those that have not expired by then. */
+export interface PointRead {
+  readonly table: string;
+  readonly keys: readonly string[];
+  readonly liveAt: number | undefined;
+}
+
 /** What a reader thread answers, in the order in which it was asked. */
 export type ReaderProtocol = {
   start: { request: { path: string; database: FileId }; response: null };
-  getMany: { request: readonly { table: string; keys: readonly string[] }[]; response: (SqlValue | undefined)[][] };
+  getMany: { request: readonly PointRead[]; response: (SqlValue | undefined)[][] };
   count: { request: { table: string; overlay: CountOverlay }; response: number };
   query: { request: { sql: string; parameters: Parameters; limits: QueryLimits }; response: SqlRow[] };
   openScan: { request: { table: string; range: KeyRange }; response: { scan: number; appliedSeq: number } };

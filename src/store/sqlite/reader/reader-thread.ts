@@ -31,7 +31,7 @@ serve<ReaderProtocol>(port, {
     reader = new SqliteReader(path, database, BUSY_TIMEOUT_MS);
     return null;
   },
-  getMany: (requests) => requests.map(({ table, keys }) => reader.getMany(table, keys)),
+  getMany: (requests) => requests.map(({ table, keys, liveAt }) => reader.getMany(table, keys, liveAt)),
   count: ({ table, overlay }) => reader.count(table, overlay),
   query: ({ sql, parameters, limits }) => reader.query(sql, parameters, limits),
   openScan({ table, range }) {

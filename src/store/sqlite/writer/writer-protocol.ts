@@ -12,14 +12,15 @@ import type {
   StoreNumbers,
 } from '../../store.ts';
 import type { FileId } from '../file-identity.ts';
+import type { Swept } from './sweeper.ts';
 
 /** What the writer thread answers. Calls are answered one by one, in the order in which they were made. */
 export type WriterProtocol = {
   /** The first call: opens the database. */
   start: { request: WriterStart; response: WriterFacts };
   apply: { request: Batch; response: { result: BatchResult; report: WriterReport } };
-  /** Asked now and then: whether the files are still in their places, and how they are. */
-  look: { request: null; response: WriterReport };
+  /** Asked now and then: whether the files are still in their places, and how they are. Deletes what has expired by `now`. */
+  look: { request: { now: number }; response: { report: WriterReport; swept: Swept } };
   execute: { request: { sql: string; parameters: Parameters }; response: ExecuteResult };
   /** A change is made once under its id. */
   changeQueue: { request: { id: string; change: QueueChange }; response: QueueChanged };
@@ -47,7 +48,7 @@ export interface WriterFacts {
   readonly report: WriterReport;
 }
 
-export interface WriterReport extends Omit<StoreNumbers, 'checkpoints'> {
+export interface WriterReport extends Omit<StoreNumbers, 'checkpoints' | 'expired'> {
   /** Since the last report. */
   readonly checkpoints: readonly Checkpoint[];
 }

@@ -25,9 +25,10 @@ serve<WriterProtocol>(port, {
     const result = started().apply(batch);
     return { result, report: started().report() };
   },
-  look: () => {
+  look: ({ now }) => {
     started().assertFiles();
-    return started().report();
+    const swept = started().sweep(now);
+    return { report: started().report(), swept };
   },
   execute: ({ sql, parameters }) => started().execute(sql, parameters),
   changeQueue: ({ id, change }) => started().changeQueue(id, change),

@@ -20,6 +20,7 @@ import { claimState, SELECT_STATE, type StateRow } from '../schema.ts';
 import { Applier } from './applier.ts';
 import { QueueChanger } from './queue-changer.ts';
 import { freeBytes, reclassify } from './space-probe.ts';
+import { NOTHING_SWEPT, Sweeper, type Swept } from './sweeper.ts';
 import { writerParts } from './writer-parts.ts';
 import type { WriterReport, WriterStart } from './writer-protocol.ts';
 
@@ -42,6 +43,7 @@ export class Writer {
   readonly #db: Connection;
   readonly #applier: Applier;
   readonly #queue: QueueChanger;
+  readonly #sweeper: Sweeper;
   readonly facts: StoreFacts;
   readonly #files: FileIdentity;
   #durable: boolean;
@@ -73,6 +75,7 @@ export class Writer {
       const parts = writerParts(this.#db, owner);
       this.#applier = new Applier(parts, { limits: queueLimits, breaker });
       this.#queue = new QueueChanger(parts, queueLimits);
+      this.#sweeper = new Sweeper(parts);
       this.facts = { ...this.#readFacts(version), queue: parts.dead.state };
     } catch (error) {
       this.#db.close();
@@ -135,6 +138,18 @@ export class Writer {
     const changed = this.#onFiles(() => this.#queue.change(id, change));
     this.#awaitGap();
     return changed;
+  }
+
+  /** Deletes rows that have expired by `now`. Where that fails nobody has asked for anything: it is tried again. */
+  sweep(now: number): Swept {
+    try {
+      const swept = this.#onFiles(() => this.#sweeper.sweep(now));
+      if (swept.expired > 0) this.#awaitGap();
+      return swept;
+    } catch (error) {
+      if (error instanceof StoreFailure && error.failure === 'fatal') throw error;
+      return NOTHING_SWEPT;
+    }
   }
 
   /** The database file as the operating system knows it. */
