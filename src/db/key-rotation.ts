@@ -1,10 +1,15 @@
+import { backoffMs } from '../base/backoff.ts';
 import { type EncryptionKey, type KeySource, readKey, type ValueCipher } from '../base/encryption/index.ts';
 import { SluiceError } from '../base/errors.ts';
 import { foldName } from '../base/fold-name.ts';
 import { OptionReader } from '../base/options.ts';
-import type { RotationStep, RotationStepped } from '../store/store.ts';
+import { sleep } from '../base/waiting.ts';
+import { type RotationStep, type RotationStepped, StoreFailure, toCallerError } from '../store/store.ts';
 import type { Core } from './core.ts';
 import { newKey, toStore } from './encryption.ts';
+
+const PAUSE_FIRST_MS = 20;
+const PAUSE_MAX_MS = 1_000;
 
 /** How far a rotation is, and what it has done. */
 export interface RotationProgress {
@@ -61,14 +66,26 @@ export async function rotateKey(
   const { source, batchSize: limit } = readRotation(to, given);
   const { store, flusher } = core;
   const done = { values: 0, deadLetters: 0 };
-  const step = async (next: RotationStep): Promise<RotationStepped> => {
+  const check = () => {
     core.assertOpen();
     if (given.signal?.aborted === true) {
       throw new SluiceError('SLUICE_ABORTED', 'the rotation was ended: call arotateKey() again, and it goes on', {
         cause: given.signal.reason,
       });
     }
-    return store.rotate(next);
+  };
+  const step = async (next: RotationStep): Promise<RotationStepped> => {
+    check();
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await store.rotate(next);
+      } catch (error) {
+        const passes = error instanceof StoreFailure && (error.failure === 'transient' || error.failure === 'space');
+        if (!passes) throw toCallerError(error);
+        await sleep(backoffMs(attempt, PAUSE_FIRST_MS, PAUSE_MAX_MS, core.random), core.clock, given.signal);
+        check();
+      }
+    }
   };
   const told = () => given.onProgress?.({ ...done });
 

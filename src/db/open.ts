@@ -183,6 +183,7 @@ async function openFile<T>(
       flusher,
       store,
       clock,
+      random,
       scanMaxAgeMs: options.scanMaxAgeMs,
       reads: { staging: 0, sqlite: 0, miss: 0 },
     };

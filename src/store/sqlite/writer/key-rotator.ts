@@ -1,4 +1,5 @@
 import type { ValueCipher } from '../../../base/encryption/index.ts';
+import { SluiceError } from '../../../base/errors.ts';
 import type { SqlValue } from '../../../base/frame/index.ts';
 import { type RotationStep, type RotationStepped, StoreFailure } from '../../store.ts';
 import { quote } from '../connection.ts';
@@ -23,6 +24,15 @@ export class KeyRotator {
   }
 
   step(step: RotationStep): RotationStepped {
+    try {
+      return this.#step(step);
+    } catch (error) {
+      // A value that no key opens is the caller's business, and no failure of the store.
+      throw error instanceof StoreFailure && error.cause instanceof SluiceError ? error.cause : error;
+    }
+  }
+
+  #step(step: RotationStep): RotationStepped {
     const { db, dead, transactions } = this.#parts;
     switch (step.do) {
       case 'begin': {
