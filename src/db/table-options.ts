@@ -1,3 +1,4 @@
+import { type EncryptionOptions, type KeyMaterial, readEncryption, ValueCipher } from '../base/encryption/index.ts';
 import { isPlainObject, OptionReader, show } from '../base/options.ts';
 import { readHookList, type TableHook } from './hooks.ts';
 import { readSchema, type Schema } from './schema.ts';
@@ -25,6 +26,13 @@ export interface TableOptions<T = unknown> {
    * @defaultValue as of the database, where it is null
    */
   readonly cache?: { readonly strategy: 'ttl'; readonly ttlMs: number; readonly persist: true } | null | undefined;
+  /**
+   * A key for the values of this table alone, or `null` for none: see {@link OpenOptions.encryption}. `SLUICE_DECRYPT` where the
+   * values that are there are encrypted in another way. Log and dead letters are encrypted as the database is, and with these
+   * values in them as they are stored.
+   * @defaultValue as of the database
+   */
+  readonly encryption?: EncryptionOptions | null | undefined;
 }
 
 /** The options with everything filled in. */
@@ -34,9 +42,17 @@ export interface ResolvedTableOptions {
   readonly hooks: readonly TableHook<never>[];
   /** How long a row lives after it is written; `undefined` for ever. */
   readonly expireAfterMs: number | undefined;
+  /** @internal What encrypts its values. */
+  readonly cipher: ValueCipher | undefined;
 }
 
-const NONE: ResolvedTableOptions = { validator: undefined, coerce: false, hooks: [], expireAfterMs: undefined };
+const NONE: ResolvedTableOptions = {
+  validator: undefined,
+  coerce: false,
+  hooks: [],
+  cipher: undefined,
+  expireAfterMs: undefined,
+};
 
 /** Reads the options of a table out of a reader that the caller finishes. */
 export function readTableOptions(options: OptionReader, inherited: ResolvedTableOptions = NONE): ResolvedTableOptions {
@@ -46,6 +62,7 @@ export function readTableOptions(options: OptionReader, inherited: ResolvedTable
     coerce: options.boolean('coerce', inherited.coerce),
     hooks: Object.freeze([...((readHookList(options) as readonly TableHook<never>[] | undefined) ?? inherited.hooks)]),
     expireAfterMs: readExpiry(options, inherited.expireAfterMs),
+    cipher: inherited.cipher,
   });
 }
 
@@ -63,12 +80,20 @@ function readExpiry(options: OptionReader, inherited: number | undefined): numbe
 export function resolveTableOptions<T>(given: TableOptions<T>, inherited: ResolvedTableOptions): ResolvedTableOptions {
   const options = new OptionReader(given);
   const resolved = readTableOptions(options, inherited);
+  const keys = readEncryption(options);
+  if (keys?.some((key) => key.isPassphrase)) {
+    options.refuse('encryption.passphrase', 'is for open() alone, since it takes its time: give the table a key');
+  }
   options.finish('table');
-  return resolved;
+  if (keys === undefined) return resolved;
+  const materials = keys?.map((key) => key.materialNow()) as [KeyMaterial, ...KeyMaterial[]] | undefined;
+  return Object.freeze({ ...resolved, cipher: materials && new ValueCipher({ keys: materials, accepts: 'nothing' }) });
 }
 
 /** Whether two tables would do the same with a value. */
 export function sameTableOptions(a: ResolvedTableOptions, b: ResolvedTableOptions): boolean {
   const sameHooks = a.hooks.length === b.hooks.length && a.hooks.every((hook, i) => hook === b.hooks[i]);
-  return sameHooks && a.validator === b.validator && a.coerce === b.coerce && a.expireAfterMs === b.expireAfterMs;
+  const sameKey = a.cipher?.keyring.active.id === b.cipher?.keyring.active.id;
+  const sameExpiry = a.expireAfterMs === b.expireAfterMs;
+  return sameHooks && sameKey && sameExpiry && a.validator === b.validator && a.coerce === b.coerce;
 }

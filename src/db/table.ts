@@ -4,7 +4,7 @@ import { show } from '../base/options.ts';
 import { checkWait, type WaitOptions, waitFor } from '../base/waiting.ts';
 import { bytesOfGroup, bytesOfPut, type Encoded, type GroupMember, TableTarget } from '../engine/index.ts';
 import type { CountOverlay } from '../store/store.ts';
-import { listOf, plainCodec, type ValueCodec } from './codec.ts';
+import { listOf, plainCodec, sealedCodec, type ValueCodec } from './codec.ts';
 import type { Core } from './core.ts';
 import { type Entries, entriesOf } from './entries.ts';
 import { Expiry } from './expiry.ts';
@@ -38,7 +38,7 @@ export class Table<T = unknown> {
   /** @internal */
   protected readonly core: Core;
   readonly #target: TableTarget;
-  readonly #codec: ValueCodec = plainCodec;
+  readonly #codec: ValueCodec;
   readonly #expiry: Expiry;
   #options: ResolvedTableOptions;
   /** `undefined` where there is nothing to do: the path of a write is the shorter then. */
@@ -51,6 +51,7 @@ export class Table<T = unknown> {
     this.#target = new TableTarget(name);
     this.#expiry = new Expiry(core, this.#target, options.expireAfterMs);
     this.#options = options;
+    this.#codec = options.cipher === undefined ? plainCodec : sealedCodec(options.cipher, name);
     this.#chain = this.#makeChain();
   }
 
