@@ -7,6 +7,7 @@ import { open } from 'sluicedb';
 import { describe, expect, test } from 'vitest';
 import { serve } from '../support/cli.ts';
 import { blocksIn, type CodeBlock, nameOf, PAGES, ROOT } from '../support/code-blocks.ts';
+import { startExample } from '../support/example.ts';
 import { tempDir } from '../support/temp-dir.ts';
 
 const run = promisify(execFile);
@@ -116,6 +117,11 @@ const RUN: Readonly<Record<string, Around>> = {
     prepare: withDeadLetters,
     check: (output) => expect(output).toMatch(/\b20 applied|applied\D+20\b/),
   },
+  'examples/README.md: curl -s -H \'Content-Type: application/json\' -d \'[{"room":"kitchen","celsius":21.5}]\' http://127.0.0.1:3000/readings':
+    {
+      prepare: async (folder) => (await startExample('express', { FILE: join(folder, 'telemetry.db') })).url,
+      check: (output) => expect(output).toMatch(/^\{"accepted":1\}\{.*21\.5.*\}\[\{.*21\.5.*\}\]$/),
+    },
 };
 
 /** What cannot, and what holds it instead. */
@@ -125,6 +131,8 @@ const NOT_RUN: Readonly<Record<string, string>> = {
   'README.md: openssl rand -hex 24 > monitoring/token && docker compose -f monitoring/docker-compose.yml up --build':
     'it needs a container engine; test/monitoring/compose.test.ts runs what the containers run',
   'CONTRIBUTING.md: npm ci': 'the tests of this very repository',
+  'examples/README.md: FILE=telemetry.db PORT=3000 node examples/express/server.mjs':
+    'it never ends; test/examples/servers.test.ts runs both examples',
   'docs/collector.md: sluice serve [FILE]': 'a synopsis; test/integration/cli-serve.test.ts asks each for its --help',
   'docs/operating.md: npm start': 'it never ends; test/monitoring/prometheus.test.ts runs both, with these files',
   'docs/operating.md: openssl rand -hex 24 > monitoring/token':
@@ -160,7 +168,7 @@ describe('a block of commands', () => {
       writeFileSync(join(bin, 'sluice'), `#!/bin/sh\nexec "${process.execPath}" "${main}" "$@"\n`, { mode: 0o755 });
       const url = await prepare?.(folder);
       const code = block.code
-        .replaceAll(/http:\/\/(127\.0\.0\.1|collector):9464/g, url ?? '$&')
+        .replaceAll(/http:\/\/(127\.0\.0\.1|collector):(9464|3000)/g, url ?? '$&')
         .replaceAll('SLUICE_TOKEN=…', 'SLUICE_TOKEN=');
       const { stdout } = await run('bash', ['-e', '-o', 'pipefail', '-c', code], {
         cwd: folder,
