@@ -1,8 +1,8 @@
 import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import Sqlite from 'better-sqlite3';
-import { type Database, type OpenOptions, open, SluiceError } from 'sluicedb';
-import { describe, expect, onTestFinished, test } from 'vitest';
+import { CheckHook, type Database, ForeignKeyHook, type OpenOptions, open, SluiceError, UniqueHook } from 'sluicedb';
+import { describe, expect, test } from 'vitest';
 import { codeFrom } from '../support/eventually.ts';
 import { openTemp } from '../support/open-temp.ts';
 import { tempDir } from '../support/temp-dir.ts';
@@ -358,6 +358,48 @@ describe('hooks', () => {
       expect(read).toBeInstanceOf(Reading);
       expect(read?.fahrenheit).toBe(68);
     }
+  });
+
+  test('CheckHook refuses what its function does not say true to, with its message', async () => {
+    const db = await manual();
+    const ages = db.table<number>('ages', {
+      hooks: [new CheckHook<number>((_, age) => age >= 0, { message: 'too young' })],
+    });
+    ages.set('ada', 36);
+    expect(() => ages.set('bob', -1)).toThrow(
+      expect.objectContaining({ code: 'SLUICE_VALIDATION', message: 'too young' }),
+    );
+    expect(await codeFrom(() => ages.aset('bob', -1))).toBe('SLUICE_VALIDATION');
+    expect([...ages.setManyPartial({ eve: 20, bob: -1 }).keys()]).toEqual(['bob']);
+    expect(ages.toDict()).toEqual({ ada: 36, eve: 20 });
+  });
+
+  onBoth('UniqueHook knows what is %s, what comes before it in the same call, and what has gone', async (_, down) => {
+    const db = await manual();
+    const users = db.table<{ email?: string }>('users', { hooks: [new UniqueHook<{ email?: string }>('email')] });
+    users.set('ada', { email: 'a@example.org' });
+    await down(db);
+    expect(await codeFrom(() => users.set('bob', { email: 'a@example.org' }))).toBe('SLUICE_VALIDATION');
+    expect(await codeFrom(() => users.setMany({ x: { email: 'x' }, y: { email: 'x' } }))).toBe('SLUICE_VALIDATION');
+    users.setMany({ ada: { email: 'a@example.org' }, none: {}, neither: {} });
+    expect(await codeFrom(() => users.aset('bob', { email: 'a@example.org' }))).toBe('SLUICE_VALIDATION');
+    users.delete('ada');
+    users.set('bob', { email: 'a@example.org' });
+    expect([...users.keys()]).toEqual(['bob', 'neither', 'none']);
+  });
+
+  onBoth('ForeignKeyHook wants the key that is referred to, and finds it when it is %s', async (_, down) => {
+    const db = await manual();
+    const users = db.table('users');
+    const hook = new ForeignKeyHook<{ user?: string }>('user', users);
+    const sessions = db.table<{ user?: string }>('sessions', { hooks: [hook] });
+    expect(await codeFrom(() => sessions.set('s', { user: 'ada' }))).toBe('SLUICE_VALIDATION');
+    users.set('ada', 1);
+    await down(db);
+    sessions.setMany({ s: { user: 'ada' }, anonymous: {} });
+    users.delete('ada');
+    expect(await codeFrom(() => sessions.asetMany({ t: { user: 'ada' } }))).toBe('SLUICE_VALIDATION');
+    expect([...sessions.keys()]).toEqual(['anonymous', 's']);
   });
 
   onBoth('hear of each way to write, to read and to delete, those for many keys too: %s', async (_, down) => {
