@@ -10,7 +10,7 @@ import { tempDir } from '../support/temp-dir.ts';
 // What NanaSQLite can do, and docs/matrix.md has no other test for: each of these goes by one row of it.
 
 const MANUAL = { flush: { mode: 'manual' } } as const;
-const manual = (options: OpenOptions = {}) => openTemp('data.db', { ...MANUAL, ...options });
+const manual = (options: OpenOptions = {}) => openTemp('data.db', { ...MANUAL, durability: 'os', ...options });
 
 /** Runs a test twice: on what is staged, and on what is applied. */
 const onBoth = test.each([
