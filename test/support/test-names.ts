@@ -1,7 +1,8 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import ts from 'typescript';
-import { ROOT } from './code-blocks.ts';
+
+const ROOT = join(import.meta.dirname, '..', '..');
 
 const ENTRIES: readonly string[] = ['describe', 'test', 'it'];
 
@@ -34,6 +35,9 @@ export function testNames(): Set<string> {
   return names;
 }
 
+/** Of these there are no names: they show nothing. */
+const NOT_RUN = /^\w+\.(skip|todo|fails)\b/;
+
 interface Entry {
   readonly kind: string;
   readonly name: string;
@@ -44,7 +48,7 @@ interface Entry {
 function entryOf(call: ts.CallExpression, entries: ReadonlyMap<string, string>): Entry | undefined {
   const kind = entries.get(rootOf(call.expression));
   const [first, ...rest] = call.arguments;
-  if (kind === undefined || first === undefined) return undefined;
+  if (kind === undefined || first === undefined || NOT_RUN.test(call.expression.getText())) return undefined;
   if (ts.isStringLiteralLike(first)) return { kind, name: first.text, rest };
   if (ts.isTemplateExpression(first)) return { kind, name: first.getText().slice(1, -1), rest };
   return undefined;
