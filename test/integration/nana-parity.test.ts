@@ -93,7 +93,7 @@ describe('connection and lifetime', () => {
     const alone = [...names].filter((name) => !names.has(`a${name}`) && !isTwin(name)).sort();
     // What answers at once and waits for nothing, and what cannot but wait.
     const atOnce = ['addHook', 'off', 'on', 'once', 'rows', 'stats', 'table'];
-    const waits = ['adrain', 'adurable', 'aexecute', 'afetchAll', 'afetchOne', 'aflush', 'close'];
+    const waits = ['adrain', 'adurable', 'aexecute', 'afetchAll', 'afetchOne', 'aflush', 'arotateKey', 'close'];
     const nana = ['aclearDlq', 'agetDlq', 'agetV2Metrics', 'aretryDlq'];
     expect(alone).toEqual([...atOnce, ...waits, ...nana].sort());
     expect([...names].filter(isTwin).length).toBeGreaterThan(20);
