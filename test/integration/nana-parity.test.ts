@@ -44,8 +44,11 @@ describe('connection and lifetime', () => {
     const counting = (rows: number) =>
       `WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ${rows}) SELECT count(*) AS n FROM n`;
     await db.aexecute('CREATE TABLE slow (n INTEGER)');
-    const writing = db.aexecute(`INSERT INTO slow ${counting(3_000_000)}`).then(() => ended.push('writer'));
-    const reading = db.afetchOne(counting(3_000_000), [], { stale: true }).then(() => ended.push('reader'));
+    const query = (rows: number) => db.afetchOne(counting(rows), [], { stale: true });
+    // Both readers are started: from here on none of the two has to be.
+    await Promise.all([query(10_000), query(10_000)]);
+    const writing = db.aexecute(`INSERT INTO slow ${counting(5_000_000)}`).then(() => ended.push('writer'));
+    const reading = query(5_000_000).then(() => ended.push('reader'));
     expect([db.get('a'), await db.aget('a')]).toEqual([1, 1]);
     expect(ended).toEqual([]);
     await Promise.all([writing, reading]);
