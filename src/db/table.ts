@@ -127,6 +127,7 @@ export class Table<T = unknown> {
   /** Whether the key is there. What is not staged is looked up by a reader thread. */
   async ahas(key: string, wait: WaitOptions = {}): Promise<boolean> {
     checkKey(key);
+    checkWait(wait);
     this.core.assertOpen();
     const [value] = await waitFor(this.#lookup([key]), 'ahas', wait, this.core.clock);
     return isThere(value);
@@ -320,6 +321,7 @@ export class Table<T = unknown> {
 
   /** {@link Table.setManyPartial} in its promise form: resolves when what was accepted is safe. */
   async asetManyPartial(entries: Entries<T>, wait?: WaitOptions): Promise<Map<string, SluiceError>> {
+    checkWait(wait);
     const { writes, refused } = this.#prepareEach(entries);
     if (writes.length > 0) await this.#groupWithin(writes, wait);
     return refused;
@@ -338,6 +340,7 @@ export class Table<T = unknown> {
   /** The values of those of the keys that are there. What is not staged is read by a reader thread, in one message. */
   async agetMany(keys: Iterable<string>, wait: WaitOptions = {}): Promise<Map<string, T>> {
     const wanted = checkedKeys(keys);
+    checkWait(wait);
     this.core.assertOpen();
     const values = await waitFor(this.#lookup(wanted), 'the read', wait, this.core.clock);
     const found = new Map<string, T>();
@@ -400,6 +403,7 @@ export class Table<T = unknown> {
 
   /** How many keys there are, counted by a reader thread. */
   async asize(wait: WaitOptions = {}): Promise<number> {
+    checkWait(wait);
     this.core.assertOpen();
     const { engine, store, flusher, clock } = this.core;
     const overlay = countOverlay(overlayOf(engine.generations(), engine.appliedSeq, this.name));
