@@ -1,72 +1,62 @@
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import ts from 'typescript';
 
 const ROOT = join(import.meta.dirname, '..', '..');
-const known = new Map<string, ReadonlySet<string>>();
+
+const ENTRIES: readonly string[] = ['describe', 'test', 'it'];
 
 /**
- * The names of the tests of a file (`test/…/x.test.ts`), as they stand in its source: `describe › test`, with `%s` and `${…}`
- * where a name is made of values. Tests that do not run (`skip`, `todo`, `fails`) have none.
+ * The names of all tests as they stand in the files: `integration/table.test.ts › group › name`. The name of a `test.each` is its
+ * template; of one with `${…}` it is the text between the quotes. `const onBoth = test.each(…)` is a test, too.
  */
-export function testNames(file: string): ReadonlySet<string> {
-  let names = known.get(file);
-  if (names === undefined) {
-    names = namesIn(ts.createSourceFile(file, readFileSync(join(ROOT, file), 'utf8'), ts.ScriptTarget.Latest, true));
-    known.set(file, names);
+export function testNames(): Set<string> {
+  const files = readdirSync(join(ROOT, 'test'), { recursive: true, encoding: 'utf8' }).filter((name) =>
+    name.endsWith('.test.ts'),
+  );
+  const names = new Set<string>();
+  for (const file of files) {
+    const text = readFileSync(join(ROOT, 'test', file), 'utf8');
+    const source = ts.createSourceFile(file, text, ts.ScriptTarget.Latest, true);
+    const entries = new Map(ENTRIES.map((name) => [name, name]));
+    const visit = (node: ts.Node, path: readonly string[]): void => {
+      if (ts.isVariableDeclaration(node) && ts.isIdentifier(node.name) && node.initializer !== undefined) {
+        const kind = entries.get(rootOf(node.initializer));
+        if (kind !== undefined) entries.set(node.name.text, kind);
+      }
+      const found = ts.isCallExpression(node) ? entryOf(node, entries) : undefined;
+      if (found === undefined) return ts.forEachChild(node, (child) => visit(child, path));
+      const inner = [...path, found.name];
+      if (found.kind !== 'describe') names.add(inner.join(' › '));
+      for (const argument of found.rest) visit(argument, inner);
+    };
+    visit(source, [file.replaceAll('\\', '/')]);
   }
   return names;
 }
 
-/** A table cell's way to name tests: `` `test/…/x.test.ts › describe › test` ``, as often as it likes. */
-export function testsNamedIn(text: string): { readonly file: string; readonly name: string }[] {
-  return [...text.matchAll(/`(test\/[^`]*?\.test\.ts) › ((?:[^`]|\\`)*)`/g)].map(([, file = '', name = '']) => ({
-    file,
-    name: name.replaceAll('\\|', '|'),
-  }));
+/** Of these there are no names: they show nothing. */
+const NOT_RUN = /^\w+\.(skip|todo|fails)\b/;
+
+interface Entry {
+  readonly kind: string;
+  readonly name: string;
+  readonly rest: readonly ts.Node[];
 }
 
-const RUNNERS = new Set(['test', 'it']);
-const NOT_RUN = new Set(['skip', 'todo', 'fails', 'skipIf', 'runIf']);
-
-function namesIn(source: ts.SourceFile): ReadonlySet<string> {
-  const names = new Set<string>();
-  /** Names of what a file itself makes of `test`: `const onBoth = test.each([…])`. */
-  const aliases = new Set(RUNNERS);
-  const visit = (node: ts.Node, path: readonly string[]): void => {
-    if (ts.isVariableDeclaration(node) && node.initializer !== undefined && ts.isIdentifier(node.name)) {
-      const chain = chainOf(node.initializer);
-      if (chain?.includes('each') && aliases.has(chain[0] as string)) aliases.add(node.name.text);
-    }
-    if (ts.isCallExpression(node)) {
-      const chain = chainOf(node.expression);
-      const title = titleOf(node.arguments[0]);
-      const isSuite = chain?.[0] === 'describe';
-      if (chain !== undefined && title !== undefined && (isSuite || aliases.has(chain[0] as string))) {
-        if (chain.some((part) => NOT_RUN.has(part))) return;
-        const here = [...path, title];
-        if (!isSuite) names.add(here.join(' › '));
-        return ts.forEachChild(node, (child) => visit(child, here));
-      }
-    }
-    ts.forEachChild(node, (child) => visit(child, path));
-  };
-  visit(source, []);
-  return names;
+/** `test('…', …)`, `test.runIf(…)('…', …)`, `describe.each(…)('…', …)` and the like. */
+function entryOf(call: ts.CallExpression, entries: ReadonlyMap<string, string>): Entry | undefined {
+  const kind = entries.get(rootOf(call.expression));
+  const [first, ...rest] = call.arguments;
+  if (kind === undefined || first === undefined || NOT_RUN.test(call.expression.getText())) return undefined;
+  if (ts.isStringLiteralLike(first)) return { kind, name: first.text, rest };
+  if (ts.isTemplateExpression(first)) return { kind, name: first.getText().slice(1, -1), rest };
+  return undefined;
 }
 
-/** `test.concurrent.each([…])` is `['test', 'concurrent', 'each']`. */
-function chainOf(node: ts.Expression): readonly string[] | undefined {
-  if (ts.isIdentifier(node)) return [node.text];
-  if (ts.isCallExpression(node)) return chainOf(node.expression);
-  if (!ts.isPropertyAccessExpression(node)) return undefined;
-  const before = chainOf(node.expression);
-  return before === undefined ? undefined : [...before, node.name.text];
-}
-
-function titleOf(node: ts.Expression | undefined): string | undefined {
-  if (node === undefined) return undefined;
-  if (ts.isStringLiteralLike(node)) return node.text;
-  if (!ts.isTemplateExpression(node)) return undefined;
-  return node.getText().slice(1, -1);
+/** What stands at the beginning of `a.b(…)(…)`. */
+function rootOf(expression: ts.Expression): string {
+  let root = expression;
+  while (ts.isCallExpression(root) || ts.isPropertyAccessExpression(root)) root = root.expression;
+  return ts.isIdentifier(root) ? root.text : '';
 }
