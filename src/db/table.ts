@@ -542,7 +542,7 @@ export class Table<T = unknown> {
     const validation = validator === undefined ? undefined : { schema: validator, coerce };
     const { core, name } = this;
     const store: HookedStore<T> = {
-      name,
+      table: this,
       valueOf: (key) => this.#valueOf(key),
       decode: this.#decode,
       stored: () => decoded(scanEntries(core, name, {}), Infinity, this.#decode),

@@ -601,6 +601,63 @@ describe('UniqueHook', () => {
   });
 });
 
+describe('ForeignKeyHook to its own table', () => {
+  interface Person {
+    readonly boss?: string;
+  }
+  async function people(options: OpenOptions = {}) {
+    const db = await manual(options);
+    const table = db.table<Person>('people');
+    table.addHook(new ForeignKeyHook<Person>('boss', table));
+    return { db, table };
+  }
+
+  test('sees the entries before it in the same call, and its own', async () => {
+    const { db, table } = await people();
+    table.setMany({ ada: {}, bob: { boss: 'ada' }, cy: { boss: 'bob' } });
+    await table.aupdate({ dee: { boss: 'dee' }, eve: { boss: 'dee' } });
+    table.set('fay', { boss: 'fay' });
+    for (const call of [
+      () => table.setMany({ gil: { boss: 'hal' }, hal: {} }),
+      () => table.aupdate({ gil: { boss: 'hal' }, hal: {} }),
+      () => table.set('gil', { boss: 'hal' }),
+      () => table.setMany({ hal: {}, gil: { boss: 'none' } }),
+      // What a refused call wanted to write is not there.
+      () => table.set('gil', { boss: 'hal' }),
+    ]) {
+      expect(await codeFrom(call)).toBe('SLUICE_VALIDATION');
+    }
+    const refused = table.setManyPartial({ gil: { boss: 'ida' }, hal: { boss: 'gil' }, ida: {}, jo: { boss: 'ida' } });
+    expect([...refused.keys()]).toEqual(['gil', 'hal']);
+    await db.aflush();
+    expect([...table.keys()]).toEqual(['ada', 'bob', 'cy', 'dee', 'eve', 'fay', 'ida', 'jo']);
+  });
+
+  test('counts on no write that waits and may be called off', async () => {
+    const { db, table } = await people({ staging: { maxEntries: 1 } });
+    table.set('ada', {});
+    const off = new AbortController();
+    const waits = codeFrom(() => table.aset('bob', {}, { signal: off.signal }));
+    expect(await codeFrom(() => table.aset('cy', { boss: 'bob' }))).toBe('SLUICE_VALIDATION');
+    const done = table.aset('cy', { boss: 'ada' });
+    off.abort();
+    expect(await waits).toBe('SLUICE_ABORTED');
+    await db.aflush();
+    await done;
+    expect([...table.keys()]).toEqual(['ada', 'cy']);
+  });
+
+  test('is another matter than to a table of the same name in another database', async () => {
+    const [one, other] = [await openTemp('one.db'), await openTemp('other.db')];
+    const table = one.table<Person>('people', { hooks: [new ForeignKeyHook<Person>('boss', other.table('people'))] });
+    expect(await codeFrom(() => table.set('ada', { boss: 'ada' }))).toBe('SLUICE_VALIDATION');
+    expect(await codeFrom(() => table.setMany({ ada: {}, bob: { boss: 'ada' } }))).toBe('SLUICE_VALIDATION');
+    other.table('people').set('ada', {});
+    table.set('bob', { boss: 'ada' });
+    expect([...table.keys()]).toEqual(['bob']);
+  });
+});
+
 test('constraints look at what will be stored: after every hook, and after what the validator made of it', async () => {
   const db = await openTemp();
   const table = db.table<{ e: string }>('t', {
