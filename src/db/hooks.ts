@@ -1,7 +1,7 @@
 import { messageOf, SluiceError } from '../base/errors.ts';
 import { type OptionReader, show } from '../base/options.ts';
 import type { Encoded } from '../engine/index.ts';
-import { answersLate, isThenable, type Validation, validated } from './schema.ts';
+import { answersLate, isThenable, storable, type Validation } from './schema.ts';
 import { tell } from './tell.ts';
 
 /** A value that a key has, or may come to have. */
@@ -207,7 +207,7 @@ export class HookChain<T> implements HookedTable<T> {
     for (const hook of refusing(refusedKey(key), () => this.#for('beforeWrite', key))) {
       value = refusing(refusedKey(key), () => hook.beforeWrite?.(key, value, this) as T);
     }
-    if (this.#validation !== undefined) value = validated(this.#validation, value, `the value of ${show(key)}`);
+    if (this.#validation !== undefined) value = storable(this.#validation, value, `the value of ${show(key)}`);
     for (const hook of refusing(refusedKey(key), () => this.#for('checkWrite', key))) {
       refusing(refusedKey(key), () => hook.checkWrite?.(key, value, this));
     }

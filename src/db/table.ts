@@ -10,7 +10,7 @@ import { HookChain, type HookedStore, hookProblem, type PendingWrite, type Table
 import { checkKey, type ScanOptions, toRange } from './keys.ts';
 import { countOverlay, overlayOf } from './merge.ts';
 import { decoded, decodedAsync, scanEntries, scanEntriesAsync } from './scan.ts';
-import { type Schema, schemaProblem, validated } from './schema.ts';
+import { type Schema, schemaProblem, storable, validated } from './schema.ts';
 import type { ResolvedTableOptions } from './table-options.ts';
 
 /**
@@ -249,7 +249,7 @@ export class Table<T = unknown> {
 
   #modelled<M>(key: string, value: M, schema: Schema<M>): M {
     try {
-      return modelOf(key, value, schema);
+      return modelOf(key, value, schema, storable);
     } catch (error) {
       throw this.core.engine.countInvalid(error);
     }
@@ -733,10 +733,10 @@ export class Table<T = unknown> {
   }
 }
 
-function modelOf<M>(key: string, value: unknown, schema: Schema<M>): M {
+function modelOf<M>(key: string, value: unknown, schema: Schema<M>, make: typeof validated = validated): M {
   const problem = schemaProblem(schema);
   if (problem !== undefined) throw new SluiceError('SLUICE_INVALID_OPTION', `the schema ${problem}`);
-  return validated({ schema, coerce: true }, value, `the value of ${show(key)}`) as M;
+  return make({ schema, coerce: true }, value, `the value of ${show(key)}`) as M;
 }
 
 /** What staging or SQLite has under a key: `null` deleted in staging, `undefined` in neither. */

@@ -658,6 +658,40 @@ describe('ForeignKeyHook to its own table', () => {
   });
 });
 
+test('with coerce, what a schema leaves undefined is left out; without, and in a list, it is refused', async () => {
+  const db = await manual();
+  const schema = z.object({ a: z.string().optional(), deep: z.object({ b: z.number().optional() }).optional() });
+  const coerced = db.table('coerced', { validator: schema, coerce: true });
+  const given = { a: undefined, deep: { b: undefined } };
+  const seen: unknown[] = [];
+  coerced.addHook({ checkWrite: (_, value) => void seen.push(Object.keys(value as object)) });
+  coerced.set('set', given);
+  await coerced.asetMany({ asetMany: given });
+  db.setModel('model', given, schema);
+  await db.asetModel('amodel', given, schema);
+  const rows = db.rows('r', { columns: { a: 'text', deep: 'text' }, schema, coerce: true });
+  rows.append(given);
+  expect(seen).toEqual([['deep'], ['deep']]);
+  await db.aflush();
+  expect(await db.afetchAll('SELECT value FROM coerced UNION SELECT value FROM data')).toEqual([
+    { value: '{"deep":{}}' },
+  ]);
+  expect(await db.afetchAll('SELECT * FROM r')).toEqual([{ a: null, deep: '{}' }]);
+  // What was given stays as it is, and what is no plain object is not looked into.
+  expect(given).toEqual({ a: undefined, deep: { b: undefined } });
+  const any = db.table('any', { validator: z.any(), coerce: true });
+  const shared = { u: undefined };
+  any.set('a', { at: new Date(0), one: shared, two: [shared, { u: 1 }] });
+  expect(any.get('a')).toEqual({ at: '1970-01-01T00:00:00.000Z', one: {}, two: [{}, { u: 1 }] });
+  const cycle: Record<string, unknown> = { u: undefined };
+  cycle['self'] = [cycle, cycle];
+  for (const value of [undefined, [undefined], { list: [1, undefined] }, cycle]) {
+    expect(await codeFrom(() => any.set('b', value))).toBe('SLUICE_INVALID_VALUE');
+  }
+  const plain = db.table('plain', { validator: schema });
+  expect(await codeFrom(() => plain.set('a', given))).toBe('SLUICE_INVALID_VALUE');
+});
+
 test('constraints look at what will be stored: after every hook, and after what the validator made of it', async () => {
   const db = await openTemp();
   const table = db.table<{ e: string }>('t', {
