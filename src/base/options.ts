@@ -76,7 +76,12 @@ export class OptionReader {
 
   /** The options of a nested object. */
   nested(name: string): OptionReader {
-    const reader = new OptionReader(this.#take(name), this.#pathOf(name), this.#problems);
+    return this.element(name, this.#take(name));
+  }
+
+  /** The options of an object that lies deeper, as in a list, under the name that messages have for it. */
+  element(name: string, given: unknown): OptionReader {
+    const reader = new OptionReader(given, this.#pathOf(name), this.#problems);
     this.#nested.push(reader);
     return reader;
   }

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { basename, dirname, join, resolve } from 'node:path';
 import { EventEmitter } from 'eventemitter3';
 import { type Clock, systemClock } from '../base/clock.ts';
+import { ValueCipher } from '../base/encryption/index.ts';
 import { codeOf, messageOf, SluiceError } from '../base/errors.ts';
 import type { FileSystem } from '../base/file-system.ts';
 import { Kind } from '../base/frame/index.ts';
@@ -18,6 +19,7 @@ import { Flusher } from '../flush/index.ts';
 import { acquireLock, type Spawn, SqliteStore } from '../store/sqlite/index.ts';
 import { Database, type Events } from './database.ts';
 import { diagnosticsOf } from './diagnostics.ts';
+import { unlock } from './encryption.ts';
 import type { DatabaseEvents, EventHandlers } from './events.ts';
 import { DatabaseLog } from './logging.ts';
 import { checkName } from './names.ts';
@@ -118,6 +120,7 @@ async function openFile<T>(
   await makeLogFolder(fileSystem, directory);
   const lock = await acquireLock(directory, path, options.lockTimeoutMs, fileSystem, clock);
   let store: SqliteStore | undefined;
+  let cipher: ValueCipher | undefined;
   try {
     const health = new Health(emit);
     const { breaker, ...queueLimits } = options.dlq;
@@ -129,6 +132,11 @@ async function openFile<T>(
       breaker,
       spawn,
       clock,
+      unlock: async (found) => {
+        const unlocked = await unlock(options.keys, found);
+        cipher = unlocked && new ValueCipher(unlocked.secrets);
+        return unlocked;
+      },
       onWriterRestart: (reason) => emit('writer-restart', { reason }),
       onCheckpoint: (checkpoint) => emit('checkpoint', checkpoint),
       onLost: (failure) => health.fail('flush', failure),
@@ -142,10 +150,14 @@ async function openFile<T>(
       appliedSeq,
       policy: options.recovery,
       now: new Date(clock.now()),
+      cipher,
     });
     await recovery.repair();
     logging?.recovered(recovery.report);
-    const log = new AppendLog({ ...place, segmentBytes: options.log.segmentBytes }, recovery.start);
+    const log = new AppendLog(
+      { ...place, segmentBytes: options.log.segmentBytes, keyring: cipher?.keyring },
+      recovery.start,
+    );
 
     const engine = new Engine(engineOptions(options), log, appliedSeq, { health, clock, random, emit });
     const flusher = new Flusher(engine, store, options.flush, { clock, random, emit });
@@ -160,6 +172,7 @@ async function openFile<T>(
       nudge: () => flusher.nudge(),
       take: () => flusher.takeStalled(),
       checkTarget: checkImported,
+      cipher,
       assertOpen: () => engine.health.assertOpen(),
       assertAccepting: () => engine.assertAccepting(),
     });
@@ -170,6 +183,7 @@ async function openFile<T>(
       flusher,
       store,
       clock,
+      random,
       scanMaxAgeMs: options.scanMaxAgeMs,
       reads: { staging: 0, sqlite: 0, miss: 0 },
     };
@@ -187,7 +201,7 @@ async function openFile<T>(
     };
     const db = new Database<T>({
       path,
-      options,
+      options: { ...options, defaults: { ...options.defaults, cipher } },
       core,
       queue,
       events,

@@ -1,3 +1,4 @@
+import { type EncryptionOptions, type KeyMaterial, readEncryption, ValueCipher } from '../base/encryption/index.ts';
 import { OptionReader } from '../base/options.ts';
 import { readHookList, type TableHook } from './hooks.ts';
 import { readSchema, type Schema } from './schema.ts';
@@ -19,6 +20,13 @@ export interface TableOptions<T = unknown> {
    * @defaultValue as of the database
    */
   readonly hooks?: readonly TableHook<T>[] | undefined;
+  /**
+   * A key for the values of this table alone, or `null` for none: see {@link OpenOptions.encryption}. `SLUICE_DECRYPT` where the
+   * values that are there are encrypted in another way. Log and dead letters are encrypted as the database is, and with these
+   * values in them as they are stored.
+   * @defaultValue as of the database
+   */
+  readonly encryption?: EncryptionOptions | null | undefined;
 }
 
 /** The options with everything filled in. */
@@ -26,9 +34,11 @@ export interface ResolvedTableOptions {
   readonly validator: Schema | undefined;
   readonly coerce: boolean;
   readonly hooks: readonly TableHook<never>[];
+  /** @internal What encrypts its values. */
+  readonly cipher: ValueCipher | undefined;
 }
 
-const NONE: ResolvedTableOptions = { validator: undefined, coerce: false, hooks: [] };
+const NONE: ResolvedTableOptions = { validator: undefined, coerce: false, hooks: [], cipher: undefined };
 
 /** Reads the options of a table out of a reader that the caller finishes. */
 export function readTableOptions(options: OptionReader, inherited: ResolvedTableOptions = NONE): ResolvedTableOptions {
@@ -37,18 +47,26 @@ export function readTableOptions(options: OptionReader, inherited: ResolvedTable
     validator: validator === undefined ? inherited.validator : (validator ?? undefined),
     coerce: options.boolean('coerce', inherited.coerce),
     hooks: Object.freeze([...((readHookList(options) as readonly TableHook<never>[] | undefined) ?? inherited.hooks)]),
+    cipher: inherited.cipher,
   });
 }
 
 export function resolveTableOptions<T>(given: TableOptions<T>, inherited: ResolvedTableOptions): ResolvedTableOptions {
   const options = new OptionReader(given);
   const resolved = readTableOptions(options, inherited);
+  const keys = readEncryption(options);
+  if (keys?.some((key) => key.isPassphrase)) {
+    options.refuse('encryption.passphrase', 'is for open() alone, since it takes its time: give the table a key');
+  }
   options.finish('table');
-  return resolved;
+  if (keys === undefined) return resolved;
+  const materials = keys?.map((key) => key.materialNow()) as [KeyMaterial, ...KeyMaterial[]] | undefined;
+  return Object.freeze({ ...resolved, cipher: materials && new ValueCipher({ keys: materials, accepts: 'nothing' }) });
 }
 
 /** Whether two tables would do the same with a value. */
 export function sameTableOptions(a: ResolvedTableOptions, b: ResolvedTableOptions): boolean {
   const sameHooks = a.hooks.length === b.hooks.length && a.hooks.every((hook, i) => hook === b.hooks[i]);
-  return sameHooks && a.validator === b.validator && a.coerce === b.coerce;
+  const sameKey = a.cipher?.keyring.active.id === b.cipher?.keyring.active.id;
+  return sameHooks && sameKey && a.validator === b.validator && a.coerce === b.coerce;
 }

@@ -3,7 +3,7 @@ import type { SqlValue } from '../base/frame/index.ts';
 import { show } from '../base/options.ts';
 import { checkWait, type WaitOptions, waitFor } from '../base/waiting.ts';
 import { bytesOfGroup, bytesOfPut, type Encoded, type GroupMember, TableTarget } from '../engine/index.ts';
-import { listOf, plainCodec, type ValueCodec } from './codec.ts';
+import { listOf, plainCodec, sealedCodec, type ValueCodec } from './codec.ts';
 import type { Core } from './core.ts';
 import { type Entries, entriesOf } from './entries.ts';
 import { HookChain, type HookedStore, hookProblem, type PendingWrite, type TableHook } from './hooks.ts';
@@ -36,7 +36,7 @@ export class Table<T = unknown> {
   /** @internal */
   protected readonly core: Core;
   readonly #target: TableTarget;
-  readonly #codec: ValueCodec = plainCodec;
+  readonly #codec: ValueCodec;
   #options: ResolvedTableOptions;
   /** `undefined` where there is nothing to do: the path of a write is the shorter then. */
   #chain: HookChain<T> | undefined;
@@ -47,6 +47,7 @@ export class Table<T = unknown> {
     this.name = name;
     this.#target = new TableTarget(name);
     this.#options = options;
+    this.#codec = options.cipher === undefined ? plainCodec : sealedCodec(options.cipher, name);
     this.#chain = this.#makeChain();
   }
 

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { type Clock, systemClock, type Timer } from '../../base/clock.ts';
+import type { Secrets } from '../../base/encryption/index.ts';
 import { codeOf, messageOf, SluiceError } from '../../base/errors.ts';
 import { diskMeaning, sqliteMeaning } from '../../base/failure.ts';
 import type { SqlValue } from '../../base/frame/index.ts';
@@ -13,12 +14,15 @@ import {
   type DeadLetterStore,
   type ExecuteResult,
   type KeyRange,
+  type KeysFound,
   type Parameters,
   type QueryLimits,
   type QueueChange,
   type QueueChanged,
   type QueueLimits,
   type RestartReason,
+  type RotationStep,
+  type RotationStepped,
   type SqlRow,
   type Store,
   type StoreFacts,
@@ -26,6 +30,7 @@ import {
   type StoreNumbers,
   type StoreScan,
   toCallerError,
+  type Unlocked,
 } from '../store.ts';
 import type { FileId } from './file-identity.ts';
 import { SqliteReader } from './reader/reader.ts';
@@ -50,6 +55,8 @@ export interface SqliteStoreOptions {
   readonly readers: number;
   readonly queueLimits: QueueLimits;
   readonly breaker: Breaker;
+  /** Is asked for the keys that the database needs; throws where they are not there. */
+  readonly unlock?: ((found: KeysFound) => Promise<Unlocked | undefined>) | undefined;
   readonly spawn?: Spawn | undefined;
   readonly clock?: Clock | undefined;
   readonly onWriterRestart?: ((reason: RestartReason) => void) | undefined;
@@ -71,6 +78,7 @@ export class SqliteStore implements Store {
   readonly #clock: Clock;
   /** The database file that the writer opened first: another one in its place is another database. */
   readonly #database: FileId;
+  #secrets: Secrets | undefined;
   #writer: WriterThread;
   #report: WriterReport;
   readonly #checkpoints = { complete: 0, partial: 0, failed: 0 };
@@ -87,8 +95,9 @@ export class SqliteStore implements Store {
   static async open(options: SqliteStoreOptions): Promise<SqliteStore> {
     const writer = spawnWriter(options);
     try {
-      const started = await writer.call('start', { ...startOf(options), takeOver: true, check: false });
-      return new SqliteStore(options, writer, started);
+      const found = await writer.call('open', { ...startOf(options), takeOver: true, check: false });
+      const unlocked = await options.unlock?.(found);
+      return new SqliteStore(options, writer, await writer.call('start', unlocked), unlocked?.secrets);
     } catch (error) {
       await writer.terminate();
       if (error instanceof SluiceError) throw error;
@@ -99,7 +108,13 @@ export class SqliteStore implements Store {
     }
   }
 
-  private constructor(options: SqliteStoreOptions, writer: WriterThread, started: WriterFacts) {
+  private constructor(
+    options: SqliteStoreOptions,
+    writer: WriterThread,
+    started: WriterFacts,
+    secrets: Secrets | undefined,
+  ) {
+    this.#secrets = secrets;
     this.#options = options;
     this.#clock = options.clock ?? systemClock;
     this.#writer = writer;
@@ -109,6 +124,7 @@ export class SqliteStore implements Store {
     this.#take(started.report);
     this.sync = new SqliteReader(options.path, started.database, 0);
     this.#readers = new ReaderPool(options.path, started.database, options.readers, options.spawn ?? spawnWorker);
+    if (secrets !== undefined) this.#readers.unlock(secrets);
     this.deadLetters = {
       list: (range) => this.#readers.call('deadLetters', range),
       listSummaries: (range) => this.#readers.call('deadLetterSummaries', range),
@@ -163,18 +179,37 @@ export class SqliteStore implements Store {
     }
   }
 
-  async #changeQueue(change: QueueChange): Promise<QueueChanged> {
-    const id = randomUUID();
+  /** Under its id it is done once, however often it is asked for. */
+  #changeQueue(change: QueueChange): Promise<QueueChanged> {
+    return this.#untilAnswered('changeQueue', { id: randomUUID(), change });
+  }
+
+  /** A call that may be made again where the thread died before it could answer. A crash loop ends in a failure of the start. */
+  async #untilAnswered<C extends 'changeQueue' | 'rotate'>(
+    call: C,
+    request: WriterProtocol[C]['request'],
+  ): Promise<WriterProtocol[C]['response']> {
     for (;;) {
       try {
-        const changed = await (await this.#liveWriter()).call('changeQueue', { id, change });
+        const answer = await (await this.#liveWriter()).call(call, request);
         this.#deaths = 0;
-        return changed;
+        return answer;
       } catch (error) {
-        // Under its id it is done once, however often it is asked for. A crash loop ends in a failure of the start.
         if (!(error instanceof ThreadDied)) throw error;
       }
     }
+  }
+
+  async rotate(step: RotationStep): Promise<RotationStepped> {
+    const stepped = await this.#untilAnswered('rotate', step);
+    const secrets = this.#secrets as Secrets;
+    if (step.do === 'begin') {
+      const others = secrets.keys.filter(({ id }) => id !== step.material.id);
+      this.#secrets = { ...secrets, keys: [step.material, ...others] };
+    }
+    if (step.do === 'finish') this.#secrets = { ...secrets, accepts: 'nothing' };
+    this.#readers.unlock(this.#secrets as Secrets);
+    return stepped;
   }
 
   query(sql: string, parameters: Parameters, limits: QueryLimits): Promise<SqlRow[]> {
@@ -258,7 +293,9 @@ export class SqliteStore implements Store {
     this.#writer = writer;
     try {
       const start = { ...startOf(this.#options), takeOver: false, check: this.#check, expected: this.#database };
-      const { report } = await writer.call('start', start);
+      await writer.call('open', start);
+      const secrets = this.#secrets;
+      const { report } = await writer.call('start', secrets && { secrets, store: undefined });
       this.#take(report);
     } catch (error) {
       // It did not die by itself: a locked database, say, or a process that is out of descriptors, is no crash loop.

@@ -1,4 +1,15 @@
-import { type Frame, FrameBuilder, FrameReader, Kind, type SqlValue, Target } from '../../../base/frame/index.ts';
+import { keyIdOf, type ValueCipher } from '../../../base/encryption/index.ts';
+import { foldName } from '../../../base/fold-name.ts';
+import {
+  type Frame,
+  FrameBuilder,
+  FrameReader,
+  Kind,
+  openWrite,
+  type SqlValue,
+  sealWrite,
+  Target,
+} from '../../../base/frame/index.ts';
 import type { DeadLetter, DeadLetterSummary, WriteOperation } from '../../store.ts';
 import { narrow } from '../connection.ts';
 import { type TableKey, tableKey } from './dead-letter-index.ts';
@@ -66,6 +77,30 @@ export function encodeWrite(write: WriteCopy): Frame {
   return builder.build(write.seq, Buffer.allocUnsafe);
 }
 
+/** A stored dead write as the active key makes it; `undefined` where it is so already. */
+export function resealWrite(
+  stored: Uint8Array,
+  cipher: ValueCipher,
+  except: ReadonlySet<string>,
+): Uint8Array | undefined {
+  const write = decodeWrite(openWrite(stored, cipher));
+  const isStale = (each: WriteCopy) =>
+    isPut(each) && !except.has(foldName(each.table as string)) && cipher.isStale(each.value);
+  if (keyIdOf(stored) === cipher.keyring.active.id && ![write, ...write.members].some(isStale)) return undefined;
+  const resealed = (each: WriteCopy): WriteCopy => {
+    if (!isStale(each)) return each;
+    const table = each.table as string;
+    const value = cipher.seal(table, each.key, cipher.open(table, each.key, each.value));
+    return { ...each, kind: Kind.putBlob, value };
+  };
+  const anew = { ...resealed(write), members: write.members.map(resealed) };
+  return sealWrite(encodeWrite(anew).bytes, cipher);
+}
+
+function isPut({ kind }: WriteCopy): boolean {
+  return kind === Kind.putText || kind === Kind.putBlob;
+}
+
 /** The keys that a write is about: one of a put or delete, those of its members of a group. */
 export function keysOf(write: WriteCopy): TableKey[] {
   if (write.kind === Kind.group) return write.members.flatMap(keysOf);
@@ -103,22 +138,28 @@ export function namesOf(write: WriteCopy): Pick<DeadLetterSummary, 'table' | 'op
 }
 
 /** What a write wanted to write, as people and programs read it. */
-export function contentOf(write: WriteCopy): Pick<DeadLetter, 'statement' | 'payload'> {
-  if (write.kind !== Kind.group) return simpleContentOf(write);
+export function contentOf(
+  write: WriteCopy,
+  cipher: ValueCipher | undefined,
+): Pick<DeadLetter, 'statement' | 'payload'> {
+  if (write.kind !== Kind.group) return simpleContentOf(write, cipher);
   const payload = write.members.map((member) => ({
     table: member.table,
     operation: operationOf(member),
     key: isOfKey(member.kind) ? member.key : null,
-    ...simpleContentOf(member),
+    ...simpleContentOf(member, cipher),
   }));
   return { statement: null, payload };
 }
 
-function simpleContentOf(write: WriteCopy): { statement: string | null; payload: SqlValue | readonly SqlValue[] } {
+function simpleContentOf(
+  write: WriteCopy,
+  cipher: ValueCipher | undefined,
+): { statement: string | null; payload: SqlValue | readonly SqlValue[] } {
   switch (write.kind) {
     case Kind.putText:
     case Kind.putBlob:
-      return { statement: null, payload: write.value };
+      return { statement: null, payload: readable(write, cipher) };
     case Kind.append:
     case Kind.stage:
       return { statement: write.statement, payload: write.parameters.map(narrow) };
@@ -127,6 +168,13 @@ function simpleContentOf(write: WriteCopy): { statement: string | null; payload:
     default:
       return { statement: null, payload: null };
   }
+}
+
+/** The value of a put, as far as the keys of the database open it: a table may have one of its own. */
+function readable({ table, key, value }: WriteCopy, cipher: ValueCipher | undefined): string | Uint8Array {
+  const id = typeof value === 'string' ? undefined : keyIdOf(value);
+  if (id === undefined || cipher?.keyring.has(id) !== true) return value;
+  return cipher.open(table as string, key, value);
 }
 
 function addTo(builder: FrameBuilder, write: WriteCopy): void {

@@ -1,3 +1,4 @@
+import type { Secrets } from '../../../base/encryption/index.ts';
 import { messageOf, SluiceError } from '../../../base/errors.ts';
 import type { SqlValue } from '../../../base/frame/index.ts';
 import type { CountOverlay, KeyRange, Parameters, QueryLimits, SqlRow, StoreScan } from '../../store.ts';
@@ -22,6 +23,7 @@ export class ReaderPool {
   readonly #size: number;
   readonly #spawn: Spawn;
   readonly #readers: Reader[] = [];
+  #secrets: Secrets | undefined;
   #pointReads: PointReads | undefined;
   #closed = false;
   #closing: readonly Reader[] = [];
@@ -83,6 +85,12 @@ export class ReaderPool {
     return this.#pointReads;
   }
 
+  /** Hands the keys of the database to all threads, those to come included. */
+  unlock(secrets: Secrets): void {
+    this.#secrets = secrets;
+    for (const reader of this.#readers) void reader.call('unlock', secrets).catch(() => null);
+  }
+
   /** Any call that one answer settles. */
   async call<C extends keyof ReaderProtocol & string>(
     call: C,
@@ -104,6 +112,7 @@ export class ReaderPool {
     const reader: Reader = new ThreadClient(ENTRY, this.#spawn);
     this.#readers.push(reader);
     void reader.call('start', { path: this.#path, database: this.#database });
+    if (this.#secrets !== undefined) void reader.call('unlock', this.#secrets);
     return reader;
   }
 }

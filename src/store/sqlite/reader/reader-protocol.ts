@@ -1,3 +1,4 @@
+import type { Secrets } from '../../../base/encryption/index.ts';
 import type { SqlValue } from '../../../base/frame/index.ts';
 import type {
   CountOverlay,
@@ -18,6 +19,8 @@ import type { FileId } from '../file-identity.ts';
 /** What a reader thread answers, in the order in which it was asked. */
 export type ReaderProtocol = {
   start: { request: { path: string; database: FileId }; response: null };
+  /** The keys of an encrypted database, and again when they have changed. */
+  unlock: { request: Secrets; response: null };
   getMany: { request: readonly { table: string; keys: readonly string[] }[]; response: (SqlValue | undefined)[][] };
   count: { request: { table: string; overlay: CountOverlay }; response: number };
   query: { request: { sql: string; parameters: Parameters; limits: QueryLimits }; response: SqlRow[] };
