@@ -250,10 +250,11 @@ describe('tables', () => {
   });
 });
 
+interface User {
+  readonly mail: string;
+}
+
 describe('hooks', () => {
-  interface User {
-    readonly mail: string;
-  }
   const heardBy = (heard: unknown[][]): TableHook => ({
     beforeWrite: (key, value) => {
       heard.push(['before', key]);
@@ -413,10 +414,52 @@ describe('hooks', () => {
   });
 });
 
+describe('encryption', () => {
+  const key = Buffer.alloc(32, 7);
+
+  test('1.12-1: an empty key is refused, and so is one that is not there', async () => {
+    const file = join(tempDir(), 'a.db');
+    const none = [{ key: '' }, { key: undefined }, { key: null }, { key: new Uint8Array() }, { passphrase: '' }, {}];
+    for (const encryption of none as never[]) {
+      expect(await codeFrom(() => open(file, { encryption }))).toBe('SLUICE_INVALID_OPTION');
+    }
+    const db = await manual({ encryption: { key } });
+    for (const encryption of none as never[]) {
+      expect(await codeFrom(() => db.table('t', { encryption }))).toBe('SLUICE_INVALID_OPTION');
+    }
+    expect(await codeFrom(() => db.arotateKey({ key: '' }))).toBe('SLUICE_INVALID_OPTION');
+  });
+
+  test('1.16-20, 1.10-1: a table has the key of its database: staged, applied, and with options of its own', async () => {
+    const file = join(tempDir(), 'a.db');
+    const db = await open(file, { encryption: { key }, flush: { mode: 'manual' } });
+    const tables = [db, db.table('plain'), db.table('hooked', { hooks: [new UniqueHook<User>('mail') as TableHook] })];
+    for (const table of tables) {
+      table.set('a', { mail: 'xyzzyplugh' });
+      table.setMany({ b: { mail: 'b' } });
+      expect(table.get('a')).toEqual({ mail: 'xyzzyplugh' });
+    }
+    await db.aflush();
+    for (const table of tables) expect(await table.aget('a')).toEqual({ mail: 'xyzzyplugh' });
+    await db.close();
+    for (const { name } of tables) {
+      const stored = [...onDisk(file, name).values()];
+      expect(stored).toHaveLength(2);
+      for (const value of stored) {
+        expect(value).toBeInstanceOf(Uint8Array);
+        expect(Buffer.from(value as Uint8Array).includes('xyzzyplugh')).toBe(false);
+      }
+    }
+    // As the original would: a table that is opened without the key.
+    expect(await codeFrom(() => open(file, { table: 'plain' }))).toBe('SLUICE_DECRYPT');
+  });
+});
+
 describe('the face', () => {
   test('1.16-34: an option that there is not is refused, wherever options are taken', async () => {
     const file = join(tempDir(), 'a.db');
     const db = await manual();
+    const encrypted = await openTemp('encrypted.db', { encryption: { key: Buffer.alloc(32) } });
     const off = { no: 1 } as never;
     const calls: Record<string, () => unknown> = {
       open: () => open(file, off),
@@ -424,6 +467,7 @@ describe('the face', () => {
       'open staging': () => open(file, { staging: off }),
       'open log': () => open(file, { log: off }),
       'open dlq': () => open(file, { dlq: off }),
+      'open encryption': () => open(file, { encryption: { key: Buffer.alloc(32), ...(off as object) } }),
       'open breaker': () => open(file, { dlq: { breaker: off } }),
       'open mode': () => open(file, { flush: { mode: 'never' as never } }),
       table: () => db.table('t', off),
@@ -436,6 +480,7 @@ describe('the face', () => {
       afetchAll: () => db.afetchAll('SELECT 1', [], off),
       afetchOne: () => db.afetchOne('SELECT 1', [], off),
       aexecute: () => db.aexecute('SELECT 1', [], off),
+      arotateKey: () => encrypted.arotateKey({ key: Buffer.alloc(32, 1), ...(off as object) }),
       astage: () => db.astage('DELETE FROM data', [], off),
       aset: () => db.aset('k', 1, off),
       asetDefault: () => db.asetDefault('k', 1, off),
@@ -480,7 +525,7 @@ describe('the face', () => {
     for (const object of [db, rows]) {
       const names = namesOf(object).filter((name) => !alone.includes(name));
       for (const name of names) {
-        if (isAwaitable(name, names)) continue;
+        if (isAwaitable(object, name, names)) continue;
         if (names.includes(`a${name}`)) pairs++;
         else without.push(name);
       }
@@ -583,11 +628,12 @@ function namesOf(object: object): string[] {
   return [...names];
 }
 
-/** `aset`, and `aexecute`, which has no other form: an `a` before a name of its own. */
-function isAwaitable(name: string, names: readonly string[]): boolean {
-  if (names.includes(`a${name}`)) return false;
-  return (
-    name.startsWith('a') &&
-    (names.includes(name.slice(1)) || /^a(drain|durable|execute|fetch|flush|get|clear|retry)/.test(name))
-  );
+/** What has no other form than the awaitable one, under names of NanaSQLite. */
+const AWAITABLE = ['agetDlq', 'aretryDlq', 'aclearDlq'];
+
+/** Whether it is `aset` to a `set`, or `aexecute`, which has no other form. */
+function isAwaitable(object: object, name: string, names: readonly string[]): boolean {
+  if (!name.startsWith('a') || names.includes(`a${name}`)) return false;
+  const member = (object as Record<string, unknown>)[name];
+  return names.includes(name.slice(1)) || AWAITABLE.includes(name) || member?.constructor.name === 'AsyncFunction';
 }
