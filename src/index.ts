@@ -13,9 +13,6 @@ export { CheckHook, type ConstraintOptions, ForeignKeyHook, type Part, UniqueHoo
 export type {
   CloseResult,
   Database,
-  ExecuteOptions,
-  QueryOptions,
-  SqlParameters,
 } from './db/database.ts';
 export type {
   DeadLetterMessage,
@@ -46,6 +43,28 @@ export type {
 export type { ColumnType, RowHook, Rows, RowsOptions } from './db/rows.ts';
 export type { Schema, SchemaResult } from './db/schema.ts';
 export { closeOnSignals } from './db/signals.ts';
+export type { Clause } from './db/sql/clauses.ts';
+export type { ExecuteOptions, IterateOptions, QueryOptions } from './db/sql/direct.ts';
+export type {
+  AddColumnOptions,
+  ChangeOptions,
+  ColumnSchema,
+  CountOptions,
+  CreateIndexOptions,
+  CreateTableOptions,
+  DropOptions,
+  ImportOptions,
+  IndexSchema,
+  Page,
+  PaginationOptions,
+  SelectOptions,
+  UpsertOptions,
+  WhereOptions,
+} from './db/sql/face.ts';
+export type { SqlParameters } from './db/sql/parameters.ts';
+export type { SqlPolicyOptions } from './db/sql/policy.ts';
+export type { ReadablePragma, SettablePragma, TablePragma } from './db/sql/pragmas.ts';
+export { Sql, type SqlTag, sql } from './db/sql/template.ts';
 export type { V2Metrics } from './db/stats.ts';
 export type { Table } from './db/table.ts';
 export type { ResolvedTableOptions, TableOptions } from './db/table-options.ts';
@@ -79,6 +98,7 @@ export type {
   DeadLetterGroup,
   DeadLetterMember,
   DeadLetterSummary,
+  ExecutedAll,
   ExecuteResult,
   FailureClass,
   QueueState,

@@ -9,8 +9,7 @@ import type { DeadLetterPage, DeadLetterQueue, DeadLetterSelection, RetryResult 
 import { bytesOfValues, type State } from '../engine/index.ts';
 import type { FlushResult } from '../flush/index.ts';
 import type { DatabaseStats, RecoveryNumbers } from '../metrics/stats.ts';
-import type { DeadLetter, ExecuteResult, Parameters, RestartReason, SqlRow } from '../store/store.ts';
-import { toSqlValue } from './codec.ts';
+import type { DeadLetter, RestartReason } from '../store/store.ts';
 import type { Core } from './core.ts';
 import type { DatabaseEvents } from './events.ts';
 import { type RotationOptions, type RotationProgress, rotateKey } from './key-rotation.ts';
@@ -18,34 +17,13 @@ import type { DatabaseLog } from './logging.ts';
 import { checkName } from './names.ts';
 import type { ResolvedOptions } from './options.ts';
 import { RowShape, Rows, type RowsOptions, readRowsOptions } from './rows.ts';
-import { checkDirectSql, checkStagedSql } from './sql-text.ts';
+import { givenStaged } from './sql/direct.ts';
+import { SqlFace } from './sql/face.ts';
+import { checkStagedSql } from './sql/statements.ts';
+import type { Sql } from './sql/template.ts';
 import { readStats, toV2Metrics, type V2Metrics } from './stats.ts';
 import { Table } from './table.ts';
 import { resolveTableOptions, sameTableOptions, type TableOptions } from './table-options.ts';
-
-/** Values for the parameters of a statement: a list for `?`, an object for `:name`, `@name` and `$name`. */
-export type SqlParameters = readonly unknown[] | Readonly<Record<string, unknown>>;
-
-/** Options of {@link Database.afetchAll} and {@link Database.afetchOne}. */
-export interface QueryOptions extends WaitOptions {
-  /**
-   * Read what SQLite has now, instead of waiting until everything accepted before the call is applied.
-   * @defaultValue false
-   */
-  readonly stale?: boolean | undefined;
-  /** At most this many rows. Integer of at least 1. @defaultValue no limit */
-  readonly maxRows?: number | undefined;
-}
-
-/** Options of {@link Database.aexecute}. */
-export interface ExecuteOptions extends WaitOptions {
-  /**
-   * Run it at once, ahead of everything that is staged: for the repair of what the flush stands still for (see the event
-   * `stall`), which is tried again right after it.
-   * @defaultValue false
-   */
-  readonly ahead?: boolean | undefined;
-}
 
 /** What `close` left behind. */
 export interface CloseResult {
@@ -89,7 +67,7 @@ const CLOSE_GRACE_MS = 2_000;
  * the log folder. If they move or replace the file itself or its `-wal`, the database fails before it acknowledges anything
  * on their word; put back in their place, they are opened again with nothing lost.
  */
-export class Database<T = unknown> extends Table<T> {
+export class Database<T = unknown> extends SqlFace<T> {
   /** The file, with all links resolved. */
   readonly path: string;
   /** The options with everything filled in. */
@@ -106,8 +84,6 @@ export class Database<T = unknown> extends Table<T> {
   #closing: Promise<CloseResult> | undefined;
   readonly #writerRestarts: Record<RestartReason, number> = { death: 0, reopen: 0 };
   #isRotating = false;
-  #directStatements = 0;
-  #executed = 0;
   /** The last statement that was staged. */
   #stagedSqlSeq = 0;
 
@@ -118,7 +94,10 @@ export class Database<T = unknown> extends Table<T> {
       assertOpen: () => core.engine.health.assertOpen(),
       foreignChanges: () => this.#foreignChanges(),
     };
-    super(openCore, options.table, options.defaults);
+    super(openCore, options, {
+      rows: (name) => this.#shapes.get(name),
+      hasKeys: (name) => this.#tables.has(name),
+    });
     this.path = path;
     this.options = options;
     this.dlq = queue;
@@ -199,13 +178,13 @@ export class Database<T = unknown> extends Table<T> {
    *
    * Errors: `SLUICE_INVALID_SQL` for any other statement, `SLUICE_INVALID_VALUE`, `SLUICE_FULL`.
    */
-  stage(sql: string, parameters: readonly unknown[] = []): boolean {
+  stage(sql: string | Sql, parameters: readonly unknown[] = []): boolean {
     const { target, values } = this.#prepareStaged(sql, parameters);
     return this.#stageSql(target, values);
   }
 
   /** Stages a statement; resolves when it is as safe as the durability level says. */
-  async astage(sql: string, parameters: readonly unknown[] = [], wait?: WaitOptions): Promise<void> {
+  async astage(sql: string | Sql, parameters: readonly unknown[] = [], wait?: WaitOptions): Promise<void> {
     checkWait(wait);
     const { engine, clock } = this.core;
     const { target, values } = this.#prepareStaged(sql, parameters);
@@ -216,72 +195,6 @@ export class Database<T = unknown> extends Table<T> {
     const bytes = bytesOfValues(values);
     const done = engine.admission.hasRoom(bytes) ? stage() : engine.whenRoom(bytes, stage, wait ?? {});
     return wait === undefined ? done : waitFor(done, 'the write', wait, clock);
-  }
-
-  /**
-   * Runs one statement on the writer thread, after everything staged before it, in a transaction of its own; resolves when
-   * it is committed, with its rows (of a `SELECT`, or through `RETURNING`), how many rows it changed, and the last rowid.
-   *
-   * Writes made after the call, before it resolves, may come before the statement as well as after it: await it first.
-   *
-   * Never run twice: if the thread dies before it answers, the error is `SLUICE_OUTCOME_UNKNOWN`.
-   *
-   * With `{ ahead: true }`, as the third argument or in the place of the parameters, it waits for nothing: a flush that stands
-   * still, for a table that was dropped say, can be repaired, and goes on.
-   *
-   * Errors: `SLUICE_INVALID_SQL` for several statements, transaction control, `PRAGMA` and `ATTACH`; `SLUICE_STORE`, with
-   * `sqliteCode`, where SQLite says no; `SLUICE_TIMEOUT` and `SLUICE_ABORTED` while it waits for its turn.
-   */
-  async aexecute(sql: string, parameters?: SqlParameters, options?: ExecuteOptions): Promise<ExecuteResult>;
-  async aexecute(sql: string, options: ExecuteOptions & { readonly ahead: boolean }): Promise<ExecuteResult>;
-  async aexecute(
-    sql: string,
-    given: SqlParameters | ExecuteOptions = [],
-    last?: ExecuteOptions,
-  ): Promise<ExecuteResult> {
-    this.core.engine.assertAccepting();
-    const isOptions = last === undefined && isExecuteOptions(given, sql);
-    const options: ExecuteOptions = (isOptions ? given : last) ?? {};
-    checkWait(options, ['ahead']);
-    const { ahead = false, ...wait } = options;
-    const { flusher, store, clock } = this.core;
-    checkDirectSql(sql, 'write');
-    const values = parametersOf(isOptions ? [] : (given as SqlParameters));
-    if (!ahead) await flusher.barrier('aexecute', wait);
-    this.#directStatements++;
-    const executed = store.execute(sql, values).finally(() => this.#executed++);
-    if (!ahead) return executed;
-    const result = await waitFor(executed, 'aexecute', wait, clock);
-    flusher.nudge();
-    return result;
-  }
-
-  /**
-   * The rows of a `SELECT`, as objects, read by a reader thread after everything accepted before the call is applied.
-   * Integers that a number cannot hold exactly come as bigint. The limit of time holds for the wait and for the query; a query
-   * that is given up on ends between two rows, for SQLite cannot be stopped inside one.
-   */
-  async afetchAll<R = SqlRow>(sql: string, parameters: SqlParameters = [], options: QueryOptions = {}): Promise<R[]> {
-    this.core.assertOpen();
-    checkDirectSql(sql, 'read');
-    checkWait(options, ['stale', 'maxRows']);
-    const { stale = false, maxRows, ...wait } = options;
-    if (maxRows !== undefined && !(Number.isInteger(maxRows) && maxRows >= 1)) {
-      throw new SluiceError('SLUICE_INVALID_OPTION', `maxRows must be an integer of at least 1, not ${show(maxRows)}`);
-    }
-    const values = parametersOf(parameters);
-    if (!stale) await this.core.flusher.barrier('the query', wait);
-    const rows = this.core.store.query(sql, values, { maxRows, timeoutMs: wait.timeoutMs });
-    return (await waitFor(rows, 'the query', wait, this.core.clock)) as R[];
-  }
-
-  /** The first row of a `SELECT`, `undefined` if there is none. See {@link Database.afetchAll}. */
-  async afetchOne<R = SqlRow>(
-    sql: string,
-    parameters: SqlParameters = [],
-    options: QueryOptions = {},
-  ): Promise<R | undefined> {
-    return (await this.afetchAll<R>(sql, parameters, { ...options, maxRows: 1 }))[0];
   }
 
   // ── waiting ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -396,7 +309,7 @@ export class Database<T = unknown> extends Table<T> {
   stats(): DatabaseStats {
     return readStats(this.core, this.dlq, {
       writerRestartsBy: { ...this.#writerRestarts },
-      directStatements: this.#directStatements,
+      directStatements: this.direct.statements,
       recovery: { ...this.#recovery },
     });
   }
@@ -507,12 +420,13 @@ export class Database<T = unknown> extends Table<T> {
     const { engine, store } = this.core;
     const recoveredSeq = store.facts.appliedSeq + engine.counters.recovered;
     const appliedSql = Math.min(engine.appliedSeq, Math.max(this.#stagedSqlSeq, recoveredSeq));
-    return this.#executed + this.dlq.counters.retried + engine.counters.deadLettered + appliedSql;
+    return this.direct.executed + this.dlq.counters.retried + engine.counters.deadLettered + appliedSql;
   }
 
-  #prepareStaged(sql: string, parameters: readonly unknown[]): { target: Target; values: SqlValue[] } {
+  #prepareStaged(given: string | Sql, parameters: readonly unknown[]): { target: Target; values: SqlValue[] } {
     try {
-      return { target: this.#stagedTarget(sql), values: listOf(parameters) };
+      const { sql, values } = givenStaged(given, parameters);
+      return { target: this.#stagedTarget(sql), values };
     } catch (error) {
       throw this.core.engine.countInvalid(error);
     }
@@ -563,35 +477,4 @@ export class Database<T = unknown> extends Table<T> {
       );
     }
   }
-}
-
-/** Whether what stands in the place of the parameters is meant as options. */
-function isExecuteOptions(given: SqlParameters | ExecuteOptions, sql: string): given is ExecuteOptions {
-  const isObject = typeof given === 'object' && given !== null && !Array.isArray(given);
-  return isObject && typeof (given as ExecuteOptions).ahead === 'boolean' && !/[:@$]ahead\b/.test(sql);
-}
-
-function listOf(parameters: readonly unknown[]): SqlValue[] {
-  if (!Array.isArray(parameters)) {
-    throw new SluiceError(
-      'SLUICE_INVALID_VALUE',
-      `parameters of a staged statement must be a list, not ${show(parameters)}`,
-    );
-  }
-  return parameters.map((value, i) => toSqlValue(value, `parameter ${i + 1}`));
-}
-
-/** Parameters as they travel: whole numbers as bigint, so that SQLite sees integers. */
-function parametersOf(parameters: SqlParameters): Parameters {
-  const travelling = (value: unknown, name: string) => {
-    const stored = toSqlValue(value, name);
-    return typeof stored === 'number' && Number.isSafeInteger(stored) ? BigInt(stored) : stored;
-  };
-  if (Array.isArray(parameters)) return parameters.map((value, i) => travelling(value, `parameter ${i + 1}`));
-  if (typeof parameters !== 'object' || parameters === null) {
-    throw new SluiceError('SLUICE_INVALID_VALUE', `parameters must be a list or an object, not ${show(parameters)}`);
-  }
-  return Object.fromEntries(
-    Object.entries(parameters).map(([name, value]) => [name, travelling(value, `parameter ${name}`)]),
-  );
 }

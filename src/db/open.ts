@@ -25,7 +25,7 @@ import type { DatabaseEvents, EventHandlers } from './events.ts';
 import { DatabaseLog } from './logging.ts';
 import { checkName } from './names.ts';
 import { type OpenOptions, type ResolvedOptions, resolveOptions } from './options.ts';
-import { checkStagedSql } from './sql-text.ts';
+import { checkStagedSql } from './sql/statements.ts';
 import { tell } from './tell.ts';
 
 /** Share of the staging limits from which on `set` returns `false`. */

@@ -6,6 +6,7 @@ import type { FlusherOptions, FlushMode } from '../flush/index.ts';
 import type { Breaker, QueueLimits } from '../store/store.ts';
 import { type Logger, loggerProblem } from './logging.ts';
 import { nameProblem } from './names.ts';
+import { readSqlPolicy, type SqlPolicy, type SqlPolicyOptions } from './sql/policy.ts';
 import { type ResolvedTableOptions, readTableOptions, type TableOptions } from './table-options.ts';
 
 /**
@@ -113,6 +114,9 @@ export interface OpenOptions extends TableOptions {
    * @defaultValue 30000
    */
   readonly closeTimeoutMs?: number | undefined;
+
+  /** What the clauses of `aquery` and its like may say. Each call can say otherwise for itself. */
+  readonly sql?: SqlPolicyOptions | undefined;
 
   /**
    * Where to write what somebody who runs this should know: a pino or bunyan logger, or any object of the shape of
@@ -250,6 +254,8 @@ export interface ResolvedOptions {
   readonly scanMaxAgeMs: number;
   readonly lockTimeoutMs: number;
   readonly closeTimeoutMs: number;
+  /** @internal */
+  readonly sql: SqlPolicy;
   readonly logger: Logger | undefined;
   /** What tables have that are asked for without options of their own, and the default table. */
   readonly defaults: ResolvedTableOptions;
@@ -313,6 +319,7 @@ export function resolveOptions(given: OpenOptions, isMemory: boolean): ResolvedO
     scanMaxAgeMs: options.integer('scanMaxAgeMs', { min: 1, max: DAY_MS, fallback: 60_000 }),
     lockTimeoutMs: options.integer('lockTimeoutMs', { min: 0, max: DAY_MS, fallback: 0 }),
     closeTimeoutMs: options.integer('closeTimeoutMs', { min: 0, max: DAY_MS, fallback: 30_000 }),
+    sql: readSqlPolicy(options.nested('sql')),
     logger: options.any('logger') as Logger | undefined,
     defaults: readTableOptions(options),
     keys: readEncryption(options) ?? [],

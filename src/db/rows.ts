@@ -220,7 +220,22 @@ export class RowShape {
   constructor(core: Core, table: string) {
     this.table = table;
     this.#core = core;
-    for (const { name } of core.store.sync.columns(table) ?? []) this.#learn(name);
+    this.learn();
+  }
+
+  /** Takes in what columns the table has by now. */
+  learn(): void {
+    for (const { name } of this.#core.store.sync.columns(this.table) ?? []) {
+      if (!this.#known.has(name.toLowerCase())) this.#learn(name);
+    }
+  }
+
+  /** The table is being dropped: rows that were accepted for it would die. */
+  forget(): void {
+    this.#columns.length = 0;
+    this.#known.clear();
+    this.#targets.clear();
+    this.#full = undefined;
   }
 
   get exists(): boolean {
@@ -263,6 +278,12 @@ export class RowShape {
     const values = names.map((name) => toSqlValue(row[name], name));
     const unknown = names.filter((name) => !this.#known.has(name.toLowerCase()));
     if (unknown.length > 0) {
+      if (!addColumns && !this.exists) {
+        throw new SluiceError(
+          'SLUICE_NOT_FOUND',
+          `table ${show(this.table)} was dropped: make it anew, with acreateTable or with the columns of rows()`,
+        );
+      }
       if (!addColumns) {
         throw new SluiceError(
           'SLUICE_INVALID_VALUE',

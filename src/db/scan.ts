@@ -93,7 +93,7 @@ export async function* decodedAsync<T>(
 }
 
 /** Closes a snapshot that is left open: it would keep the WAL from shrinking, and staging in memory. */
-function limitAge(core: Core, scan: { close(): void }): { check(): void; end(): void } {
+export function limitAge(core: Core, scan: { close(): void }): { check(): void; end(): void } {
   let expired = false;
   const timer = core.clock.after(core.scanMaxAgeMs, () => {
     expired = true;

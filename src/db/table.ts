@@ -104,6 +104,11 @@ export class Table<T = unknown> {
     }
   }
 
+  /** {@link Table.aset} under the name that NanaSQLite has for it. Of a {@link Database} it is about rows. */
+  aupsert(key: string, value: T, wait?: WaitOptions): Promise<unknown> {
+    return this.aset(key, value, wait);
+  }
+
   /**
    * The value of a key; `fallback`, `undefined` if left out, where there is none. (`?? fallback` would also take the place of a
    * stored `null`.) Looks into staging, then into SQLite on this thread.

@@ -1,6 +1,6 @@
 import type { ServerResponse } from 'node:http';
 import type { Database } from '../db/database.ts';
-import { checkQuerySql } from '../db/sql-text.ts';
+import { checkQuerySql } from '../db/sql/statements.ts';
 import { Refusal, send } from './answer.ts';
 import type { QueryProcess } from './query-process.ts';
 import { badRequest, integerOf, readSearch } from './search.ts';

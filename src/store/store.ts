@@ -26,8 +26,14 @@ export interface Store {
 
   /** Runs one statement on the writer, in a transaction of its own. Never run twice. */
   execute(sql: string, parameters: Parameters): Promise<ExecuteResult>;
+  /** Runs statements on the writer, each with every set of its parameters, all in one transaction. Never run twice. */
+  executeAll(statements: readonly RepeatedStatement[]): Promise<ExecutedAll>;
   /** Runs one reading statement on a reader. The time limit is checked between rows. */
   query(sql: string, parameters: Parameters, limits: QueryLimits): Promise<SqlRow[]>;
+  /** Runs reading statements on a reader, all at one moment. */
+  queryAll(statements: readonly Statement[], limits: QueryLimits): Promise<SqlRow[][]>;
+  /** Begins to read what a statement returns, all of it as it is at this moment. */
+  cursor(statement: Statement): Promise<StoreCursor>;
 
   /** With `liveAt`, rows that have expired by then are not there: milliseconds since 1970. */
   getMany(table: string, keys: readonly string[], liveAt?: number): Promise<(SqlValue | undefined)[]>;
@@ -214,10 +220,32 @@ export type SqlRow = Record<string, SqlValue>;
 export interface ExecuteResult {
   /** Rows it returned: of a `SELECT`, or through `RETURNING`. */
   readonly rows: SqlRow[];
-  /** Rows it inserted, updated or deleted. */
+  /** Rows it inserted, updated or deleted itself: not those that triggers and foreign keys have changed because of it. */
   readonly changes: number;
   /** The rowid of the last row it inserted, as SQLite's `last_insert_rowid()` tells it. */
   readonly lastInsertRowid: number | bigint;
+}
+
+/** A statement with the values of its parameters. */
+export interface Statement {
+  readonly sql: string;
+  readonly parameters: Parameters;
+}
+
+/** A statement that is run with one set of parameters after the other. */
+export interface RepeatedStatement {
+  readonly sql: string;
+  readonly sets: readonly Parameters[];
+}
+
+/** What several statements did together. */
+export type ExecutedAll = Omit<ExecuteResult, 'rows'>;
+
+/** The rows of one statement at one moment, read page by page. Must be closed. */
+export interface StoreCursor {
+  /** The next rows; fewer than asked for means the end. */
+  next(count: number): Promise<SqlRow[]>;
+  close(): void;
 }
 
 export interface QueryLimits {

@@ -532,7 +532,7 @@ describe('the face', () => {
     }
     expect(pairs).toBeGreaterThan(20);
     // Numbers that are known, options, and a stream.
-    expect(without.sort()).toEqual(['needsDrain', 'sqliteVersion', 'tableOptions', 'writable']);
+    expect(without.sort()).toEqual(['aiterate', 'needsDrain', 'sqliteVersion', 'tableOptions', 'writable']);
   });
 
   test('1.16-34, 1.3-5: what is closed says so in every method, with one code', async () => {
@@ -571,9 +571,14 @@ describe('the face', () => {
       aexecute: ['SELECT 1'],
       afetchAll: ['SELECT 1'],
       afetchOne: ['SELECT 1'],
+      aexecuteMany: ['SELECT ?', [[1]]],
+      aiterate: ['SELECT 1'],
+      aupsert: ['a', { a: 1 }],
+      acreateTable: ['a', { a: 'TEXT' }],
+      apragma: ['user_version'],
     };
     const noArgument =
-      /^a?(size|clear|keys|values|entries|scan|copy|toDict|durable|flush|drain|getDlq|retryDlq|clearDlq)$/i;
+      /^a?(vacuum|size|clear|keys|values|entries|scan|copy|toDict|durable|flush|drain|getDlq|retryDlq|clearDlq)$/i;
     // Numbers and listeners are there to the end, and after it.
     const open_ = ['addHook', 'on', 'once', 'off', 'stats', 'state', 'close', 'agetV2Metrics'];
     const notAsked = [...open_, 'needsDrain', 'sqliteVersion', 'tableOptions', 'writable'];

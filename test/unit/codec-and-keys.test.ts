@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { decodeValue, encodeValue, toSqlValue } from '../../dist/db/codec.js';
 import { checkKey, compareKeys, inRange, toRange } from '../../dist/db/keys.js';
-import { checkDirectSql, checkStagedSql } from '../../dist/db/sql-text.js';
+import { checkDirectSql, checkStagedSql } from '../../dist/db/sql/statements.js';
 import { seededRandom } from '../support/seed.ts';
 
 const refuses = (call: () => unknown): string => {

@@ -69,11 +69,16 @@ export function checkVersion(connection: Connection): string {
 export function readRows(statement: Statement, parameters: Parameters, accept: (rows: number) => boolean): SqlRow[] {
   const rows: SqlRow[] = [];
   for (const row of statement.safeIntegers().iterate(parameters) as IterableIterator<SqlRow>) {
-    for (const name in row) row[name] = narrow(row[name] as SqlValue);
-    rows.push(row);
+    rows.push(narrowRow(row));
     if (!accept(rows.length)) break;
   }
   return rows;
+}
+
+/** A row with all its integers narrowed, in place. */
+export function narrowRow(row: SqlRow): SqlRow {
+  for (const name in row) row[name] = narrow(row[name] as SqlValue);
+  return row;
 }
 
 /** An integer as a number if that loses nothing. */

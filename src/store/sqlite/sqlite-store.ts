@@ -12,6 +12,7 @@ import {
   type Checkpoint,
   type CountOverlay,
   type DeadLetterStore,
+  type ExecutedAll,
   type ExecuteResult,
   type KeyRange,
   type KeysFound,
@@ -20,11 +21,14 @@ import {
   type QueueChange,
   type QueueChanged,
   type QueueLimits,
+  type RepeatedStatement,
   type RestartReason,
   type RotationStep,
   type RotationStepped,
   type SqlRow,
+  type Statement,
   type Store,
+  type StoreCursor,
   type StoreFacts,
   StoreFailure,
   type StoreNumbers,
@@ -175,9 +179,21 @@ export class SqliteStore implements Store {
     this.#check = true;
   }
 
-  async execute(sql: string, parameters: Parameters): Promise<ExecuteResult> {
+  execute(sql: string, parameters: Parameters): Promise<ExecuteResult> {
+    return this.#once('execute', { sql, parameters });
+  }
+
+  executeAll(statements: readonly RepeatedStatement[]): Promise<ExecutedAll> {
+    return this.#once('executeAll', statements);
+  }
+
+  /** A call that is never made again: nobody knows how far it came where the thread died. */
+  async #once<C extends 'execute' | 'executeAll'>(
+    call: C,
+    request: WriterProtocol[C]['request'],
+  ): Promise<WriterProtocol[C]['response']> {
     try {
-      return await (await this.#liveWriter()).call('execute', { sql, parameters });
+      return await (await this.#liveWriter()).call(call, request);
     } catch (error) {
       throw error instanceof ThreadDied ? outcomeUnknown(error) : toCallerError(error);
     }
@@ -218,6 +234,14 @@ export class SqliteStore implements Store {
 
   query(sql: string, parameters: Parameters, limits: QueryLimits): Promise<SqlRow[]> {
     return this.#readers.query(sql, parameters, limits);
+  }
+
+  queryAll(statements: readonly Statement[], limits: QueryLimits): Promise<SqlRow[][]> {
+    return this.#readers.call('queryAll', { statements, limits });
+  }
+
+  cursor(statement: Statement): Promise<StoreCursor> {
+    return this.#readers.cursor(statement);
   }
 
   getMany(table: string, keys: readonly string[], liveAt?: number): Promise<(SqlValue | undefined)[]> {

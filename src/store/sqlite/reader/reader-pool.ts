@@ -1,7 +1,16 @@
 import type { Secrets } from '../../../base/encryption/index.ts';
 import { messageOf, SluiceError } from '../../../base/errors.ts';
 import type { SqlValue } from '../../../base/frame/index.ts';
-import type { CountOverlay, KeyRange, Parameters, QueryLimits, SqlRow, StoreScan } from '../../store.ts';
+import type {
+  CountOverlay,
+  KeyRange,
+  Parameters,
+  QueryLimits,
+  SqlRow,
+  Statement,
+  StoreCursor,
+  StoreScan,
+} from '../../store.ts';
 import type { FileId } from '../file-identity.ts';
 import { type Spawn, ThreadClient } from '../rpc.ts';
 import type { PointRead, ReaderProtocol } from './reader-protocol.ts';
@@ -56,6 +65,15 @@ export class ReaderPool {
       appliedSeq,
       next: (count) => readerErrors(reader.call('nextOfScan', { scan, count })),
       close: () => void reader.call('closeScan', { scan }),
+    };
+  }
+
+  async cursor(statement: Statement): Promise<StoreCursor> {
+    const reader = this.#pick();
+    const cursor = await readerErrors(reader.call('openCursor', statement));
+    return {
+      next: (count) => readerErrors(reader.call('nextOfCursor', { cursor, count })),
+      close: () => void reader.call('closeCursor', cursor),
     };
   }
 

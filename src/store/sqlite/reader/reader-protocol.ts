@@ -13,6 +13,7 @@ import type {
   PortableDeadLetter,
   QueryLimits,
   SqlRow,
+  Statement,
 } from '../../store.ts';
 import type { FileId } from '../file-identity.ts';
 
@@ -31,6 +32,10 @@ export type ReaderProtocol = {
   getMany: { request: readonly PointRead[]; response: (SqlValue | undefined)[][] };
   count: { request: { table: string; overlay: CountOverlay }; response: number };
   query: { request: { sql: string; parameters: Parameters; limits: QueryLimits }; response: SqlRow[] };
+  queryAll: { request: { statements: readonly Statement[]; limits: QueryLimits }; response: SqlRow[][] };
+  openCursor: { request: Statement; response: number };
+  nextOfCursor: { request: { cursor: number; count: number }; response: SqlRow[] };
+  closeCursor: { request: number; response: null };
   openScan: { request: { table: string; range: KeyRange }; response: { scan: number; appliedSeq: number } };
   nextOfScan: { request: { scan: number; count: number }; response: Entry[] };
   closeScan: { request: { scan: number }; response: null };

@@ -10,7 +10,7 @@ import {
   summarize,
 } from '../dead-letters/dead-letter-reads.ts';
 import { serve } from '../rpc.ts';
-import { SqliteReader } from './reader.ts';
+import { type SqliteCursor, SqliteReader } from './reader.ts';
 import type { ReaderProtocol } from './reader-protocol.ts';
 
 /** A reader thread serves nobody else while it waits for a lock, but in WAL mode it hardly ever has to. */
@@ -19,6 +19,8 @@ const BUSY_TIMEOUT_MS = 1_000;
 const port = workerData as MessagePort;
 const scans = new Map<number, SyncScan>();
 let scanCount = 0;
+const cursors = new Map<number, SqliteCursor>();
+let cursorCount = 0;
 let reader: SqliteReader;
 /** For dead letters alone: values are decrypted by whoever asks for them. */
 let cipher: ValueCipher | undefined;
@@ -41,6 +43,21 @@ serve<ReaderProtocol>(port, {
   getMany: (requests) => requests.map(({ table, keys, liveAt }) => reader.getMany(table, keys, liveAt)),
   count: ({ table, overlay }) => reader.count(table, overlay),
   query: ({ sql, parameters, limits }) => reader.query(sql, parameters, limits),
+  queryAll: ({ statements, limits }) => reader.queryAll(statements, limits),
+  openCursor(statement) {
+    cursors.set(++cursorCount, reader.cursor(statement));
+    return cursorCount;
+  },
+  nextOfCursor({ cursor, count }) {
+    const open = cursors.get(cursor);
+    if (open === undefined) throw new SluiceError('SLUICE_CLOSED', 'the query was closed');
+    return open.next(count);
+  },
+  closeCursor(cursor) {
+    cursors.get(cursor)?.close();
+    cursors.delete(cursor);
+    return null;
+  },
   openScan({ table, range }) {
     const scan = reader.scan(table, range);
     scans.set(++scanCount, scan);

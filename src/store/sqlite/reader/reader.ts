@@ -9,10 +9,11 @@ import type {
   Parameters,
   QueryLimits,
   SqlRow,
+  Statement as SqlStatement,
   SyncReads,
   SyncScan,
 } from '../../store.ts';
-import { type Connection, narrow, openConnection, quote, readRows, type Statement } from '../connection.ts';
+import { type Connection, narrow, narrowRow, openConnection, quote, readRows, type Statement } from '../connection.ts';
 import { assertSameDatabase, type FileId } from '../file-identity.ts';
 import { columnsOf } from '../schema.ts';
 
@@ -34,6 +35,7 @@ export class SqliteReader implements SyncReads {
   readonly #database: FileId;
   readonly #idle: Connection[] = [];
   readonly #scans = new Set<SqliteScan>();
+  readonly #cursors = new Set<SqliteCursor>();
   readonly #statements = new Map<string, Statement>();
   /** Tables with rows that can expire, as far as they were met. */
   readonly #expiring = new Set<string>();
@@ -83,19 +85,36 @@ export class SqliteReader implements SyncReads {
     return reading(() => columnsOf(this.#connection(), table));
   }
 
-  query(sql: string, parameters: Parameters, { maxRows, timeoutMs }: QueryLimits): SqlRow[] {
-    return reading(() => {
-      const statement = this.#connection().prepare(sql);
-      if (!statement.reader) {
-        throw new SluiceError('SLUICE_INVALID_SQL', 'the statement returns no rows: run it with aexecute');
+  query(sql: string, parameters: Parameters, limits: QueryLimits): SqlRow[] {
+    return reading(() => this.#queryWithin(sql, parameters, limits, deadlineOf(limits)));
+  }
+
+  /** All at one moment, within one limit of time. */
+  queryAll(statements: readonly SqlStatement[], limits: QueryLimits): SqlRow[][] {
+    const deadline = deadlineOf(limits);
+    return this.#atOneMoment(() =>
+      statements.map(({ sql, parameters }) => this.#queryWithin(sql, parameters, limits, deadline)),
+    );
+  }
+
+  #queryWithin(sql: string, parameters: Parameters, { maxRows, timeoutMs }: QueryLimits, deadline: number): SqlRow[] {
+    return readRows(prepareReading(this.#connection(), sql), parameters, (rows) => {
+      if (rows % ROWS_BETWEEN_CHECKS === 0 && performance.now() > deadline) {
+        throw new SluiceError('SLUICE_TIMEOUT', `the query was stopped after ${timeoutMs} ms and ${rows} rows`);
       }
-      const deadline = timeoutMs === undefined ? Number.POSITIVE_INFINITY : performance.now() + timeoutMs;
-      return readRows(statement, parameters, (rows) => {
-        if (rows % ROWS_BETWEEN_CHECKS === 0 && performance.now() > deadline) {
-          throw new SluiceError('SLUICE_TIMEOUT', `the query was stopped after ${timeoutMs} ms and ${rows} rows`);
-        }
-        return maxRows === undefined || rows < maxRows;
+      return maxRows === undefined || rows < maxRows;
+    });
+  }
+
+  cursor(statement: SqlStatement): SqliteCursor {
+    return reading(() => {
+      const db = this.#idle.pop() ?? this.#open();
+      const cursor = new SqliteCursor(db, statement, () => {
+        this.#cursors.delete(cursor);
+        this.#idle.push(db);
       });
+      this.#cursors.add(cursor);
+      return cursor;
     });
   }
 
@@ -105,7 +124,7 @@ export class SqliteReader implements SyncReads {
   }
 
   close(): void {
-    for (const scan of this.#scans) scan.close();
+    for (const open of [...this.#scans, ...this.#cursors]) open.close();
     for (const db of this.#idle) db.close();
     this.#idle.length = 0;
     this.#db?.close();
@@ -247,6 +266,58 @@ class SqliteScan implements SyncScan {
     this.#db.exec('COMMIT');
     this.#release();
   }
+}
+
+/** What one statement returns at one moment, page by page. Its connection is for nothing else until it is closed. */
+export class SqliteCursor {
+  readonly #db: Connection;
+  readonly #release: () => void;
+  readonly #rows: IterableIterator<unknown>;
+  #open = true;
+
+  constructor(db: Connection, { sql, parameters }: SqlStatement, release: () => void) {
+    this.#db = db;
+    this.#release = release;
+    db.exec('BEGIN');
+    try {
+      // A statement sees the moment of the first read, which may be asked for later.
+      db.prepare('SELECT 1 FROM _sluice_state').get();
+      this.#rows = prepareReading(db, sql).safeIntegers().iterate(parameters);
+    } catch (error) {
+      db.close();
+      throw error;
+    }
+  }
+
+  next(count: number): SqlRow[] {
+    return reading(() => {
+      const page: SqlRow[] = [];
+      while (page.length < count) {
+        const row = this.#rows.next();
+        if (row.done === true) break;
+        page.push(narrowRow(row.value as SqlRow));
+      }
+      return page;
+    });
+  }
+
+  close(): void {
+    if (!this.#open) return;
+    this.#open = false;
+    this.#rows.return?.();
+    this.#db.exec('COMMIT');
+    this.#release();
+  }
+}
+
+function deadlineOf({ timeoutMs }: QueryLimits): number {
+  return timeoutMs === undefined ? Number.POSITIVE_INFINITY : performance.now() + timeoutMs;
+}
+
+function prepareReading(db: Connection, sql: string): Statement {
+  const statement = db.prepare(sql);
+  if (statement.reader) return statement;
+  throw new SluiceError('SLUICE_INVALID_SQL', 'the statement returns no rows: run it with aexecute');
 }
 
 /** SQL for a row `t` that has not expired by a moment, which is the parameter. */

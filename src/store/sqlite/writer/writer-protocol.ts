@@ -3,12 +3,14 @@ import type {
   BatchResult,
   Breaker,
   Checkpoint,
+  ExecutedAll,
   ExecuteResult,
   KeysFound,
   Parameters,
   QueueChange,
   QueueChanged,
   QueueLimits,
+  RepeatedStatement,
   RotationStep,
   RotationStepped,
   StoreFacts,
@@ -28,6 +30,7 @@ export type WriterProtocol = {
   /** Asked now and then: whether the files are still in their places, and how they are. Deletes what has expired by `now`. */
   look: { request: { now: number }; response: { report: WriterReport; swept: Swept } };
   execute: { request: { sql: string; parameters: Parameters }; response: ExecuteResult };
+  executeAll: { request: readonly RepeatedStatement[]; response: ExecutedAll };
   /** A change is made once under its id. */
   changeQueue: { request: { id: string; change: QueueChange }; response: QueueChanged };
   rotate: { request: RotationStep; response: RotationStepped };

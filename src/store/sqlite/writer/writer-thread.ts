@@ -40,6 +40,7 @@ serve<WriterProtocol>(port, {
     return { report: started().report(), swept };
   },
   execute: ({ sql, parameters }) => started().execute(sql, parameters),
+  executeAll: (statements) => started().executeAll(statements),
   changeQueue: ({ id, change }) => started().changeQueue(id, change),
   rotate: (step) => started().rotate(step),
   close() {

@@ -7,17 +7,20 @@ import {
   type BatchResult,
   type Checkpoint,
   type CheckpointCounts,
+  type ExecutedAll,
   type ExecuteResult,
   type Parameters,
   type QueueChange,
   type QueueChanged,
+  type RepeatedStatement,
   type RotationStep,
   type RotationStepped,
+  type SqlRow,
   type StoreFacts,
   StoreFailure,
   type Unlocked,
 } from '../../store.ts';
-import { type Connection, checkVersion, narrow, openConnection, readRows } from '../connection.ts';
+import { type Connection, checkVersion, narrow, openConnection, readRows, type Statement } from '../connection.ts';
 import { assertSameDatabase, type FileId, FileIdentity, filesGone } from '../file-identity.ts';
 import { storeKey } from '../keys.ts';
 import { classify, toFailure } from '../result-codes.ts';
@@ -129,25 +132,58 @@ export class Writer {
 
   /** One statement of the user's, in a transaction of its own. */
   execute(sql: string, parameters: Parameters): ExecuteResult {
-    try {
-      this.assertFiles();
-      const statement = this.#db.prepare(sql);
-      const before = this.#db.prepare('SELECT total_changes()').pluck();
-      const start = before.get() as number;
-      const rows = statement.reader ? readRows(statement, parameters, () => true) : [];
-      if (!statement.reader) statement.run(parameters);
+    return this.#ofUsers(() => {
+      const { rows, changes } = this.#perform(this.#db.prepare(sql), parameters);
       if (this.#db.inTransaction) {
         this.#db.exec('ROLLBACK');
         throw new SluiceError('SLUICE_INVALID_SQL', 'the statement left a transaction open, which was rolled back');
       }
+      return { rows, changes, lastInsertRowid: this.#lastInsertRowid() };
+    });
+  }
+
+  /** Statements of the user's, each with every set of its parameters, all in one transaction. */
+  executeAll(statements: readonly RepeatedStatement[]): ExecutedAll {
+    return this.#ofUsers(() => {
+      let changes = 0;
+      this.#transaction(() => {
+        for (const { sql, sets } of statements) {
+          const statement = this.#db.prepare(sql);
+          for (const parameters of sets) {
+            changes += this.#perform(statement, parameters).changes;
+            // With OR ROLLBACK, say: what comes next would be committed by itself.
+            if (!this.#db.inTransaction)
+              throw new SluiceError('SLUICE_INVALID_SQL', 'a statement ended the transaction');
+          }
+        }
+      });
+      return { changes, lastInsertRowid: this.#lastInsertRowid() };
+    });
+  }
+
+  /** A statement with one set of parameters. Where SQLite says no, it throws. */
+  #perform(statement: Statement, parameters: Parameters): { rows: SqlRow[]; changes: number } {
+    if (!statement.reader) return { rows: [], changes: statement.run(parameters).changes };
+    const total = this.#db.prepare('SELECT total_changes()').pluck();
+    const before = total.get();
+    const rows = readRows(statement, parameters, () => true);
+    const isChanged = total.get() !== before;
+    return { rows, changes: isChanged ? (this.#db.prepare('SELECT changes()').pluck().get() as number) : 0 };
+  }
+
+  #lastInsertRowid(): number | bigint {
+    const rowid = this.#db.prepare('SELECT last_insert_rowid()').pluck().safeIntegers().get() as SqlValue;
+    return narrow(rowid) as number | bigint;
+  }
+
+  /** Work that somebody asked for and waits for: nothing of it is left where it fails, and its failure is theirs. */
+  #ofUsers<T>(work: () => T): T {
+    try {
+      this.assertFiles();
+      const result = work();
       this.assertFiles();
       this.#awaitGap();
-      const lastInsertRowid = this.#db.prepare('SELECT last_insert_rowid()').pluck().safeIntegers().get() as SqlValue;
-      return {
-        rows,
-        changes: (before.get() as number) - start,
-        lastInsertRowid: narrow(lastInsertRowid) as number | bigint,
-      };
+      return result;
     } catch (error) {
       if (this.#db.inTransaction) this.#db.exec('ROLLBACK');
       if (error instanceof SluiceError) throw error;

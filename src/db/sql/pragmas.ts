@@ -1,0 +1,104 @@
+import { SluiceError } from '../../base/errors.ts';
+import { show, unknownOption } from '../../base/options.ts';
+
+/** Settings that the writer's connection has, or the file. */
+const SETTABLE = [
+  'application_id',
+  'auto_vacuum',
+  'cache_size',
+  'foreign_keys',
+  'recursive_triggers',
+  'secure_delete',
+  'temp_store',
+  'user_version',
+] as const;
+
+/** Settings on which it stands that nothing acknowledged is lost, or that nobody waits for ever. */
+const OWN = [
+  'busy_timeout',
+  'encoding',
+  'journal_mode',
+  'journal_size_limit',
+  'locking_mode',
+  'page_size',
+  'query_only',
+  'synchronous',
+  'wal_autocheckpoint',
+] as const;
+
+const READABLE = ['compile_options', 'data_version', 'freelist_count', 'page_count', 'schema_version'] as const;
+
+/** What answers with rows; some of them about a table or an index. */
+const TABLES = [
+  'collation_list',
+  'database_list',
+  'foreign_key_check',
+  'foreign_key_list',
+  'function_list',
+  'index_info',
+  'index_list',
+  'index_xinfo',
+  'integrity_check',
+  'quick_check',
+  'table_info',
+  'table_list',
+  'table_xinfo',
+] as const;
+
+/** A setting of SQLite that {@link Database.apragma} reads, and can change. */
+export type SettablePragma = (typeof SETTABLE)[number];
+
+/** A setting of SQLite that {@link Database.apragma} reads. */
+export type ReadablePragma =
+  | SettablePragma
+  | (typeof OWN)[number]
+  | Exclude<(typeof READABLE)[number], 'compile_options'>;
+
+/** What SQLite tells in rows, about all of the database or about one table or index. */
+export type TablePragma = (typeof TABLES)[number] | 'compile_options';
+
+/** How a pragma is to be run. */
+export type PragmaPlan =
+  | { readonly do: 'rows'; readonly sql: string; readonly parameters: readonly string[] }
+  | { readonly do: 'read'; readonly sql: string }
+  | { readonly do: 'set'; readonly sql: string; readonly read: string };
+
+const includes = (list: readonly string[], name: string): boolean => list.includes(name);
+
+/** Which pragma is meant; throws where it is none of those that can be asked for or changed. */
+export function planPragma(given: unknown, value: unknown): PragmaPlan {
+  const name = typeof given === 'string' ? given.toLowerCase() : '';
+  if (includes(TABLES, name) || name === 'compile_options') {
+    if (value !== undefined && typeof value !== 'string') {
+      throw refused(`what ${name} is about must be the name of a table or an index, not ${show(value)}`);
+    }
+    const argument = value === undefined ? '' : '(?)';
+    return {
+      do: 'rows',
+      sql: `SELECT * FROM pragma_${name}${argument}`,
+      parameters: value === undefined ? [] : [value],
+    };
+  }
+  if (!includes([...SETTABLE, ...OWN, ...READABLE], name)) {
+    const known = [...SETTABLE, ...OWN, ...READABLE, ...TABLES];
+    throw refused(`PRAGMA ${show(given)} is not among those that can be used here (${unknownOption(name, known)})`);
+  }
+  const read = `PRAGMA ${name}`;
+  if (value === undefined) return { do: 'read', sql: read };
+  if (includes(OWN, name)) {
+    throw refused(`PRAGMA ${name} is Sluice's own to set: what an acknowledgement means stands on it. See durability`);
+  }
+  if (!includes(SETTABLE, name)) throw refused(`PRAGMA ${name} can only be read`);
+  return { do: 'set', sql: `${read} = ${valueText(name, value)}`, read };
+}
+
+function valueText(name: string, value: unknown): string {
+  if (typeof value === 'boolean') return value ? '1' : '0';
+  if (typeof value === 'number' && Number.isSafeInteger(value)) return String(value);
+  if (typeof value === 'string' && /^[A-Za-z]{1,20}$/.test(value)) return value;
+  throw refused(`the value of PRAGMA ${name} must be an integer, a boolean or a word, not ${show(value)}`);
+}
+
+function refused(message: string): SluiceError {
+  return new SluiceError('SLUICE_INVALID_SQL', message);
+}
