@@ -637,7 +637,7 @@ export class SqlFace<T> extends Table<T> {
 
   #tableAnd<O extends CountOptions>(table: string | O | undefined, options: O | undefined): [string, O] {
     if (typeof table === 'object' && options === undefined) return [this.name, table];
-    return [(table as string | undefined) ?? this.name, options ?? ({} as O)];
+    return [table === undefined ? this.name : (table as string), options ?? ({} as O)];
   }
 
   #clauses(call: string, options: WhereOptions): Clauses {
