@@ -28,7 +28,7 @@ export type {
 } from './db/diagnostics.ts';
 export type { Entries } from './db/entries.ts';
 export type { DatabaseEvents } from './db/events.ts';
-export type { HookedTable, TableHook } from './db/hooks.ts';
+export type { HookedTable, KeyVersion, TableHook } from './db/hooks.ts';
 export { type Finding, type InspectReport, inspect, type VerifyReport, verify } from './db/inspect.ts';
 export type { RotationOptions, RotationProgress } from './db/key-rotation.ts';
 export type { ScanOptions } from './db/keys.ts';

@@ -112,13 +112,16 @@ export class OptionReader {
   #reportUnknown(): void {
     for (const name of Object.keys(this.#given)) {
       if (this.#known.has(name)) continue;
-      const near = nearest(name, [...this.#known]);
-      this.#problems.push(
-        `unknown option '${this.#pathOf(name)}'${near === undefined ? '' : `, did you mean '${this.#pathOf(near)}'?`}`,
-      );
+      this.#problems.push(unknownOption(name, [...this.#known], this.#pathOf('')));
     }
     for (const reader of this.#nested) reader.#reportUnknown();
   }
+}
+
+/** What to say of a name that no option has. */
+export function unknownOption(name: string, known: readonly string[], path = ''): string {
+  const near = nearest(name, known);
+  return `unknown option '${path}${name}'${near === undefined ? '' : `, did you mean '${path}${near}'?`}`;
 }
 
 /** The known name that is closest to a misspelt one, if any is close. */

@@ -4,8 +4,8 @@ import type { SqlValue } from '../base/frame/index.ts';
 import { show } from '../base/options.ts';
 import type { Encoded } from '../engine/index.ts';
 
-/** As SQLite's own JSON functions: https://sqlite.org/json1.html */
-const DEPTH_MAX = 1_000;
+/** How deep a value may be nested. As SQLite's own JSON functions: https://sqlite.org/json1.html */
+export const DEPTH_MAX: number = 1_000;
 
 const INT64_MIN = -(2n ** 63n);
 const INT64_MAX = 2n ** 63n - 1n;

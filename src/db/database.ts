@@ -241,7 +241,9 @@ export class Database<T = unknown> extends Table<T> {
   ): Promise<ExecuteResult> {
     this.core.engine.assertAccepting();
     const isOptions = last === undefined && isExecuteOptions(given, sql);
-    const { ahead = false, ...wait } = (isOptions ? given : last) ?? {};
+    const options: ExecuteOptions = (isOptions ? given : last) ?? {};
+    checkWait(options, ['ahead']);
+    const { ahead = false, ...wait } = options;
     const { flusher, store, clock } = this.core;
     checkDirectSql(sql, 'write');
     const values = parametersOf(isOptions ? [] : (given as SqlParameters));
@@ -262,15 +264,15 @@ export class Database<T = unknown> extends Table<T> {
   async afetchAll<R = SqlRow>(sql: string, parameters: SqlParameters = [], options: QueryOptions = {}): Promise<R[]> {
     this.core.assertOpen();
     checkDirectSql(sql, 'read');
-    const { stale = false, maxRows, signal, timeoutMs } = options;
-    checkWait({ timeoutMs });
+    checkWait(options, ['stale', 'maxRows']);
+    const { stale = false, maxRows, ...wait } = options;
     if (maxRows !== undefined && !(Number.isInteger(maxRows) && maxRows >= 1)) {
       throw new SluiceError('SLUICE_INVALID_OPTION', `maxRows must be an integer of at least 1, not ${show(maxRows)}`);
     }
     const values = parametersOf(parameters);
-    if (!stale) await this.core.flusher.barrier('the query', { signal, timeoutMs });
-    const rows = this.core.store.query(sql, values, { maxRows, timeoutMs });
-    return (await waitFor(rows, 'the query', { signal, timeoutMs }, this.core.clock)) as R[];
+    if (!stale) await this.core.flusher.barrier('the query', wait);
+    const rows = this.core.store.query(sql, values, { maxRows, timeoutMs: wait.timeoutMs });
+    return (await waitFor(rows, 'the query', wait, this.core.clock)) as R[];
   }
 
   /** The first row of a `SELECT`, `undefined` if there is none. See {@link Database.afetchAll}. */
@@ -286,6 +288,7 @@ export class Database<T = unknown> extends Table<T> {
 
   /** Resolves when everything accepted before the call is as safe as the durability level says. */
   async adurable(wait: WaitOptions = {}): Promise<void> {
+    checkWait(wait);
     this.core.assertOpen();
     return waitFor(this.core.engine.acknowledgement(false), 'adurable', wait, this.core.clock);
   }
@@ -296,7 +299,7 @@ export class Database<T = unknown> extends Table<T> {
    */
   async aflush(options: WaitOptions & { readonly wait?: boolean } = {}): Promise<FlushResult> {
     this.core.assertOpen();
-    checkWait(options);
+    checkWait(options, ['wait']);
     const { wait = true, ...limits } = options;
     if (wait) return this.core.flusher.barrier('aflush', limits);
     this.core.flusher.request();
@@ -306,6 +309,7 @@ export class Database<T = unknown> extends Table<T> {
   /** Resolves when there is room in staging again: at once, unless a write has returned `false` or was refused. */
   async adrain(wait: WaitOptions = {}): Promise<void> {
     const { engine, flusher, clock } = this.core;
+    checkWait(wait);
     this.core.assertOpen();
     const drained = engine.admission.whenDrained();
     if (engine.admission.needsDrain) flusher.request();

@@ -12,7 +12,7 @@ import { HookChain, type HookedStore, hookProblem, type PendingWrite, type Table
 import { checkKey, type ScanOptions, toRange } from './keys.ts';
 import { countOverlay, overlayOf } from './merge.ts';
 import { decoded, decodedAsync, scanEntries, scanEntriesAsync } from './scan.ts';
-import { type Schema, schemaProblem, validated } from './schema.ts';
+import { type Schema, schemaProblem, storable, validated } from './schema.ts';
 import type { ResolvedTableOptions } from './table-options.ts';
 
 /**
@@ -131,6 +131,7 @@ export class Table<T = unknown> {
   /** Whether the key is there. What is not staged is looked up by a reader thread. */
   async ahas(key: string, wait: WaitOptions = {}): Promise<boolean> {
     checkKey(key);
+    checkWait(wait);
     this.core.assertOpen();
     const [value] = await waitFor(this.#lookup([key]), 'ahas', wait, this.core.clock);
     return isThere(value);
@@ -252,7 +253,7 @@ export class Table<T = unknown> {
 
   #modelled<M>(key: string, value: M, schema: Schema<M>): M {
     try {
-      return modelOf(key, value, schema);
+      return modelOf(key, value, schema, storable);
     } catch (error) {
       throw this.core.engine.countInvalid(error);
     }
@@ -324,6 +325,7 @@ export class Table<T = unknown> {
 
   /** {@link Table.setManyPartial} in its promise form: resolves when what was accepted is safe. */
   async asetManyPartial(entries: Entries<T>, wait?: WaitOptions): Promise<Map<string, SluiceError>> {
+    checkWait(wait);
     const { writes, refused } = this.#prepareEach(entries);
     if (writes.length > 0) await this.#groupWithin(writes, wait);
     return refused;
@@ -342,6 +344,7 @@ export class Table<T = unknown> {
   /** The values of those of the keys that are there. What is not staged is read by a reader thread, in one message. */
   async agetMany(keys: Iterable<string>, wait: WaitOptions = {}): Promise<Map<string, T>> {
     const wanted = checkedKeys(keys);
+    checkWait(wait);
     this.core.assertOpen();
     const values = await waitFor(this.#lookup(wanted), 'the read', wait, this.core.clock);
     const found = new Map<string, T>();
@@ -403,6 +406,7 @@ export class Table<T = unknown> {
 
   /** How many keys there are, counted by a reader thread. */
   async asize(wait: WaitOptions = {}): Promise<number> {
+    checkWait(wait);
     this.core.assertOpen();
     const { store, flusher, clock } = this.core;
     // Both halves must be of the same moment: no batch goes down while SQLite counts.
@@ -549,7 +553,7 @@ export class Table<T = unknown> {
     const { core, name } = this;
     const expiry = this.#expiry;
     const store: HookedStore<T> = {
-      name,
+      table: this,
       valueOf: (key) => this.#valueOf(key),
       decode: this.#decode,
       stored: () => decoded(scanEntries(core, name, {}, expiry), Infinity, this.#decode),
@@ -747,10 +751,10 @@ export class Table<T = unknown> {
   }
 }
 
-function modelOf<M>(key: string, value: unknown, schema: Schema<M>): M {
+function modelOf<M>(key: string, value: unknown, schema: Schema<M>, make: typeof validated = validated): M {
   const problem = schemaProblem(schema);
   if (problem !== undefined) throw new SluiceError('SLUICE_INVALID_OPTION', `the schema ${problem}`);
-  return validated({ schema, coerce: true }, value, `the value of ${show(key)}`) as M;
+  return make({ schema, coerce: true }, value, `the value of ${show(key)}`) as M;
 }
 
 /** What staging or SQLite has under a key: `null` deleted in staging, `undefined` in neither. */
