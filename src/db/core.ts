@@ -13,6 +13,8 @@ export interface Core {
   readonly scanMaxAgeMs: number;
   /** Reads of a key so far. */
   readonly reads: Record<ReadSource, number>;
+  /** The last write that may change keys, when it is applied, without going through their table. */
+  readonly indirect: { lastSeq: number };
   /** Changes when something else than the writes of tables may have changed what is in them. */
   foreignChanges(): number;
   /** Throws once the database is closed. */

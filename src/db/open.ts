@@ -172,6 +172,7 @@ async function openFile<T>(
       clock,
       scanMaxAgeMs: options.scanMaxAgeMs,
       reads: { staging: 0, sqlite: 0, miss: 0 },
+      indirect: { lastSeq: 0 },
     };
     const releaseAll = async () => {
       lock.release();
