@@ -409,6 +409,7 @@ export class Database<T = unknown> extends Table<T> {
       await engine.close();
     } finally {
       engine.health.close('closed');
+      for (const cache of this.core.caches) cache.clear();
       const { stuck } = await (hanging ?? store.close(left()));
       if (stuck === undefined) await this.#release();
       else this.#releaseAfter(stuck);

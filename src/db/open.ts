@@ -171,7 +171,8 @@ async function openFile<T>(
       store,
       clock,
       scanMaxAgeMs: options.scanMaxAgeMs,
-      reads: { staging: 0, sqlite: 0, miss: 0 },
+      reads: { staging: 0, cache: 0, sqlite: 0, miss: 0 },
+      caches: [],
       indirect: { lastSeq: 0 },
     };
     const releaseAll = async () => {

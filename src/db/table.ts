@@ -3,6 +3,7 @@ import type { SqlValue } from '../base/frame/index.ts';
 import { show } from '../base/options.ts';
 import { checkWait, type WaitOptions, waitFor } from '../base/waiting.ts';
 import { bytesOfGroup, bytesOfPut, type Encoded, type GroupMember, TableTarget } from '../engine/index.ts';
+import { ReadCache } from './cache.ts';
 import { listOf, plainCodec, type ValueCodec } from './codec.ts';
 import type { Core } from './core.ts';
 import { type Entries, entriesOf } from './entries.ts';
@@ -40,6 +41,8 @@ export class Table<T = unknown> {
   #options: ResolvedTableOptions;
   /** `undefined` where there is nothing to do: the path of a write is the shorter then. */
   #chain: HookChain<T> | undefined;
+  /** The same. */
+  readonly #cache: ReadCache | undefined;
 
   /** @internal */
   constructor(core: Core, name: string, options: ResolvedTableOptions) {
@@ -48,6 +51,7 @@ export class Table<T = unknown> {
     this.#target = new TableTarget(name);
     this.#options = options;
     this.#chain = this.#makeChain();
+    this.#cache = this.#makeCache();
   }
 
   /** @internal What `db.table` was given, and what was added since. */
@@ -85,10 +89,9 @@ export class Table<T = unknown> {
    * ```
    */
   set(key: string, value: T): boolean {
-    const { engine } = this.core;
-    if (this.#chain === undefined) return engine.put(this.#target, key, this.#encode(key, value));
+    if (this.#chain === undefined) return this.#put(key, this.#encode(key, value));
     const write = this.#prepare(key, value);
-    return this.#told([write], () => engine.put(this.#target, key, write.encoded));
+    return this.#told([write], () => this.#put(key, write.encoded));
   }
 
   /** Writes a value; resolves when it is as safe as the durability level says. All writes of a moment share a promise. */
@@ -137,7 +140,7 @@ export class Table<T = unknown> {
     this.#checkKeys([key]);
     this.core.engine.assertAcceptingWrite();
     const there = this.#isThere(key);
-    this.#toldOfDelete([key], () => this.core.engine.delete(this.#target, key));
+    this.#toldOfDelete([key], () => this.#remove(key));
     return there;
   }
 
@@ -151,7 +154,7 @@ export class Table<T = unknown> {
     this.#checkKeys([key]);
     this.core.engine.assertAcceptingWrite();
     const value = this.get(key);
-    this.#toldOfDelete([key], () => this.core.engine.delete(this.#target, key));
+    this.#toldOfDelete([key], () => this.#remove(key));
     return value;
   }
 
@@ -163,7 +166,7 @@ export class Table<T = unknown> {
       async () => {
         this.core.engine.assertAcceptingWrite();
         const before = this.#lookup([key], true);
-        this.#toldOfDelete([key], () => this.core.engine.delete(this.#target, key), before);
+        this.#toldOfDelete([key], () => this.#remove(key), before);
         const [[value]] = await Promise.all([before, this.core.engine.acknowledgement()]);
         return isThere(value) ? this.#toReader(key, value) : undefined;
       },
@@ -177,7 +180,7 @@ export class Table<T = unknown> {
     const present = this.get(key);
     if (present !== undefined) return present;
     const write = this.#prepare(key, value);
-    this.#told([write], () => this.core.engine.put(this.#target, key, write.encoded));
+    this.#told([write], () => this.#put(key, write.encoded));
     return this.#toReader(key, write.encoded);
   }
 
@@ -264,7 +267,7 @@ export class Table<T = unknown> {
       engine.assertRoom(bytesOfGroup(this.#membersOf(writes)), writes.length);
       let plenty = !engine.admission.needsDrain;
       for (const write of writes) {
-        plenty = this.#told([write], () => engine.put(this.#target, write.key, write.encoded));
+        plenty = this.#told([write], () => this.#put(write.key, write.encoded));
       }
       return plenty;
     } finally {
@@ -281,7 +284,7 @@ export class Table<T = unknown> {
       for (const write of writes) {
         const { key, encoded } = write;
         const bytes = bytesOfPut(key, encoded);
-        const put = () => this.#told([write], () => engine.put(this.#target, key, encoded));
+        const put = () => this.#told([write], () => this.#put(key, encoded));
         if (engine.admission.hasRoom(bytes)) put();
         else {
           for (const each of writes) each.waiting = true;
@@ -300,7 +303,7 @@ export class Table<T = unknown> {
    */
   setMany(entries: Entries<T>): boolean {
     const writes = this.#prepareAll(entries);
-    return this.#told(writes, () => this.core.engine.group(this.#membersOf(writes)));
+    return this.#told(writes, () => this.#group(this.#membersOf(writes)));
   }
 
   /** Writes several entries as one atomic write; resolves when it is safe. */
@@ -314,7 +317,7 @@ export class Table<T = unknown> {
    */
   setManyPartial(entries: Entries<T>): Map<string, SluiceError> {
     const { writes, refused } = this.#prepareEach(entries);
-    if (writes.length > 0) this.#told(writes, () => this.core.engine.group(this.#membersOf(writes)));
+    if (writes.length > 0) this.#told(writes, () => this.#group(this.#membersOf(writes)));
     return refused;
   }
 
@@ -354,7 +357,7 @@ export class Table<T = unknown> {
     this.core.engine.assertAcceptingWrite();
     const there = wanted.filter((key) => this.#isThere(key)).length;
     const members = wanted.map((key) => ({ table: this.#target, key, value: null }));
-    this.#toldOfDelete(wanted, () => this.core.engine.group(members));
+    this.#toldOfDelete(wanted, () => this.#group(members));
     return there;
   }
 
@@ -362,14 +365,14 @@ export class Table<T = unknown> {
   async adeleteMany(keys: Iterable<string>, wait?: WaitOptions): Promise<number> {
     const { engine } = this.core;
     const wanted = [...new Set(this.#checkKeys(keys))];
-    const members: GroupMember[] = wanted.map((key) => ({ table: this.#target, key, value: null }));
+    const members = wanted.map((key) => ({ table: this.#target, key, value: null }));
     return this.#admitted(
       bytesOfGroup(members),
       async () => {
         engine.assertAcceptingWrite();
         const before = this.#lookup(wanted, true);
         const [first = ''] = wanted;
-        const remove = () => (wanted.length === 1 ? engine.delete(this.#target, first) : engine.group(members));
+        const remove = () => (wanted.length === 1 ? this.#remove(first) : this.#group(members));
         this.#toldOfDelete(wanted, remove, before);
         const [values] = await Promise.all([before, engine.acknowledgement()]);
         return values.filter(isThere).length;
@@ -381,12 +384,87 @@ export class Table<T = unknown> {
   /** Deletes all keys of this table. Hooks that hear of deletions are called for each key that is there. */
   clear(): boolean {
     const keys = this.#chain?.hearsOfDeletes === true ? [...this.keys()] : [];
-    return this.#toldOfDelete(keys, () => this.core.engine.clear(this.#target));
+    return this.#toldOfDelete(keys, () => this.#clear());
   }
 
   /** Deletes all keys of this table; resolves when that is safe. */
   async aclear(wait?: WaitOptions): Promise<void> {
     return this.#acknowledged(bytesOfPut('', ''), () => this.clear(), wait);
+  }
+
+  // ── the read cache ────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Whether a read of the key needs no SQLite: it is staged, in the read cache, or known there to be absent. */
+  isCached(key: string): boolean {
+    checkKey(key);
+    this.core.assertOpen();
+    return this.core.engine.lookup(this.#target, key) !== undefined || this.#cache?.has(key) === true;
+  }
+
+  /**
+   * Lets the read cache forget what it has of a key, and reads it again, on this thread; without a key, lets it forget all. For
+   * what another program has changed: what happens in this one it sees by itself.
+   */
+  refresh(key?: string): void {
+    if (key === undefined) return this.clearCache();
+    checkKey(key);
+    this.core.assertOpen();
+    this.#cache?.forget(key);
+    if (this.#cache !== undefined) this.#read(key);
+  }
+
+  /** {@link Table.refresh}, read by a reader thread. */
+  async arefresh(key?: string, wait: WaitOptions = {}): Promise<void> {
+    if (key === undefined) return this.clearCache();
+    checkKey(key);
+    this.core.assertOpen();
+    this.#cache?.forget(key);
+    if (this.#cache !== undefined) await waitFor(this.#lookup([key]), 'the read', wait, this.core.clock);
+  }
+
+  /** {@link Table.get}, past the read cache, which takes what is found. What is staged is newer than anything, and comes first. */
+  getFresh(key: string): T | undefined;
+  getFresh<D>(key: string, fallback: D): T | D;
+  getFresh(key: string, fallback?: unknown): unknown {
+    checkKey(key);
+    this.core.assertOpen();
+    this.#cache?.forget(key);
+    return this.get(key, fallback);
+  }
+
+  /** {@link Table.getFresh}. What is not staged is read by a reader thread. */
+  agetFresh(key: string): Promise<T | undefined>;
+  agetFresh<D>(key: string, fallback: D, wait?: WaitOptions): Promise<T | D>;
+  async agetFresh(key: string, fallback?: unknown, wait: WaitOptions = {}): Promise<unknown> {
+    checkKey(key);
+    this.core.assertOpen();
+    this.#cache?.forget(key);
+    const found = await this.agetMany([key], wait);
+    return found.has(key) ? found.get(key) : fallback;
+  }
+
+  /**
+   * Fills the read cache in the order of the keys, until it is full: nothing has to go for it. Returns how many values the cache
+   * then has; 0 for a table that has none. Reads on this thread: for large tables, {@link Table.aloadAll} is kinder.
+   */
+  loadAll(): number {
+    this.core.assertOpen();
+    return this.#cache?.load(scanEntries(this.core, this.name, {})) ?? 0;
+  }
+
+  /**
+   * {@link Table.loadAll}, read by a reader thread. What is written meanwhile stays; SQL, and a `clear`, end it early, since the
+   * cache begins anew then.
+   */
+  async aloadAll(): Promise<number> {
+    this.core.assertOpen();
+    return (await this.#cache?.loadAsync(scanEntriesAsync(this.core, this.name, {}))) ?? 0;
+  }
+
+  /** Lets the read cache forget everything. What is staged stays. */
+  clearCache(): void {
+    this.core.assertOpen();
+    this.#cache?.clear();
   }
 
   // ── the whole table ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -489,6 +567,32 @@ export class Table<T = unknown> {
 
   // ── inside ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
+  // Every write of a key comes by here when it is staged, whatever it has waited for.
+
+  #put(key: string, value: Encoded): boolean {
+    const plenty = this.core.engine.put(this.#target, key, value);
+    this.#cache?.wrote(key, value);
+    return plenty;
+  }
+
+  #remove(key: string): boolean {
+    const plenty = this.core.engine.delete(this.#target, key);
+    this.#cache?.wrote(key, null);
+    return plenty;
+  }
+
+  #group(members: readonly KeyMember[]): boolean {
+    const plenty = this.core.engine.group(members);
+    if (this.#cache !== undefined) for (const { key, value } of members) this.#cache.wrote(key, value);
+    return plenty;
+  }
+
+  #clear(): boolean {
+    const plenty = this.core.engine.clear(this.#target);
+    this.#cache?.clear();
+    return plenty;
+  }
+
   #isThere(key: string): boolean {
     this.core.assertOpen();
     return this.#read(key) !== undefined;
@@ -501,25 +605,44 @@ export class Table<T = unknown> {
       reads.staging++;
       return staged ?? undefined;
     }
+    if (this.#cache !== undefined) {
+      const cached = this.#cache.get(key);
+      if (cached !== undefined) {
+        reads.cache++;
+        return cached ?? undefined;
+      }
+    }
     const stored = store.sync.get(this.name, key);
     reads[stored === undefined ? 'miss' : 'sqlite']++;
+    this.#cache?.found(key, stored);
     return stored;
   }
 
   /** The stored values of keys as they are now; with `hold`, no batch goes down until they are read. */
   async #lookup(keys: readonly string[], hold = false): Promise<Stored[]> {
-    const staged = keys.map((key) => this.core.engine.lookup(this.#target, key));
-    const unknown = keys.filter((_, i) => staged[i] === undefined);
-    const { reads } = this.core;
-    reads.staging += keys.length - unknown.length;
-    if (unknown.length === 0) return staged;
-    const read = this.core.store.getMany(this.name, unknown);
-    const stored = await (hold ? this.core.flusher.holdFor(read) : read);
+    const { engine, store, flusher, reads } = this.core;
+    const known: Stored[] = keys.map((key) => engine.lookup(this.#target, key));
+    const unstaged = keys.filter((_, i) => known[i] === undefined);
+    reads.staging += keys.length - unstaged.length;
+    const unknown = this.#cache === undefined ? unstaged : this.#lookIntoCache(this.#cache, keys, known);
+    reads.cache += unstaged.length - unknown.length;
+    if (unknown.length === 0) return known;
+    const asked = store.getMany(this.name, unknown);
+    const read = hold ? flusher.holdFor(asked) : asked;
+    const stored = await (this.#cache === undefined ? read : this.#cache.finds(unknown, read));
     const found = stored.filter((value) => value !== undefined).length;
     reads.sqlite += found;
     reads.miss += unknown.length - found;
     let next = 0;
-    return staged.map((value) => (value === undefined ? stored[next++] : value));
+    return known.map((value) => (value === undefined ? stored[next++] : value));
+  }
+
+  /** Adds to what is known of keys; returns those of which nothing is. */
+  #lookIntoCache(cache: ReadCache, keys: readonly string[], known: Stored[]): string[] {
+    return keys.filter((key, i) => {
+      if (known[i] === undefined) known[i] = cache.get(key);
+      return known[i] === undefined;
+    });
   }
 
   /** What a write wants to write, checked. */
@@ -530,6 +653,20 @@ export class Table<T = unknown> {
     } catch (error) {
       throw this.core.engine.countInvalid(error);
     }
+  }
+
+  #makeCache(): ReadCache | undefined {
+    const { cache } = this.#options;
+    if (cache === undefined) return undefined;
+    const { clock, engine, store, caches, foreignChanges } = this.core;
+    const made = new ReadCache(cache, {
+      clock,
+      foreignChanges,
+      appliedSeq: () => engine.appliedSeq,
+      writesSpread: () => store.sync.writesSpread(this.name),
+    });
+    caches.push(made);
+    return made;
   }
 
   #makeChain(): HookChain<T> | undefined {
@@ -598,19 +735,19 @@ export class Table<T = unknown> {
     return write;
   }
 
-  #membersOf(writes: readonly PendingWrite[]): GroupMember[] {
+  #membersOf(writes: readonly PendingWrite[]): KeyMember[] {
     return writes.map(({ key, encoded }) => ({ table: this.#target, key, value: encoded }));
   }
 
   #putWithin(write: PendingWrite, wait: WaitOptions | undefined): Promise<void> {
     const { key, encoded } = write;
-    const put = () => this.#told([write], () => this.core.engine.put(this.#target, key, encoded));
+    const put = () => this.#told([write], () => this.#put(key, encoded));
     return this.#settling([write], () => this.#acknowledged(bytesOfPut(key, encoded), put, wait));
   }
 
   #groupWithin(writes: readonly PendingWrite[], wait: WaitOptions | undefined): Promise<void> {
     const members = this.#membersOf(writes);
-    const group = () => this.#told(writes, () => this.core.engine.group(members));
+    const group = () => this.#told(writes, () => this.#group(members));
     return this.#settling(writes, () => this.#acknowledged(bytesOfGroup(members), group, wait));
   }
 
@@ -734,6 +871,9 @@ function modelOf<M>(key: string, value: unknown, schema: Schema<M>): M {
   if (problem !== undefined) throw new SluiceError('SLUICE_INVALID_OPTION', `the schema ${problem}`);
   return validated({ schema, coerce: true }, value, `the value of ${show(key)}`) as M;
 }
+
+/** One key of an atomic write. */
+type KeyMember = Extract<GroupMember, { readonly key: string }>;
 
 /** What staging or SQLite has under a key: `null` deleted in staging, `undefined` in neither. */
 type Stored = SqlValue | undefined;
