@@ -422,7 +422,7 @@ test('a database does what a map and a list would do, at every level and in ever
         if (real !== undefined) await closeReal(real);
       }
     }),
-    { numRuns: 45 },
+    { numRuns: 38 },
   );
   expect(levels.size).toBeGreaterThan(10);
   for (const [what, count] of Object.entries(tally)) expect(count, what).toBeGreaterThan(0);
