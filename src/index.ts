@@ -4,6 +4,7 @@
  * @packageDocumentation
  */
 
+export type { Algorithm, EncryptionKey, EncryptionOptions } from './base/encryption/index.ts';
 export { ERROR_CODES, SluiceError, type SluiceErrorCode, type SluiceErrorDetails } from './base/errors.ts';
 export type { DeathReason, DiskClass } from './base/failure.ts';
 export type { SqlValue } from './base/frame/index.ts';
@@ -28,8 +29,9 @@ export type {
 } from './db/diagnostics.ts';
 export type { Entries } from './db/entries.ts';
 export type { DatabaseEvents } from './db/events.ts';
-export type { HookedTable, TableHook } from './db/hooks.ts';
+export type { HookedTable, KeyVersion, TableHook } from './db/hooks.ts';
 export { type Finding, type InspectReport, inspect, type VerifyReport, verify } from './db/inspect.ts';
+export type { RotationOptions, RotationProgress } from './db/key-rotation.ts';
 export type { ScanOptions } from './db/keys.ts';
 export type { LogFields, Logger } from './db/logging.ts';
 export { open } from './db/open.ts';

@@ -470,7 +470,7 @@ const sqlite: RowSpec = {
       description:
         'Attempts at a batch that SQLite refused. SQLITE_BUSY is a lock of another process, SQLITE_FULL and SQLITE_IOERR are the disk. At SQLITE_CORRUPT and SQLITE_NOTADB stop, and look at the file with "sluice verify".',
       unit: 'short',
-      width: 12,
+      width: 8,
       series: [
         { expr: happened(sum(increase(of('sqlite_errors_total')), 'code'), { code: 'no errors' }), legend: '{{code}}' },
       ],
@@ -481,8 +481,17 @@ const sqlite: RowSpec = {
       description:
         'The thread died and was replaced ("death"), or opened its connection anew after an error of the disk ("reopen"). Both are repaired without loss, but neither is normal: the event writer-restart has the error.',
       unit: 'short',
-      width: 12,
+      width: 8,
       series: [{ expr: sum(increase(of('worker_restarts_total')), 'reason'), legend: '{{reason}}' }],
+    },
+    {
+      kind: 'graph',
+      title: 'Rows deleted because they had expired',
+      description:
+        'Rows of tables with a time to live. They are deleted in the gaps of the writer thread, which reads do not wait for: that it falls behind shows in the size of the file alone.',
+      unit: 'wps',
+      width: 8,
+      series: [{ expr: rate(of('rows_expired_total')), legend: EACH_DB }],
     },
   ],
 };

@@ -76,7 +76,12 @@ export class OptionReader {
 
   /** The options of a nested object. */
   nested(name: string): OptionReader {
-    const reader = new OptionReader(this.#take(name), this.#pathOf(name), this.#problems);
+    return this.element(name, this.#take(name));
+  }
+
+  /** The options of an object that lies deeper, as in a list, under the name that messages have for it. */
+  element(name: string, given: unknown): OptionReader {
+    const reader = new OptionReader(given, this.#pathOf(name), this.#problems);
     this.#nested.push(reader);
     return reader;
   }
@@ -107,13 +112,16 @@ export class OptionReader {
   #reportUnknown(): void {
     for (const name of Object.keys(this.#given)) {
       if (this.#known.has(name)) continue;
-      const near = nearest(name, [...this.#known]);
-      this.#problems.push(
-        `unknown option '${this.#pathOf(name)}'${near === undefined ? '' : `, did you mean '${this.#pathOf(near)}'?`}`,
-      );
+      this.#problems.push(unknownOption(name, [...this.#known], this.#pathOf('')));
     }
     for (const reader of this.#nested) reader.#reportUnknown();
   }
+}
+
+/** What to say of a name that no option has. */
+export function unknownOption(name: string, known: readonly string[], path = ''): string {
+  const near = nearest(name, known);
+  return `unknown option '${path}${name}'${near === undefined ? '' : `, did you mean '${path}${near}'?`}`;
 }
 
 /** The known name that is closest to a misspelt one, if any is close. */

@@ -1,6 +1,6 @@
 import type { Clock } from './clock.ts';
 import { SluiceError } from './errors.ts';
-import { isPlainObject, show } from './options.ts';
+import { isPlainObject, show, unknownOption } from './options.ts';
 
 /** What every waiting promise of Sluice takes. */
 export interface WaitOptions {
@@ -28,10 +28,19 @@ export class Deferred<T> {
 
 function ignore(): void {}
 
-/** Refuses a limit that cannot be one. Whoever accepts something and then waits checks it first. */
-export function checkWait(wait: WaitOptions = {}): void {
+const WAIT_OPTIONS: readonly string[] = ['signal', 'timeoutMs'];
+
+/**
+ * Refuses a limit that cannot be one, and what is neither a limit nor one of the `others`. Whoever accepts something and then
+ * waits checks it first.
+ */
+export function checkWait(wait: WaitOptions = {}, others: readonly string[] = []): void {
   if (!isPlainObject(wait)) {
     throw new SluiceError('SLUICE_INVALID_OPTION', `options of a wait must be an object, not ${show(wait)}`);
+  }
+  for (const name of Object.keys(wait)) {
+    if (WAIT_OPTIONS.includes(name) || others.includes(name)) continue;
+    throw new SluiceError('SLUICE_INVALID_OPTION', unknownOption(name, [...WAIT_OPTIONS, ...others]));
   }
   const { signal, timeoutMs }: WaitOptions = wait;
   if (signal !== undefined && typeof (signal as Partial<AbortSignal> | null)?.addEventListener !== 'function') {

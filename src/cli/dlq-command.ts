@@ -12,6 +12,7 @@ import { CollectorQueue } from './dlq-client.ts';
 import { FileQueue } from './dlq-file.ts';
 import type { DlqTarget, RunOptions } from './dlq-target.ts';
 import { entryText, listText, summaryText } from './dlq-text.ts';
+import { ENCRYPTION_HELP } from './encryption.ts';
 import { startEntryProgress } from './progress.ts';
 
 interface TargetFlags {
@@ -48,7 +49,8 @@ const PAGE = 1_000;
 
 const WHERE =
   '\nThe queue is that of a FILE that no process has open (FILE may also be said as --db FILE), or of a running collector' +
-  "\n(--url URL; its token is taken from SLUICE_TOKEN). A file's log is applied first, as whenever it is opened.";
+  "\n(--url URL; its token is taken from SLUICE_TOKEN). A file's log is applied first, as whenever it is opened." +
+  ENCRYPTION_HELP;
 
 const SELECTION =
   '\nSay which: ids, filters, or --all. Filters that are given must all fit. A run can be interrupted, and made again.';

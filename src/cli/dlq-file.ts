@@ -5,6 +5,7 @@ import { open } from '../db/open.ts';
 import type { DeadLetterPage, DeadLetterQuery, DeadLetterSelection, ImportResult, RetryResult } from '../dlq/index.ts';
 import type { DeadLetter, DeadLetterGroup, DeadLetterSummary } from '../store/store.ts';
 import type { DlqTarget, RunOptions } from './dlq-target.ts';
+import { encryptionOfEnvironment } from './encryption.ts';
 
 /** What cannot be applied now stays in the log: there is no use in waiting for it at the end. */
 const CLOSE_MS = 1_000;
@@ -90,6 +91,7 @@ async function openUnlocked(file: string): Promise<Database> {
       // No table of anybody: the usual one may be what has the wrong shape, and is why there are dead letters.
       table: 'sluice dlq',
       closeTimeoutMs: CLOSE_MS,
+      encryption: encryptionOfEnvironment(),
       // What the queue may hold is for the program to say that fills it.
       dlq: { maxEntries: Number.MAX_SAFE_INTEGER, maxBytes: Number.MAX_SAFE_INTEGER },
     });

@@ -7,6 +7,7 @@ import { closeOnSignals } from '../db/signals.ts';
 import type { Durability } from '../engine/index.ts';
 import { Tables } from '../server/tables.ts';
 import { checkUrl } from './address.ts';
+import { ENCRYPTION_HELP, encryptionOfEnvironment } from './encryption.ts';
 import { inMiB, type Progress, startProgress } from './progress.ts';
 import { type Input, inputOf, readInto } from './records.ts';
 import { type CountingSink, DatabaseSink, HttpSink } from './sinks.ts';
@@ -58,7 +59,8 @@ export function ingestCommand(): Command {
       'after',
       '\nLines of the form {"key":…, "value":…} become entries of a key-value table, all others rows; columns are added as' +
         '\nthey come. In CSV, numbers become numbers, nothing becomes NULL, and all else, and what is quoted, stays text.' +
-        '\nA bad line is reported and costs no other line.',
+        '\nA bad line is reported and costs no other line.' +
+        ENCRYPTION_HELP,
     )
     .action(ingest);
 }
@@ -88,7 +90,7 @@ async function targetOf({ db: file, url, durability }: IngestFlags): Promise<Tar
     throw new SluiceError('SLUICE_INVALID_OPTION', 'say where to load into: --db FILE or --url URL');
   }
   if (url !== undefined) return collectorTarget(url);
-  return databaseTarget(await open(file as string, { durability }));
+  return databaseTarget(await open(file as string, { durability, encryption: encryptionOfEnvironment() }));
 }
 
 function databaseTarget(db: Database): Target {

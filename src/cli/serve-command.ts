@@ -4,6 +4,7 @@ import { DURABILITIES } from '../db/options.ts';
 import type { Durability } from '../engine/index.ts';
 import { type Collector, startCollector } from '../server/index.ts';
 import { bytes, collect, duration, integer } from './arguments.ts';
+import { ENCRYPTION_HELP, encryptionOfEnvironment } from './encryption.ts';
 import { textLogger } from './text-logger.ts';
 
 interface ServeFlags {
@@ -60,6 +61,7 @@ export function serveCommand(version: string): Command {
     .addHelpText(
       'after',
       '\nThe environment variable SLUICE_TOKEN, if set, is the bearer token that every request but /healthz must send.' +
+        ENCRYPTION_HELP +
         '\nSIGTERM and SIGINT (Ctrl+C) end it in order: requests in flight are finished and everything accepted is applied.',
     )
     .action((file: string, flags: ServeFlags) => serve(version, file, flags));
@@ -72,6 +74,7 @@ async function serve(version: string, file: string, flags: ServeFlags): Promise<
     open: {
       durability,
       logger: textLogger,
+      encryption: encryptionOfEnvironment(),
       lockTimeoutMs: flags.lockTimeout,
       staging: { maxBytes: flags.stagingMaxBytes },
       dlq: {

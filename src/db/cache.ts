@@ -112,13 +112,25 @@ export interface CacheSource {
   readonly clock: Clock;
   /** Changes when something else than the writes of tables may have changed what is in them. */
   foreignChanges(): number;
-  appliedSeq(): number;
+  /** Grows with what the writer thread does, with each batch. */
+  changes(): number;
   /** Whether a write, when it is applied, may change more of the table than the key that it names, or change it otherwise. */
   writesSpread(): boolean;
 }
 
 /** What SQLite has under a key. A value is never SQL's NULL: it reads as that of JSON. */
 type Value = Exclude<SqlValue, null>;
+
+/** A value of a row that expires: at that moment, milliseconds since 1970, it is absent. */
+class Expiring {
+  readonly stored: Value;
+  readonly at: number;
+
+  constructor(stored: Value, at: number) {
+    this.stored = stored;
+    this.at = at;
+  }
+}
 
 /** A walk over the table that fills the cache while writes go on. */
 interface Load {
@@ -153,7 +165,7 @@ const EXPIRED_PER_ENTRY = 4;
 export class ReadCache {
   readonly #source: CacheSource;
   readonly #options: ResolvedCacheOptions;
-  readonly #values: LRUCache<string, Value>;
+  readonly #values: LRUCache<string, Value | Expiring>;
   readonly #absent: LRUCache<string, true> | undefined;
   readonly #isLru: boolean;
   /** Which read a key is awaited from. */
@@ -161,7 +173,7 @@ export class ReadCache {
   readonly #loads = new Set<Load>();
   /** What the source said when all of this was right. */
   #foreign = Number.NaN;
-  #applied = 0;
+  #changes = 0;
   #spreads: boolean | undefined;
   /** Values that had to go for want of room. */
   evictions = 0;
@@ -171,7 +183,7 @@ export class ReadCache {
     this.#options = options;
     this.#isLru = options.strategy === 'lru';
     const lifetime = lifetimeOf(source.clock, options.ttlMs);
-    this.#values = new LRUCache<string, Value>({
+    this.#values = new LRUCache<string, Value | Expiring>({
       ...lifetime,
       // With a limit in sizes, and not in entries, it does not take the memory for all of them at once.
       maxSize: options.maxBytes ?? MAX,
@@ -198,10 +210,21 @@ export class ReadCache {
     return this.#values.calculatedSize;
   }
 
-  /** What is known of a key: its value, `null` for absent, `undefined` for nothing. */
-  get(key: string): SqlValue | undefined {
+  /** Whether another value would take the place of one. */
+  get isFull(): boolean {
+    const { maxEntries = MAX, maxBytes = MAX } = this.#options;
+    this.#clearExpired();
+    return this.entries >= maxEntries || this.bytes + ENTRY_OVERHEAD_BYTES > maxBytes;
+  }
+
+  /**
+   * What is known of a key: its value, `null` for absent, `undefined` for nothing. `liveAt` is the moment that the read is about,
+   * in a table whose rows can expire.
+   */
+  get(key: string, liveAt?: number): SqlValue | undefined {
     this.#checkForReading();
     const value = this.#isLru ? this.#values.get(key) : this.#values.peek(key, NOT_EXPIRED);
+    if (value instanceof Expiring) return value.at <= (liveAt as number) ? null : value.stored;
     if (value !== undefined) return value;
     return this.#absent?.get(key, NOT_EXPIRED) === undefined ? undefined : null;
   }
@@ -213,28 +236,31 @@ export class ReadCache {
   }
 
   /** A write is staged; `null` for a deletion. */
-  wrote(key: string, value: Encoded | null): void {
+  wrote(key: string, value: Encoded | null, expiresAt?: number): void {
     this.#check();
-    this.#touch(key);
-    this.#keep(key, value ?? undefined);
+    this.found(key, value ?? undefined, expiresAt);
   }
 
   /** SQLite has said, in this turn, what there is. */
-  found(key: string, stored: SqlValue | undefined): void {
+  found(key: string, stored: SqlValue | undefined, expiresAt?: number): void {
     this.#touch(key);
-    this.#keep(key, stored);
+    this.#keep(key, stored, expiresAt);
   }
 
   /** What a reader thread finds, as it would have been given without a cache. Begins in the turn in which the read does. */
-  async finds<V extends readonly (SqlValue | undefined)[]>(keys: readonly string[], read: Promise<V>): Promise<V> {
+  async finds<V extends readonly (SqlValue | undefined)[]>(
+    keys: readonly string[],
+    read: Promise<V>,
+    expiries?: Promise<readonly (number | undefined)[]>,
+  ): Promise<V> {
     this.#check();
     const token = {};
     for (const key of keys) this.#awaited.set(key, token);
     try {
-      const stored = await read;
+      const [stored, expiresAt] = await Promise.all([read, expiries]);
       this.#check();
       for (const [i, key] of keys.entries()) {
-        if (this.#awaited.get(key) === token) this.found(key, stored[i]);
+        if (this.#awaited.get(key) === token) this.found(key, stored[i], expiresAt?.[i]);
       }
       return stored;
     } finally {
@@ -297,7 +323,7 @@ export class ReadCache {
     return true;
   }
 
-  #keep(key: string, stored: SqlValue | undefined): void {
+  #keep(key: string, stored: SqlValue | undefined, expiresAt?: number): void {
     if (stored === undefined || stored === null) {
       this.#values.delete(key);
       if (key.length <= ABSENT_KEY_MAX) this.#absent?.set(key, true);
@@ -305,7 +331,7 @@ export class ReadCache {
     }
     this.#absent?.delete(key);
     this.#clearExpired();
-    this.#values.set(key, stored);
+    this.#values.set(key, expiresAt === undefined ? stored : new Expiring(stored, expiresAt));
     const { maxEntries = MAX } = this.#options;
     while (this.#values.size > maxEntries) this.#values.pop();
   }
@@ -336,14 +362,13 @@ export class ReadCache {
   /** Drops everything if it may be wrong by now. Must not fail: a write that is accepted cannot be refused any more. */
   #check(): void {
     const foreign = this.#source.foreignChanges();
-    const applied = this.#source.appliedSeq();
     const isForeign = foreign !== this.#foreign;
-    if (!isForeign && (this.#spreads !== true || applied === this.#applied)) return;
+    if (!isForeign && (this.#spreads !== true || this.#source.changes() === this.#changes)) return;
     this.#drop();
     // SQL may have made a trigger, or dropped the last one.
     if (isForeign) this.#spreads = undefined;
     this.#foreign = foreign;
-    this.#applied = applied;
+    this.#changes = this.#source.changes();
   }
 
   /** Nothing comes out before it is known whether writes spread; what has come in until then is dropped if they do. */
@@ -355,7 +380,8 @@ export class ReadCache {
   }
 }
 
-function bytesOf(key: string, value: SqlValue): number {
+function bytesOf(key: string, held: SqlValue | Expiring): number {
+  const value = held instanceof Expiring ? held.stored : held;
   const length = typeof value === 'string' || value instanceof Uint8Array ? value.length : 8;
   return ENTRY_OVERHEAD_BYTES + key.length + length;
 }

@@ -48,7 +48,10 @@ export class CheckHook<T = unknown> implements TableHook<T> {
   }
 }
 
-/** Refuses, with `SLUICE_VALIDATION`, a value that refers to a key which the other table does not have, staged or applied. */
+/**
+ * Refuses, with `SLUICE_VALIDATION`, a value that refers to a key which the other table does not have, staged or applied. To its
+ * own table, a value may also refer to its own key, and to an entry before it in the same call.
+ */
 export class ForeignKeyHook<T = unknown> implements TableHook<T> {
   readonly keys: TableHook['keys'];
   readonly #part: Part<T>;
@@ -70,14 +73,19 @@ export class ForeignKeyHook<T = unknown> implements TableHook<T> {
     this.keys = keys;
   }
 
-  checkWrite(key: string, value: T): void {
+  checkWrite(key: string, value: T, table: HookedTable<T>): void {
     const reference = partOf(this.#part, key, value);
     if (reference === undefined || reference === null) return;
-    if (typeof reference === 'string' && this.#target.has(reference)) return;
+    if (typeof reference === 'string' && this.#isThere(reference, key, table)) return;
     throw refusal(
       this.#message ??
         `the value of ${show(key)} refers to ${show(reference)}, which ${this.#target.name} does not have`,
     );
+  }
+
+  #isThere(reference: string, key: string, table: HookedTable<T>): boolean {
+    if (!table.is(this.#target)) return this.#target.has(reference);
+    return reference === key || table.versions(reference).some(({ is }) => is !== 'waiting');
   }
 }
 
@@ -118,9 +126,13 @@ export class UniqueHook<T = unknown> implements TableHook<T> {
     const others = [keysOf.get(wanted) ?? []].flat().filter((holder) => {
       if (holder === key) return false;
       // It may have been overwritten or deleted, or refused, since it was noted.
-      const has = (held: T) => this.#of(holder, held) === wanted;
-      const { now, all } = table.versions(holder);
-      if (!now.some(has)) return all.some(has);
+      const versions = table
+        .versions(holder)
+        .map(({ value, is }) => ({ is, isWanted: this.#of(holder, value) === wanted }));
+      const last = versions.at(-1);
+      const isTaken = last?.is === 'checked' ? last.isWanted : versions.some(({ isWanted }) => isWanted);
+      // What an entry of this call takes the place of stays if the call is refused.
+      if (!isTaken) return versions.some(({ isWanted }) => isWanted);
       throw refusal(this.#message ?? `the value of ${show(key)} is not unique: ${show(holder)} has it`);
     });
     keysOf.set(wanted, others.length === 0 ? key : [...others, key]);

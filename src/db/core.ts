@@ -1,4 +1,5 @@
 import type { Clock } from '../base/clock.ts';
+import type { Random } from '../base/random.ts';
 import type { Engine } from '../engine/index.ts';
 import type { Flusher } from '../flush/index.ts';
 import type { ReadSource } from '../metrics/stats.ts';
@@ -11,6 +12,7 @@ export interface Core {
   readonly flusher: Flusher;
   readonly store: Store;
   readonly clock: Clock;
+  readonly random: Random;
   readonly scanMaxAgeMs: number;
   /** Reads of a key so far. */
   readonly reads: Record<ReadSource, number>;

@@ -1,4 +1,5 @@
 import type { EventEmitter } from 'eventemitter3';
+import { type EncryptionKey, keyIdOf, type ValueCipher } from '../base/encryption/index.ts';
 import { SluiceError } from '../base/errors.ts';
 import { foldName } from '../base/fold-name.ts';
 import { type SqlValue, Target } from '../base/frame/index.ts';
@@ -12,6 +13,7 @@ import type { DeadLetter, ExecuteResult, Parameters, RestartReason, SqlRow } fro
 import { toSqlValue } from './codec.ts';
 import type { Core } from './core.ts';
 import type { DatabaseEvents } from './events.ts';
+import { type RotationOptions, type RotationProgress, rotateKey } from './key-rotation.ts';
 import type { DatabaseLog } from './logging.ts';
 import { checkName } from './names.ts';
 import type { ResolvedOptions } from './options.ts';
@@ -103,6 +105,7 @@ export class Database<T = unknown> extends Table<T> {
   readonly #staged = new Map<string, Target>();
   #closing: Promise<CloseResult> | undefined;
   readonly #writerRestarts: Record<RestartReason, number> = { death: 0, reopen: 0 };
+  #isRotating = false;
   #directStatements = 0;
   #executed = 0;
 
@@ -142,6 +145,7 @@ export class Database<T = unknown> extends Table<T> {
     let table = this.#tables.get(foldName(name));
     if (table === undefined) {
       this.#checkShape(name);
+      this.#checkKey(name, resolved.cipher);
       table = new Table<never>(this.core, name, resolved);
       this.#tables.set(foldName(name), table);
     } else if (options !== undefined && !sameTableOptions(table.tableOptions, resolved)) {
@@ -235,7 +239,9 @@ export class Database<T = unknown> extends Table<T> {
   ): Promise<ExecuteResult> {
     this.core.engine.assertAccepting();
     const isOptions = last === undefined && isExecuteOptions(given, sql);
-    const { ahead = false, ...wait } = (isOptions ? given : last) ?? {};
+    const options: ExecuteOptions = (isOptions ? given : last) ?? {};
+    checkWait(options, ['ahead']);
+    const { ahead = false, ...wait } = options;
     const { flusher, store, clock } = this.core;
     checkDirectSql(sql, 'write');
     const values = parametersOf(isOptions ? [] : (given as SqlParameters));
@@ -256,15 +262,15 @@ export class Database<T = unknown> extends Table<T> {
   async afetchAll<R = SqlRow>(sql: string, parameters: SqlParameters = [], options: QueryOptions = {}): Promise<R[]> {
     this.core.assertOpen();
     checkDirectSql(sql, 'read');
-    const { stale = false, maxRows, signal, timeoutMs } = options;
-    checkWait({ timeoutMs });
+    checkWait(options, ['stale', 'maxRows']);
+    const { stale = false, maxRows, ...wait } = options;
     if (maxRows !== undefined && !(Number.isInteger(maxRows) && maxRows >= 1)) {
       throw new SluiceError('SLUICE_INVALID_OPTION', `maxRows must be an integer of at least 1, not ${show(maxRows)}`);
     }
     const values = parametersOf(parameters);
-    if (!stale) await this.core.flusher.barrier('the query', { signal, timeoutMs });
-    const rows = this.core.store.query(sql, values, { maxRows, timeoutMs });
-    return (await waitFor(rows, 'the query', { signal, timeoutMs }, this.core.clock)) as R[];
+    if (!stale) await this.core.flusher.barrier('the query', wait);
+    const rows = this.core.store.query(sql, values, { maxRows, timeoutMs: wait.timeoutMs });
+    return (await waitFor(rows, 'the query', wait, this.core.clock)) as R[];
   }
 
   /** The first row of a `SELECT`, `undefined` if there is none. See {@link Database.afetchAll}. */
@@ -280,6 +286,7 @@ export class Database<T = unknown> extends Table<T> {
 
   /** Resolves when everything accepted before the call is as safe as the durability level says. */
   async adurable(wait: WaitOptions = {}): Promise<void> {
+    checkWait(wait);
     this.core.assertOpen();
     return waitFor(this.core.engine.acknowledgement(false), 'adurable', wait, this.core.clock);
   }
@@ -290,7 +297,7 @@ export class Database<T = unknown> extends Table<T> {
    */
   async aflush(options: WaitOptions & { readonly wait?: boolean } = {}): Promise<FlushResult> {
     this.core.assertOpen();
-    checkWait(options);
+    checkWait(options, ['wait']);
     const { wait = true, ...limits } = options;
     if (wait) return this.core.flusher.barrier('aflush', limits);
     this.core.flusher.request();
@@ -300,6 +307,7 @@ export class Database<T = unknown> extends Table<T> {
   /** Resolves when there is room in staging again: at once, unless a write has returned `false` or was refused. */
   async adrain(wait: WaitOptions = {}): Promise<void> {
     const { engine, flusher, clock } = this.core;
+    checkWait(wait);
     this.core.assertOpen();
     const drained = engine.admission.whenDrained();
     if (engine.admission.needsDrain) flusher.request();
@@ -326,6 +334,48 @@ export class Database<T = unknown> extends Table<T> {
   /** {@link DeadLetterQueue.clear} under the name that NanaSQLite has for it. */
   aclearDlq(selection: DeadLetterSelection = 'all', wait: WaitOptions = {}): Promise<number> {
     return this.dlq.clear(selection, wait);
+  }
+
+  // ── keys ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /**
+   * Brings everything that is encrypted to one key: to the one that is given, or, without, to the one that encrypts now. Values of
+   * all key-value tables and dead letters are encrypted anew, in batches between the writes; those that were not encrypted at all,
+   * or by NanaSQLite, are so afterwards. Tables that have a key of their own or `encryption: null`, and were asked for before, stay
+   * as they are. Resolves to what was done.
+   *
+   * If it is interrupted, the database needs both keys: open it with the new one, and the old one as `encryption.previous`, and call
+   * `arotateKey()`. When it is done the old key opens nothing any more, but copies that were made before, and what a disk keeps of
+   * overwritten data.
+   *
+   * Errors: `SLUICE_UNSUPPORTED` for a database without `encryption`, `SLUICE_DECRYPT` for a value that none of the keys opens,
+   * `SLUICE_CONFLICT` while another rotation runs, `SLUICE_ABORTED`, `SLUICE_INVALID_OPTION`.
+   *
+   * @example
+   * ```ts
+   * import { randomBytes } from 'node:crypto';
+   * import { open } from 'sluicedb';
+   *
+   * const db = await open(':memory:', { encryption: { key: randomBytes(32) } });
+   * db.set('kitchen', 21.5);
+   * const { values } = await db.arotateKey({ key: randomBytes(32) });
+   * console.log(values, db.get('kitchen')); // 1 21.5
+   * await db.close();
+   * ```
+   */
+  async arotateKey(to?: EncryptionKey, options: RotationOptions = {}): Promise<RotationProgress> {
+    this.core.engine.assertAccepting();
+    const { cipher } = this.options.defaults;
+    if (cipher === undefined) {
+      throw new SluiceError('SLUICE_UNSUPPORTED', 'the database has no key: open it with the option encryption first');
+    }
+    if (this.#isRotating) throw new SluiceError('SLUICE_CONFLICT', 'the key is being changed already: wait for that');
+    this.#isRotating = true;
+    try {
+      return await rotateKey({ core: this.core, cipher, except: () => this.#tablesOfOtherKeys(cipher) }, to, options);
+    } finally {
+      this.#isRotating = false;
+    }
   }
 
   // ── looking in ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -475,6 +525,28 @@ export class Database<T = unknown> extends Table<T> {
       this.#staged.set(sql, target);
     }
     return target;
+  }
+
+  #tablesOfOtherKeys(cipher: ValueCipher): string[] {
+    return [...this.#tables].flatMap(([name, table]) => (table.tableOptions.cipher === cipher ? [] : [name]));
+  }
+
+  /** One value tells: a table is encrypted with one key, or is being brought to it by the database. */
+  #checkKey(name: string, cipher: ValueCipher | undefined): void {
+    if (cipher !== undefined && cipher === this.options.defaults.cipher) return;
+    const scan = this.core.store.sync.scan(name, {});
+    const [first] = scan.next(1);
+    scan.close();
+    const [key, value] = first ?? [];
+    if (key === undefined || !(typeof value === 'string' || value instanceof Uint8Array)) return;
+    const id = typeof value === 'string' ? undefined : keyIdOf(value);
+    if (cipher !== undefined) cipher.open(name, key, value);
+    else if (id !== undefined) {
+      throw new SluiceError(
+        'SLUICE_DECRYPT',
+        `table ${show(name)} is encrypted with the key ${id}: ask for it with that, or without the option encryption where it is the key of the database`,
+      );
+    }
   }
 
   #checkShape(name: string): void {

@@ -1,8 +1,19 @@
 import { messageOf, SluiceError } from '../base/errors.ts';
 import { type OptionReader, show } from '../base/options.ts';
 import type { Encoded } from '../engine/index.ts';
-import { answersLate, isThenable, type Validation, validated } from './schema.ts';
+import { answersLate, isThenable, storable, type Validation } from './schema.ts';
 import { tell } from './tell.ts';
+
+/** A value that a key has, or may come to have. */
+export interface KeyVersion<T> {
+  readonly value: T;
+  /**
+   * - `'stored'` the key has it
+   * - `'waiting'` a write that waits for room, and may be called off
+   * - `'checked'` an entry before this one in the same call: it is staged if this one is, and takes the place of all others
+   */
+  readonly is: 'stored' | 'waiting' | 'checked';
+}
 
 /**
  * The table that a hook is called for, as it is stored: without what `afterRead` makes of it. Writes that were checked and are
@@ -13,12 +24,10 @@ export interface HookedTable<T> {
   readonly name: string;
   get(key: string): T | undefined;
   has(key: string): boolean;
-  /**
-   * What a key can have when this write is staged, `now`: what is stored, and the writes that wait, each of which may be called
-   * off; or just the last one before this in the same call, as none of them is staged without the others. `all` has what that
-   * one replaces as well.
-   */
-  versions(key: string): { readonly now: readonly T[]; readonly all: readonly T[] };
+  /** All that a key can have when this write is staged, the newest last. */
+  versions(key: string): readonly KeyVersion<T>[];
+  /** Whether it is this very table, which a table of the same name in another database is not. */
+  is(table: unknown): boolean;
   /** All of it, in no order; a key may come several times, the newer value last. */
   entries(): Iterable<readonly [key: string, value: T]>;
   /**
@@ -117,7 +126,7 @@ export interface PendingWrite {
 
 /** What hooks need of a table. */
 export interface HookedStore<T> {
-  readonly name: string;
+  readonly table: { readonly name: string };
   /** The value of a key as it is stored. */
   valueOf(key: string): T | undefined;
   /** A value that is to be written, as it will be read. */
@@ -156,7 +165,7 @@ export class HookChain<T> implements HookedTable<T> {
   // ── what a hook sees ──
 
   get name(): string {
-    return this.#store.name;
+    return this.#store.table.name;
   }
 
   get foreignChanges(): number {
@@ -172,11 +181,17 @@ export class HookChain<T> implements HookedTable<T> {
     return this.get(key) !== undefined;
   }
 
-  versions(key: string): { readonly now: readonly T[]; readonly all: readonly T[] } {
-    const pending = this.#pending.get(key) ?? [];
+  versions(key: string): readonly KeyVersion<T>[] {
     const stored = this.#store.valueOf(key);
-    const all = [...(stored === undefined ? [] : [stored]), ...pending.map((write) => this.#written(write))];
-    return { now: pending.at(-1)?.waiting === false ? all.slice(-1) : all, all };
+    const versions: KeyVersion<T>[] = stored === undefined ? [] : [{ value: stored, is: 'stored' }];
+    for (const write of this.#pending.get(key) ?? []) {
+      versions.push({ value: this.#written(write), is: write.waiting ? 'waiting' : 'checked' });
+    }
+    return versions;
+  }
+
+  is(table: unknown): boolean {
+    return table === this.#store.table;
   }
 
   *entries(): Iterable<readonly [key: string, value: T]> {
@@ -192,7 +207,7 @@ export class HookChain<T> implements HookedTable<T> {
     for (const hook of refusing(refusedKey(key), () => this.#for('beforeWrite', key))) {
       value = refusing(refusedKey(key), () => hook.beforeWrite?.(key, value, this) as T);
     }
-    if (this.#validation !== undefined) value = validated(this.#validation, value, `the value of ${show(key)}`);
+    if (this.#validation !== undefined) value = storable(this.#validation, value, `the value of ${show(key)}`);
     for (const hook of refusing(refusedKey(key), () => this.#for('checkWrite', key))) {
       refusing(refusedKey(key), () => hook.checkWrite?.(key, value, this));
     }

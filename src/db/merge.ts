@@ -1,12 +1,14 @@
 import { foldName } from '../base/fold-name.ts';
 import type { SqlValue } from '../base/frame/index.ts';
 import type { Encoded, ReadonlyGeneration } from '../engine/index.ts';
+import { expiryTableOf } from '../store/expiry-table.ts';
 import type { CountOverlay, Entry, KeyRange } from '../store/store.ts';
+import { hasExpired } from './expiry.ts';
 import { compareKeys, inRange } from './keys.ts';
 
 /** What the generations above a watermark say of a table, put over what the store says. */
 export interface Overlay {
-  /** Newest staged value by key, `null` for deleted. */
+  /** Newest staged value by key, `null` for deleted or expired. */
   readonly keys: ReadonlyMap<string, Encoded | null>;
   /** The table was cleared: the store's own entries do not count. */
   readonly cleared: boolean;
@@ -19,6 +21,8 @@ export function overlayOf(
   range: KeyRange = {},
 ): Overlay {
   const keys = new Map<string, Encoded | null>();
+  const { liveAt } = range;
+  const expiries = liveAt === undefined ? undefined : foldName(expiryTableOf(table));
   let cleared = false;
   for (const generation of generations) {
     if (generation.lastSeq <= appliedSeq) continue;
@@ -28,16 +32,22 @@ export function overlayOf(
       keys.clear();
       cleared = true;
     }
-    for (const [key, value] of stage.keys) if (inRange(key, range)) keys.set(key, value);
+    // A moment is staged in one write with its value, and so in the same generation.
+    const moments = expiries === undefined ? undefined : generation.stage(expiries)?.keys;
+    for (const [key, value] of stage.keys) {
+      if (!inRange(key, range)) continue;
+      const expired = moments !== undefined && hasExpired(moments.get(key), liveAt as number);
+      keys.set(key, expired ? null : value);
+    }
   }
   return { keys, cleared };
 }
 
-export function countOverlay({ keys, cleared }: Overlay): CountOverlay {
+export function countOverlay({ keys, cleared }: Overlay, liveAt: number | undefined): CountOverlay {
   const present: string[] = [];
   const absent: string[] = [];
   for (const [key, value] of keys) (value === null ? absent : present).push(key);
-  return { cleared, present, absent };
+  return { cleared, present, absent, liveAt };
 }
 
 /** Merges an overlay into the store's entries, page by page, in key order. */

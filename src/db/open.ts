@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { basename, dirname, join, resolve } from 'node:path';
 import { EventEmitter } from 'eventemitter3';
 import { type Clock, systemClock } from '../base/clock.ts';
+import { ValueCipher } from '../base/encryption/index.ts';
 import { codeOf, messageOf, SluiceError } from '../base/errors.ts';
 import type { FileSystem } from '../base/file-system.ts';
 import { Kind } from '../base/frame/index.ts';
@@ -15,9 +16,11 @@ import { type CheckTarget, DeadLetterQueue } from '../dlq/index.ts';
 import { type Emit, Engine, Health } from '../engine/index.ts';
 import { AppendLog, Recovery } from '../engine/log/index.ts';
 import { Flusher } from '../flush/index.ts';
+import { ownerOfExpiries } from '../store/expiry-table.ts';
 import { acquireLock, type Spawn, SqliteStore } from '../store/sqlite/index.ts';
 import { Database, type Events } from './database.ts';
 import { diagnosticsOf } from './diagnostics.ts';
+import { unlock } from './encryption.ts';
 import type { DatabaseEvents, EventHandlers } from './events.ts';
 import { DatabaseLog } from './logging.ts';
 import { checkName } from './names.ts';
@@ -118,6 +121,7 @@ async function openFile<T>(
   await makeLogFolder(fileSystem, directory);
   const lock = await acquireLock(directory, path, options.lockTimeoutMs, fileSystem, clock);
   let store: SqliteStore | undefined;
+  let cipher: ValueCipher | undefined;
   try {
     const health = new Health(emit);
     const { breaker, ...queueLimits } = options.dlq;
@@ -129,6 +133,11 @@ async function openFile<T>(
       breaker,
       spawn,
       clock,
+      unlock: async (found) => {
+        const unlocked = await unlock(options.keys, found);
+        cipher = unlocked && new ValueCipher(unlocked.secrets);
+        return unlocked;
+      },
       onWriterRestart: (reason) => emit('writer-restart', { reason }),
       onCheckpoint: (checkpoint) => emit('checkpoint', checkpoint),
       onLost: (failure) => health.fail('flush', failure),
@@ -142,10 +151,14 @@ async function openFile<T>(
       appliedSeq,
       policy: options.recovery,
       now: new Date(clock.now()),
+      cipher,
     });
     await recovery.repair();
     logging?.recovered(recovery.report);
-    const log = new AppendLog({ ...place, segmentBytes: options.log.segmentBytes }, recovery.start);
+    const log = new AppendLog(
+      { ...place, segmentBytes: options.log.segmentBytes, keyring: cipher?.keyring },
+      recovery.start,
+    );
 
     const engine = new Engine(engineOptions(options), log, appliedSeq, { health, clock, random, emit });
     const flusher = new Flusher(engine, store, options.flush, { clock, random, emit });
@@ -160,6 +173,7 @@ async function openFile<T>(
       nudge: () => flusher.nudge(),
       take: () => flusher.takeStalled(),
       checkTarget: checkImported,
+      cipher,
       assertOpen: () => engine.health.assertOpen(),
       assertAccepting: () => engine.assertAccepting(),
     });
@@ -170,6 +184,7 @@ async function openFile<T>(
       flusher,
       store,
       clock,
+      random,
       scanMaxAgeMs: options.scanMaxAgeMs,
       reads: { staging: 0, cache: 0, sqlite: 0, miss: 0 },
       caches: [],
@@ -189,7 +204,7 @@ async function openFile<T>(
     };
     const db = new Database<T>({
       path,
-      options,
+      options: { ...options, defaults: { ...options.defaults, cipher } },
       core,
       queue,
       events,
@@ -268,7 +283,8 @@ async function makeLogFolder(fileSystem: FileSystem, directory: string): Promise
 /** A dead letter that is imported may do what its operation may do here, and no more. */
 const checkImported: CheckTarget = (kind, { table, statement }) => {
   if (kind === Kind.stage || kind === Kind.append) checkStagedSql(statement);
-  if (table !== null) checkName(table, 'table name');
+  // When a row expires is written with the row.
+  if (table !== null) checkName((kind <= Kind.delete ? ownerOfExpiries(table) : undefined) ?? table, 'table name');
 };
 
 /** What the disk said during recovery. */

@@ -1,3 +1,4 @@
+import { type EncryptionOptions, type KeySource, readEncryption } from '../base/encryption/index.ts';
 import { OptionReader } from '../base/options.ts';
 import type { Durability } from '../engine/index.ts';
 import type { RecoveryPolicy } from '../engine/log/index.ts';
@@ -11,6 +12,17 @@ import { type ResolvedTableOptions, readTableOptions, type TableOptions } from '
  * Options of {@link open}. Everything is optional; every problem is reported at once, with `SLUICE_INVALID_OPTION`.
  */
 export interface OpenOptions extends TableOptions {
+  /**
+   * Encrypts what is at rest: the values of all key-value tables that do not say otherwise, the log, and the dead letters. The keys
+   * of entries, the names of tables and the columns of rows are not encrypted in the database; SQL sees bytes for values.
+   *
+   * A database that is encrypted opens with its key alone (`SLUICE_DECRYPT`). One that is not takes the key, and its values stay
+   * as they are, and are read, until {@link Database.arotateKey} has encrypted them too; so do those that NanaSQLite has encrypted
+   * with this key.
+   * @defaultValue null: nothing is encrypted
+   */
+  readonly encryption?: EncryptionOptions | null | undefined;
+
   /**
    * Name of the default table, the one that the {@link Database} itself is.
    * @defaultValue 'data'
@@ -241,6 +253,8 @@ export interface ResolvedOptions {
   readonly logger: Logger | undefined;
   /** What tables have that are asked for without options of their own, and the default table. */
   readonly defaults: ResolvedTableOptions;
+  /** @internal What encrypts, the key to write with first. None of them tells what it is. */
+  readonly keys: readonly KeySource[];
 }
 
 const KIB = 1024;
@@ -301,6 +315,7 @@ export function resolveOptions(given: OpenOptions, isMemory: boolean): ResolvedO
     closeTimeoutMs: options.integer('closeTimeoutMs', { min: 0, max: DAY_MS, fallback: 30_000 }),
     logger: options.any('logger') as Logger | undefined,
     defaults: readTableOptions(options),
+    keys: readEncryption(options) ?? [],
   };
   const loggerFault = loggerProblem(resolved.logger);
   if (loggerFault !== undefined) options.refuse('logger', loggerFault);

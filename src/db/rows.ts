@@ -8,7 +8,7 @@ import { listOf, toSqlValue } from './codec.ts';
 import type { Core } from './core.ts';
 import { readHookList, refusing, telling } from './hooks.ts';
 import { checkName } from './names.ts';
-import { readSchema, type Schema, type Validation, validated } from './schema.ts';
+import { readSchema, type Schema, storable, type Validation } from './schema.ts';
 
 /** Type of a column, as SQLite's type affinities (https://sqlite.org/datatype3.html); `any` declares none. */
 export type ColumnType = 'integer' | 'real' | 'text' | 'blob' | 'any';
@@ -179,7 +179,7 @@ export class Rows<T extends object = Record<string, unknown>> {
     for (const hook of this.#hooks) {
       if (hook.beforeWrite !== undefined) row = refusing('a hook refused the row', () => hook.beforeWrite?.(row) as T);
     }
-    if (this.#validation !== undefined) row = validated(this.#validation, row, 'the row');
+    if (this.#validation !== undefined) row = storable(this.#validation, row, 'the row');
     if (row !== given) assertRow(row);
     return { row, ...this.#shape.prepare(row as Record<string, unknown>, this.#addColumns) };
   }

@@ -2,6 +2,7 @@ import { SluiceError } from '../base/errors.ts';
 import type { SqlValue } from '../base/frame/index.ts';
 import type { Entry, KeyRange } from '../store/store.ts';
 import type { Core } from './core.ts';
+import type { Expiry } from './expiry.ts';
 import { Merger, overlayOf } from './merge.ts';
 
 /** Rows taken from a snapshot at a time: enough to make the calls cheap, few enough to hold. */
@@ -12,8 +13,14 @@ const PAGE_ROWS = 256;
  * itself how far it has come. Nothing is read before the first entry is asked for; the snapshot goes when the walk
  * ends, is left, or has lasted too long.
  */
-export function* scanEntries(core: Core, table: string, range: KeyRange): Generator<Entry, void, undefined> {
+export function* scanEntries(
+  core: Core,
+  table: string,
+  keys: KeyRange,
+  expiry: Expiry,
+): Generator<Entry, void, undefined> {
   core.assertOpen();
+  const range = { ...keys, liveAt: expiry.now() };
   const generations = core.engine.generations();
   const scan = core.store.sync.scan(table, range);
   const age = limitAge(core, scan);
@@ -35,9 +42,11 @@ export function* scanEntries(core: Core, table: string, range: KeyRange): Genera
 export async function* scanEntriesAsync(
   core: Core,
   table: string,
-  range: KeyRange,
+  keys: KeyRange,
+  expiry: Expiry,
 ): AsyncGenerator<Entry, void, undefined> {
   core.assertOpen();
+  const range = { ...keys, liveAt: expiry.now() };
   const generations = core.engine.generations();
   const scan = await core.store.scan(table, range);
   const age = limitAge(core, scan);

@@ -1,5 +1,6 @@
 import { messageOf, SluiceError } from '../base/errors.ts';
 import { type OptionReader, show } from '../base/options.ts';
+import { DEPTH_MAX } from './codec.ts';
 
 /**
  * A schema that can check a value: any validator that follows Standard Schema (https://standardschema.dev), such as zod,
@@ -40,7 +41,16 @@ export function schemaProblem(schema: unknown): string | undefined {
   return `must follow Standard Schema (zod, valibot, arktype …), not be ${show(schema)}`;
 }
 
-/** The value as it is to be stored: what the schema made of it with `coerce`, otherwise what was given. */
+/**
+ * The value as it is to be stored. Properties that a schema leaves `undefined` (zod does that to optional ones) read the same if
+ * they are not there, and whoever gave the value cannot leave them out.
+ */
+export function storable<T>(validation: Validation, value: T, what: string): T {
+  const checked = validated(validation, value, what);
+  return validation.coerce ? (withoutUndefined(checked, new Map()) as T) : checked;
+}
+
+/** What the schema made of a value with `coerce`, otherwise what was given. */
 export function validated<T>({ schema, coerce }: Validation, value: T, what: string): T {
   const result = resultOf(schema, value, what) as SchemaResult<T>;
   if (isThenable(result)) throw answersLate('the schema', result);
@@ -49,6 +59,34 @@ export function validated<T>({ schema, coerce }: Validation, value: T, what: str
     path.length === 0 ? message : `${path.map(stepOf).join('.')}: ${message}`,
   );
   throw new SluiceError('SLUICE_VALIDATION', `${what} does not fit its schema: ${problems.join('; ')}`, { problems });
+}
+
+/** The same in plain objects and lists, or the value itself where nothing has to go. */
+function withoutUndefined(value: unknown, seen: Map<object, unknown>, depth = 0): unknown {
+  if (typeof value !== 'object' || value === null || depth > DEPTH_MAX) return value;
+  const known = seen.get(value);
+  if (known !== undefined) return known;
+  // Should it contain itself, that is refused later, and must end here.
+  seen.set(value, value);
+  const left = Array.isArray(value) ? listWithout(value, seen, depth) : objectWithout(value, seen, depth);
+  seen.set(value, left);
+  return left;
+}
+
+function listWithout(list: readonly unknown[], seen: Map<object, unknown>, depth: number): unknown {
+  const left = list.map((item) => withoutUndefined(item, seen, depth + 1));
+  return left.every((item, i) => Object.is(item, list[i])) ? list : left;
+}
+
+function objectWithout(value: object, seen: Map<object, unknown>, depth: number): unknown {
+  const prototype: unknown = Object.getPrototypeOf(value);
+  if (prototype !== Object.prototype && prototype !== null) return value;
+  const given = Object.entries(value);
+  const left = given
+    .filter(([, property]) => property !== undefined)
+    .map(([name, property]) => [name, withoutUndefined(property, seen, depth + 1)] as const);
+  const isSame = left.length === given.length && left.every(([, property], i) => Object.is(property, given[i]?.[1]));
+  return isSame ? value : Object.fromEntries(left);
 }
 
 /** What a function in a schema throws says no, as what a hook throws does. */

@@ -1,3 +1,4 @@
+import { type EncryptionOptions, type KeyMaterial, readEncryption, ValueCipher } from '../base/encryption/index.ts';
 import { OptionReader } from '../base/options.ts';
 import { type CacheOptions, type ResolvedCacheOptions, readCacheOptions, sameCacheOptions } from './cache.ts';
 import { readHookList, type TableHook } from './hooks.ts';
@@ -21,12 +22,21 @@ export interface TableOptions<T = unknown> {
    */
   readonly hooks?: readonly TableHook<T>[] | undefined;
   /**
+  /**
    * Holds what is read and written in memory, for reads of keys (scans and sizes do not use it). Each table has one of its own.
    * `'unbounded'` is short for `{ strategy: 'unbounded' }`; `null` for none: what is staged is in memory anyway, and SQLite has
-   * its page cache.
+   * its page cache. With `{ strategy: 'ttl', ttlMs, persist: true }` the rows expire `ttlMs` after they were written, across
+   * restarts: they are there for no read any more, and are deleted.
    * @defaultValue as of the database, where it is null
    */
   readonly cache?: 'unbounded' | CacheOptions | null | undefined;
+  /**
+   * A key for the values of this table alone, or `null` for none: see {@link OpenOptions.encryption}. `SLUICE_DECRYPT` where the
+   * values that are there are encrypted in another way. Log and dead letters are encrypted as the database is, and with these
+   * values in them as they are stored.
+   * @defaultValue as of the database
+   */
+  readonly encryption?: EncryptionOptions | null | undefined;
 }
 
 /** The options with everything filled in. */
@@ -35,9 +45,17 @@ export interface ResolvedTableOptions {
   readonly coerce: boolean;
   readonly hooks: readonly TableHook<never>[];
   readonly cache: ResolvedCacheOptions | undefined;
+  /** @internal What encrypts its values. */
+  readonly cipher: ValueCipher | undefined;
 }
 
-const NONE: ResolvedTableOptions = { validator: undefined, coerce: false, hooks: [], cache: undefined };
+const NONE: ResolvedTableOptions = {
+  validator: undefined,
+  coerce: false,
+  hooks: [],
+  cache: undefined,
+  cipher: undefined,
+};
 
 /** Reads the options of a table out of a reader that the caller finishes. */
 export function readTableOptions(options: OptionReader, inherited: ResolvedTableOptions = NONE): ResolvedTableOptions {
@@ -48,18 +66,27 @@ export function readTableOptions(options: OptionReader, inherited: ResolvedTable
     coerce: options.boolean('coerce', inherited.coerce),
     hooks: Object.freeze([...((readHookList(options) as readonly TableHook<never>[] | undefined) ?? inherited.hooks)]),
     cache: cache === undefined ? inherited.cache : (cache ?? undefined),
+    cipher: inherited.cipher,
   });
 }
 
 export function resolveTableOptions<T>(given: TableOptions<T>, inherited: ResolvedTableOptions): ResolvedTableOptions {
   const options = new OptionReader(given);
   const resolved = readTableOptions(options, inherited);
+  const keys = readEncryption(options);
+  if (keys?.some((key) => key.isPassphrase)) {
+    options.refuse('encryption.passphrase', 'is for open() alone, since it takes its time: give the table a key');
+  }
   options.finish('table');
-  return resolved;
+  if (keys === undefined) return resolved;
+  const materials = keys?.map((key) => key.materialNow()) as [KeyMaterial, ...KeyMaterial[]] | undefined;
+  return Object.freeze({ ...resolved, cipher: materials && new ValueCipher({ keys: materials, accepts: 'nothing' }) });
 }
 
 /** Whether two tables would do the same with a value. */
 export function sameTableOptions(a: ResolvedTableOptions, b: ResolvedTableOptions): boolean {
   const sameHooks = a.hooks.length === b.hooks.length && a.hooks.every((hook, i) => hook === b.hooks[i]);
-  return sameHooks && a.validator === b.validator && a.coerce === b.coerce && sameCacheOptions(a.cache, b.cache);
+  const sameKey = a.cipher?.keyring.active.id === b.cipher?.keyring.active.id;
+  const sameCache = sameCacheOptions(a.cache, b.cache);
+  return sameHooks && sameKey && sameCache && a.validator === b.validator && a.coerce === b.coerce;
 }

@@ -2,16 +2,18 @@ import { SluiceError } from '../base/errors.ts';
 import type { SqlValue } from '../base/frame/index.ts';
 import { show } from '../base/options.ts';
 import { checkWait, type WaitOptions, waitFor } from '../base/waiting.ts';
-import { bytesOfGroup, bytesOfPut, type Encoded, type GroupMember, TableTarget } from '../engine/index.ts';
+import { bytesOfGroup, bytesOfPut, type Encoded, type KeyMember, TableTarget } from '../engine/index.ts';
+import type { CountOverlay } from '../store/store.ts';
 import { ReadCache } from './cache.ts';
-import { listOf, plainCodec, type ValueCodec } from './codec.ts';
+import { listOf, plainCodec, sealedCodec, type ValueCodec } from './codec.ts';
 import type { Core } from './core.ts';
 import { type Entries, entriesOf } from './entries.ts';
+import { Expiry } from './expiry.ts';
 import { HookChain, type HookedStore, hookProblem, type PendingWrite, type TableHook } from './hooks.ts';
 import { checkKey, type ScanOptions, toRange } from './keys.ts';
 import { countOverlay, overlayOf } from './merge.ts';
 import { decoded, decodedAsync, scanEntries, scanEntriesAsync } from './scan.ts';
-import { type Schema, schemaProblem, validated } from './schema.ts';
+import { type Schema, schemaProblem, storable, validated } from './schema.ts';
 import type { ResolvedTableOptions } from './table-options.ts';
 
 /**
@@ -37,7 +39,8 @@ export class Table<T = unknown> {
   /** @internal */
   protected readonly core: Core;
   readonly #target: TableTarget;
-  readonly #codec: ValueCodec = plainCodec;
+  readonly #codec: ValueCodec;
+  readonly #expiry: Expiry;
   #options: ResolvedTableOptions;
   /** `undefined` where there is nothing to do: the path of a write is the shorter then. */
   #chain: HookChain<T> | undefined;
@@ -49,7 +52,9 @@ export class Table<T = unknown> {
     this.core = core;
     this.name = name;
     this.#target = new TableTarget(name);
+    this.#expiry = new Expiry(core, this.#target, options.cache?.persist === true ? options.cache.ttlMs : undefined);
     this.#options = options;
+    this.#codec = options.cipher === undefined ? plainCodec : sealedCodec(options.cipher, name);
     this.#chain = this.#makeChain();
     this.#cache = this.#makeCache();
   }
@@ -130,6 +135,7 @@ export class Table<T = unknown> {
   /** Whether the key is there. What is not staged is looked up by a reader thread. */
   async ahas(key: string, wait: WaitOptions = {}): Promise<boolean> {
     checkKey(key);
+    checkWait(wait);
     this.core.assertOpen();
     const [value] = await waitFor(this.#lookup([key]), 'ahas', wait, this.core.clock);
     return isThere(value);
@@ -191,7 +197,7 @@ export class Table<T = unknown> {
     else this.#checkKeys([key]);
     const present = await this.aget(key, wait);
     if (present !== undefined) return present;
-    const staged = this.core.engine.lookup(this.#target, key);
+    const staged = this.#expiry.staged(key, this.#expiry.now());
     if (staged !== undefined && staged !== null) return this.#toReader(key, staged);
     const write = this.#prepare(key, value);
     await this.#putWithin(write, wait);
@@ -251,7 +257,7 @@ export class Table<T = unknown> {
 
   #modelled<M>(key: string, value: M, schema: Schema<M>): M {
     try {
-      return modelOf(key, value, schema);
+      return modelOf(key, value, schema, storable);
     } catch (error) {
       throw this.core.engine.countInvalid(error);
     }
@@ -264,7 +270,7 @@ export class Table<T = unknown> {
     const { engine } = this.core;
     const writes = this.#prepareAll(entries);
     try {
-      engine.assertRoom(bytesOfGroup(this.#membersOf(writes)), writes.length);
+      engine.assertRoom(bytesOfGroup(this.#expiry.membersOf(writes)), writes.length);
       let plenty = !engine.admission.needsDrain;
       for (const write of writes) {
         plenty = this.#told([write], () => this.#put(write.key, write.encoded));
@@ -283,7 +289,7 @@ export class Table<T = unknown> {
     try {
       for (const write of writes) {
         const { key, encoded } = write;
-        const bytes = bytesOfPut(key, encoded);
+        const bytes = this.#bytesOf(key, encoded);
         const put = () => this.#told([write], () => this.#put(key, encoded));
         if (engine.admission.hasRoom(bytes)) put();
         else {
@@ -303,7 +309,7 @@ export class Table<T = unknown> {
    */
   setMany(entries: Entries<T>): boolean {
     const writes = this.#prepareAll(entries);
-    return this.#told(writes, () => this.#group(this.#membersOf(writes)));
+    return this.#told(writes, () => this.#group(this.#expiry.membersOf(writes)));
   }
 
   /** Writes several entries as one atomic write; resolves when it is safe. */
@@ -317,12 +323,13 @@ export class Table<T = unknown> {
    */
   setManyPartial(entries: Entries<T>): Map<string, SluiceError> {
     const { writes, refused } = this.#prepareEach(entries);
-    if (writes.length > 0) this.#told(writes, () => this.#group(this.#membersOf(writes)));
+    if (writes.length > 0) this.#told(writes, () => this.#group(this.#expiry.membersOf(writes)));
     return refused;
   }
 
   /** {@link Table.setManyPartial} in its promise form: resolves when what was accepted is safe. */
   async asetManyPartial(entries: Entries<T>, wait?: WaitOptions): Promise<Map<string, SluiceError>> {
+    checkWait(wait);
     const { writes, refused } = this.#prepareEach(entries);
     if (writes.length > 0) await this.#groupWithin(writes, wait);
     return refused;
@@ -341,6 +348,7 @@ export class Table<T = unknown> {
   /** The values of those of the keys that are there. What is not staged is read by a reader thread, in one message. */
   async agetMany(keys: Iterable<string>, wait: WaitOptions = {}): Promise<Map<string, T>> {
     const wanted = checkedKeys(keys);
+    checkWait(wait);
     this.core.assertOpen();
     const values = await waitFor(this.#lookup(wanted), 'the read', wait, this.core.clock);
     const found = new Map<string, T>();
@@ -398,7 +406,7 @@ export class Table<T = unknown> {
   isCached(key: string): boolean {
     checkKey(key);
     this.core.assertOpen();
-    return this.core.engine.lookup(this.#target, key) !== undefined || this.#cache?.has(key) === true;
+    return this.#expiry.staged(key, this.#expiry.now()) !== undefined || this.#cache?.has(key) === true;
   }
 
   /**
@@ -449,7 +457,15 @@ export class Table<T = unknown> {
    */
   loadAll(): number {
     this.core.assertOpen();
-    return this.#cache?.load(scanEntries(this.core, this.name, {})) ?? 0;
+    const cache = this.#cache;
+    if (cache === undefined) return 0;
+    if (!this.#expiry.active) return cache.load(scanEntries(this.core, this.name, {}, this.#expiry));
+    // A walk does not say when rows expire.
+    for (const [key] of scanEntries(this.core, this.name, { keysOnly: true }, this.#expiry)) {
+      if (cache.isFull) break;
+      this.#read(key);
+    }
+    return cache.entries;
   }
 
   /**
@@ -458,7 +474,14 @@ export class Table<T = unknown> {
    */
   async aloadAll(): Promise<number> {
     this.core.assertOpen();
-    return (await this.#cache?.loadAsync(scanEntriesAsync(this.core, this.name, {}))) ?? 0;
+    const cache = this.#cache;
+    if (cache === undefined) return 0;
+    if (!this.#expiry.active) return cache.loadAsync(scanEntriesAsync(this.core, this.name, {}, this.#expiry));
+    for await (const [key] of scanEntriesAsync(this.core, this.name, { keysOnly: true }, this.#expiry)) {
+      if (cache.isFull) break;
+      await this.#lookup([key]);
+    }
+    return cache.entries;
   }
 
   /** Lets the read cache forget everything. What is staged stays. */
@@ -472,27 +495,26 @@ export class Table<T = unknown> {
   /** How many keys there are. Counts in SQLite on this thread: for large tables, {@link Table.asize} is kinder. */
   get size(): number {
     this.core.assertOpen();
-    const { engine, store } = this.core;
-    return store.sync.count(this.name, countOverlay(overlayOf(engine.generations(), engine.appliedSeq, this.name)));
+    return this.core.store.sync.count(this.name, this.#countOverlay());
   }
 
   /** How many keys there are, counted by a reader thread. */
   async asize(wait: WaitOptions = {}): Promise<number> {
+    checkWait(wait);
     this.core.assertOpen();
-    const { engine, store, flusher, clock } = this.core;
-    const overlay = countOverlay(overlayOf(engine.generations(), engine.appliedSeq, this.name));
+    const { store, flusher, clock } = this.core;
     // Both halves must be of the same moment: no batch goes down while SQLite counts.
-    return waitFor(flusher.holdFor(store.count(this.name, overlay)), 'asize', wait, clock);
+    return waitFor(flusher.holdFor(store.count(this.name, this.#countOverlay())), 'asize', wait, clock);
   }
 
   /** All keys, in order. Lazy: see {@link Table.scan}. */
   *keys(): IterableIterator<string> {
-    for (const [key] of scanEntries(this.core, this.name, { keysOnly: true })) yield key;
+    for (const [key] of scanEntries(this.core, this.name, { keysOnly: true }, this.#expiry)) yield key;
   }
 
   /** All keys, in order. Lazy: see {@link Table.ascan}. */
   async *akeys(): AsyncIterableIterator<string> {
-    for await (const [key] of scanEntriesAsync(this.core, this.name, { keysOnly: true })) yield key;
+    for await (const [key] of scanEntriesAsync(this.core, this.name, { keysOnly: true }, this.#expiry)) yield key;
   }
 
   /** All values, in the order of their keys. */
@@ -554,14 +576,14 @@ export class Table<T = unknown> {
    */
   scan(options: ScanOptions = {}): IterableIterator<[key: string, value: T]> {
     const { limit, ...range } = toRange(options);
-    const entries = scanEntries(this.core, this.name, range);
+    const entries = scanEntries(this.core, this.name, range, this.#expiry);
     return decoded(entries, limit, (key, value) => this.#toReader(key, value));
   }
 
   /** The entries of a range of keys, read page by page by a reader thread. The same rules as for {@link Table.scan}. */
   ascan(options: ScanOptions = {}): AsyncIterableIterator<[key: string, value: T]> {
     const { limit, ...range } = toRange(options);
-    const entries = scanEntriesAsync(this.core, this.name, range);
+    const entries = scanEntriesAsync(this.core, this.name, range, this.#expiry);
     return decodedAsync(entries, limit, (key, value) => this.#toReader(key, value));
   }
 
@@ -570,6 +592,7 @@ export class Table<T = unknown> {
   // Every write of a key comes by here when it is staged, whatever it has waited for.
 
   #put(key: string, value: Encoded): boolean {
+    if (this.#expiry.active) return this.#group(this.#expiry.membersOf([{ key, encoded: value }]));
     const plenty = this.core.engine.put(this.#target, key, value);
     this.#cache?.wrote(key, value);
     return plenty;
@@ -583,7 +606,10 @@ export class Table<T = unknown> {
 
   #group(members: readonly KeyMember[]): boolean {
     const plenty = this.core.engine.group(members);
-    if (this.#cache !== undefined) for (const { key, value } of members) this.#cache.wrote(key, value);
+    if (this.#cache === undefined) return plenty;
+    for (const [i, { table, key, value }] of members.entries()) {
+      if (table === this.#target) this.#cache.wrote(key, value, this.#expiry.momentOf(members[i + 1]));
+    }
     return plenty;
   }
 
@@ -599,37 +625,41 @@ export class Table<T = unknown> {
   }
 
   #read(key: string): SqlValue | undefined {
-    const { engine, store, reads } = this.core;
-    const staged = engine.lookup(this.#target, key);
+    const { store, reads } = this.core;
+    const liveAt = this.#expiry.now();
+    const staged = this.#expiry.staged(key, liveAt);
     if (staged !== undefined) {
       reads.staging++;
       return staged ?? undefined;
     }
-    if (this.#cache !== undefined) {
-      const cached = this.#cache.get(key);
-      if (cached !== undefined) {
-        reads.cache++;
-        return cached ?? undefined;
-      }
+    const cached = this.#cache?.get(key, liveAt);
+    if (cached !== undefined) {
+      reads.cache++;
+      return cached ?? undefined;
     }
-    const stored = store.sync.get(this.name, key);
+    // First: a row that is deleted between the two is absent then, and not one that stays.
+    const expiresAt = this.#cache === undefined || liveAt === undefined ? undefined : this.#expiry.stored(key);
+    const stored = store.sync.get(this.name, key, liveAt);
     reads[stored === undefined ? 'miss' : 'sqlite']++;
-    this.#cache?.found(key, stored);
+    this.#cache?.found(key, stored, expiresAt);
     return stored;
   }
 
   /** The stored values of keys as they are now; with `hold`, no batch goes down until they are read. */
   async #lookup(keys: readonly string[], hold = false): Promise<Stored[]> {
-    const { engine, store, flusher, reads } = this.core;
-    const known: Stored[] = keys.map((key) => engine.lookup(this.#target, key));
+    const { store, flusher, reads } = this.core;
+    const liveAt = this.#expiry.now();
+    const known: Stored[] = keys.map((key) => this.#expiry.staged(key, liveAt));
     const unstaged = keys.filter((_, i) => known[i] === undefined);
     reads.staging += keys.length - unstaged.length;
-    const unknown = this.#cache === undefined ? unstaged : this.#lookIntoCache(this.#cache, keys, known);
+    const cache = this.#cache;
+    const unknown = cache === undefined ? unstaged : this.#lookIntoCache(cache, keys, known, liveAt);
     reads.cache += unstaged.length - unknown.length;
     if (unknown.length === 0) return known;
-    const asked = store.getMany(this.name, unknown);
+    const expiries = cache === undefined || liveAt === undefined ? undefined : this.#expiry.storedMany(unknown);
+    const asked = store.getMany(this.name, unknown, liveAt);
     const read = hold ? flusher.holdFor(asked) : asked;
-    const stored = await (this.#cache === undefined ? read : this.#cache.finds(unknown, read));
+    const stored = await (cache === undefined ? read : cache.finds(unknown, read, expiries));
     const found = stored.filter((value) => value !== undefined).length;
     reads.sqlite += found;
     reads.miss += unknown.length - found;
@@ -638,11 +668,17 @@ export class Table<T = unknown> {
   }
 
   /** Adds to what is known of keys; returns those of which nothing is. */
-  #lookIntoCache(cache: ReadCache, keys: readonly string[], known: Stored[]): string[] {
+  #lookIntoCache(cache: ReadCache, keys: readonly string[], known: Stored[], liveAt: number | undefined): string[] {
     return keys.filter((key, i) => {
-      if (known[i] === undefined) known[i] = cache.get(key);
+      if (known[i] === undefined) known[i] = cache.get(key, liveAt);
       return known[i] === undefined;
     });
+  }
+
+  #countOverlay(): CountOverlay {
+    const { engine } = this.core;
+    const liveAt = this.#expiry.now();
+    return countOverlay(overlayOf(engine.generations(), engine.appliedSeq, this.name, { liveAt }), liveAt);
   }
 
   /** What a write wants to write, checked. */
@@ -662,7 +698,7 @@ export class Table<T = unknown> {
     const made = new ReadCache(cache, {
       clock,
       foreignChanges,
-      appliedSeq: () => engine.appliedSeq,
+      changes: () => engine.appliedSeq + store.numbers.expired,
       writesSpread: () => store.sync.writesSpread(this.name),
     });
     caches.push(made);
@@ -674,11 +710,12 @@ export class Table<T = unknown> {
     if (hooks.length === 0 && validator === undefined) return undefined;
     const validation = validator === undefined ? undefined : { schema: validator, coerce };
     const { core, name } = this;
+    const expiry = this.#expiry;
     const store: HookedStore<T> = {
-      name,
+      table: this,
       valueOf: (key) => this.#valueOf(key),
       decode: this.#decode,
-      stored: () => decoded(scanEntries(core, name, {}), Infinity, this.#decode),
+      stored: () => decoded(scanEntries(core, name, {}, expiry), Infinity, this.#decode),
       get foreignChanges() {
         return core.foreignChanges();
       },
@@ -735,20 +772,21 @@ export class Table<T = unknown> {
     return write;
   }
 
-  #membersOf(writes: readonly PendingWrite[]): KeyMember[] {
-    return writes.map(({ key, encoded }) => ({ table: this.#target, key, value: encoded }));
+  /** What a put costs in staging. */
+  #bytesOf(key: string, encoded: Encoded): number {
+    return this.#expiry.active ? bytesOfGroup(this.#expiry.membersOf([{ key, encoded }])) : bytesOfPut(key, encoded);
   }
 
   #putWithin(write: PendingWrite, wait: WaitOptions | undefined): Promise<void> {
     const { key, encoded } = write;
     const put = () => this.#told([write], () => this.#put(key, encoded));
-    return this.#settling([write], () => this.#acknowledged(bytesOfPut(key, encoded), put, wait));
+    return this.#settling([write], () => this.#acknowledged(this.#bytesOf(key, encoded), put, wait));
   }
 
   #groupWithin(writes: readonly PendingWrite[], wait: WaitOptions | undefined): Promise<void> {
-    const members = this.#membersOf(writes);
-    const group = () => this.#told(writes, () => this.#group(members));
-    return this.#settling(writes, () => this.#acknowledged(bytesOfGroup(members), group, wait));
+    const group = () => this.#told(writes, () => this.#group(this.#expiry.membersOf(writes)));
+    const bytes = bytesOfGroup(this.#expiry.membersOf(writes));
+    return this.#settling(writes, () => this.#acknowledged(bytes, group, wait));
   }
 
   /** Stages writes, and tells the hooks that hear of it. */
@@ -866,14 +904,11 @@ export class Table<T = unknown> {
   }
 }
 
-function modelOf<M>(key: string, value: unknown, schema: Schema<M>): M {
+function modelOf<M>(key: string, value: unknown, schema: Schema<M>, make: typeof validated = validated): M {
   const problem = schemaProblem(schema);
   if (problem !== undefined) throw new SluiceError('SLUICE_INVALID_OPTION', `the schema ${problem}`);
-  return validated({ schema, coerce: true }, value, `the value of ${show(key)}`) as M;
+  return make({ schema, coerce: true }, value, `the value of ${show(key)}`) as M;
 }
-
-/** One key of an atomic write. */
-type KeyMember = Extract<GroupMember, { readonly key: string }>;
 
 /** What staging or SQLite has under a key: `null` deleted in staging, `undefined` in neither. */
 type Stored = SqlValue | undefined;

@@ -1,6 +1,7 @@
 import pLimit from 'p-limit';
 import { backoffMs } from '../base/backoff.ts';
 import type { Clock, Timer } from '../base/clock.ts';
+import type { ValueCipher } from '../base/encryption/index.ts';
 import { codeOf, SluiceError } from '../base/errors.ts';
 import type { Random } from '../base/random.ts';
 import { checkWait, Deferred, sleep, type WaitOptions, waitFor } from '../base/waiting.ts';
@@ -100,6 +101,8 @@ export interface QueueParts {
   /** Lets the batch go that stands still. */
   readonly take: () => Promise<number>;
   readonly checkTarget: CheckTarget;
+  /** Of an encrypted database. */
+  readonly cipher: ValueCipher | undefined;
   /** Throws where the queue can be read no more. */
   readonly assertOpen: () => void;
   /** Throws where it can be changed no more. */
@@ -340,7 +343,7 @@ export class DeadLetterQueue {
       const lines = linesOf(source, (part) => waitFor(part, run.what, { signal: stop }, this.#parts.clock));
       try {
         for await (const { number, line } of lines) {
-          letters.push(fromLine(line, number, this.#parts.checkTarget));
+          letters.push(fromLine(line, number, this.#parts.checkTarget, this.#parts.cipher));
           if (letters.length === BATCH_SIZE) await takeIn();
         }
       } catch (error) {

@@ -1,7 +1,8 @@
 import { StringDecoder } from 'node:string_decoder';
 import { crc32 } from 'node:zlib';
+import type { ValueCipher } from '../base/encryption/index.ts';
 import { messageOf, SluiceError } from '../base/errors.ts';
-import { FrameReader, Kind, singleWriteProblem, type TargetName } from '../base/frame/index.ts';
+import { FrameReader, Kind, openWrite, singleWriteProblem, type TargetName } from '../base/frame/index.ts';
 import { toJson } from '../base/json.ts';
 import { show } from '../base/options.ts';
 import type { PortableDeadLetter } from '../store/store.ts';
@@ -74,9 +75,14 @@ function textOf(part: unknown, decoder: StringDecoder): string {
 }
 
 /** A line as a dead letter. */
-export function fromLine(line: string, number: number, checkTarget: CheckTarget): PortableDeadLetter {
+export function fromLine(
+  line: string,
+  number: number,
+  checkTarget: CheckTarget,
+  cipher: ValueCipher | undefined,
+): PortableDeadLetter {
   try {
-    return read(JSON.parse(line) as Record<string, unknown>, checkTarget);
+    return read(JSON.parse(line) as Record<string, unknown>, checkTarget, cipher);
   } catch (cause) {
     throw new SluiceError(
       'SLUICE_INVALID_VALUE',
@@ -86,10 +92,15 @@ export function fromLine(line: string, number: number, checkTarget: CheckTarget)
   }
 }
 
-function read(value: Record<string, unknown>, checkTarget: CheckTarget): PortableDeadLetter {
+function read(
+  value: Record<string, unknown>,
+  checkTarget: CheckTarget,
+  cipher: ValueCipher | undefined,
+): PortableDeadLetter {
   if (typeof value !== 'object' || value === null) throw new TypeError('it is no JSON object');
-  const write = Buffer.from(text(value, 'write'), 'base64');
-  if (crc32(write) !== integer(value, 'crc32')) throw new TypeError('write and crc32 do not belong together');
+  const stored = Buffer.from(text(value, 'write'), 'base64');
+  if (crc32(stored) !== integer(value, 'crc32')) throw new TypeError('write and crc32 do not belong together');
+  const write = Buffer.from(openWrite(stored, cipher));
   checkWrite(write, checkTarget);
   return {
     id: 0,

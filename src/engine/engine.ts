@@ -47,10 +47,15 @@ export interface Outcome {
   readonly durable: boolean;
 }
 
+/** A key in a group; `null` deletes it. */
+export interface KeyMember {
+  readonly table: TableTarget;
+  readonly key: string;
+  readonly value: Encoded | null;
+}
+
 /** One write of a group. */
-export type GroupMember =
-  | { readonly table: TableTarget; readonly key: string; readonly value: Encoded | null }
-  | { readonly target: Target; readonly values: readonly SqlValue[] };
+export type GroupMember = KeyMember | { readonly target: Target; readonly values: readonly SqlValue[] };
 
 /** Somebody who waits until everything up to a sequence number is applied. */
 interface AppliedWaiter {
@@ -273,6 +278,11 @@ export class Engine {
   /** The newest staged value of a key; `undefined` if staging does not know it. */
   lookup(target: TableTarget, key: string): Staged {
     return this.#staging.lookup(target, key);
+  }
+
+  /** Whether a write to a key-value table was found in the log at open. */
+  hasRecovered(target: TableTarget): boolean {
+    return this.#staging.hasRecovered(target);
   }
 
   /** What is accepted and not yet applied: see {@link Staging.all}. */

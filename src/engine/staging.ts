@@ -82,6 +82,11 @@ export class Staging {
     stage.cleared = true;
   }
 
+  /** Whether a write to the table was found in the log. */
+  hasRecovered({ folded }: TableTarget): boolean {
+    return [...this.#recovered.values()].some((table) => table.folded === folded);
+  }
+
   /** Stages the record that a reader stands on, where it is one of a key. */
   restage({ kind, target, key, value }: FrameReader): void {
     if (kind > Kind.clear) return;

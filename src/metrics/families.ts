@@ -238,6 +238,7 @@ const SQLITE: readonly Family[] = [
     'Statements run ahead of staging or after it, with aexecute.',
     (s) => s.directStatements,
   ),
+  counter('rows_expired_total', 'Rows deleted because they had expired.', (s) => s.expired),
 ];
 
 const DEAD_LETTERS: readonly Family[] = [

@@ -131,6 +131,9 @@ export interface DatabaseStats {
   /** Values that had to leave a read cache for want of room. */
   readonly cacheEvictions: number;
 
+  /** Rows that were deleted because they had expired; those that a read finds expired are gone before that. */
+  readonly expired: number;
+
   // ── dead letters and recovery ──
   /**
    * The dead-letter queue:

@@ -98,7 +98,7 @@ export class QueryProcess {
   }
 
   #start(): ChildProcess {
-    const { SLUICE_TOKEN: _, ...env } = process.env;
+    const { SLUICE_TOKEN: _, SLUICE_ENCRYPTION_KEY: __, SLUICE_ENCRYPTION_PASSPHRASE: ___, ...env } = process.env;
     const stdio = ['ignore', 'ignore', 'inherit', 'ipc'] as const;
     const child = fork(ENTRY, [this.#path], { execArgv: [], env, serialization: 'advanced', stdio: [...stdio] });
     const started = new Deferred<void>();

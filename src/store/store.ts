@@ -1,3 +1,4 @@
+import type { Accepts, Algorithm, KeyDerivation, KeyMaterial, Secrets } from '../base/encryption/index.ts';
 import { SluiceError } from '../base/errors.ts';
 import type { FailureClass } from '../base/failure.ts';
 import type { Frame, SqlValue } from '../base/frame/index.ts';
@@ -28,7 +29,8 @@ export interface Store {
   /** Runs one reading statement on a reader. The time limit is checked between rows. */
   query(sql: string, parameters: Parameters, limits: QueryLimits): Promise<SqlRow[]>;
 
-  getMany(table: string, keys: readonly string[]): Promise<(SqlValue | undefined)[]>;
+  /** With `liveAt`, rows that have expired by then are not there: milliseconds since 1970. */
+  getMany(table: string, keys: readonly string[], liveAt?: number): Promise<(SqlValue | undefined)[]>;
   /** How many keys the table would have with `present` written and `absent` deleted. */
   count(table: string, overlay: CountOverlay): Promise<number>;
   scan(table: string, range: KeyRange): Promise<StoreScan>;
@@ -36,6 +38,9 @@ export interface Store {
   readonly sync: SyncReads;
 
   readonly deadLetters: DeadLetterStore;
+
+  /** Does a piece of what brings an encrypted store to another key. A step that was done already may be made again. */
+  rotate(step: RotationStep): Promise<RotationStepped>;
 
   /**
    * Resolves when nothing is left open, and after `limitMs` at the latest. Work that cannot be stopped, inside a native
@@ -54,6 +59,8 @@ export interface StoreNumbers {
   readonly checkpoints: CheckpointCounts;
   /** Room on the disk of the database, for those without special rights. `undefined` where the system does not say. */
   readonly diskFreeBytes: number | undefined;
+  /** Rows deleted because they had expired. */
+  readonly expired: number;
 }
 
 /** An attempt to carry the store's own write-ahead log into the database. */
@@ -84,6 +91,60 @@ export interface StoreFacts {
   readonly queue: QueueState;
   /** Version of the engine below, such as `3.53.2`. */
   readonly version: string;
+}
+
+/** A key as the database names it, without telling it. */
+export interface StoredKey {
+  readonly id: string;
+  readonly algorithm: Algorithm;
+  /** How it is made, of a passphrase. */
+  readonly derivation: KeyDerivation | undefined;
+  /** Whether it is the one to encrypt with; others are there while values are still encrypted with them. */
+  readonly active: boolean;
+  /** What only this key opens. */
+  readonly proof: Uint8Array;
+}
+
+/** What a store knows of keys before it has one. */
+export interface KeysFound {
+  readonly keys: readonly StoredKey[];
+  /** What its values may be, where it names no key yet. */
+  readonly before: Accepts;
+  /** A value that the key must open, if there is one. */
+  readonly sample: Uint8Array | undefined;
+}
+
+/** The keys to go on with. */
+export interface Unlocked {
+  readonly secrets: Secrets;
+  /** To be written down: a key that was not there, or was not the active one. */
+  readonly store: StoredKey | undefined;
+}
+
+/** A piece of a rotation of keys: see {@link Store.rotate}. */
+export type RotationStep =
+  /** Encrypt with this key from now on. */
+  | { readonly do: 'begin'; readonly key: StoredKey; readonly material: KeyMaterial }
+  /** Which key-value tables are there? */
+  | { readonly do: 'tables' }
+  /** The values of the next keys of a table. */
+  | { readonly do: 'values'; readonly table: string; readonly after: string | undefined; readonly limit: number }
+  /** The next dead letters. Values in them for the tables `except`, folded names, stay as they are. */
+  | {
+      readonly do: 'dead-letters';
+      readonly after: number;
+      readonly limit: number;
+      readonly except: readonly string[];
+    }
+  /** Everything is encrypted with this key: the others may go. */
+  | { readonly do: 'finish'; readonly key: StoredKey };
+
+/** What a step has done. */
+export interface RotationStepped {
+  readonly tables: readonly string[];
+  /** Where the next step of the kind goes on; `undefined` after the last one. */
+  readonly last: string | number | undefined;
+  readonly rewritten: number;
 }
 
 export interface Batch {
@@ -173,12 +234,16 @@ export interface KeyRange {
   readonly reverse?: boolean | undefined;
   /** Leave the values out: they come as `null`. */
   readonly keysOnly?: boolean | undefined;
+  /** Leave out what has expired by then: milliseconds since 1970. */
+  readonly liveAt?: number | undefined;
 }
 
 export interface CountOverlay {
   readonly cleared: boolean;
   readonly present: readonly string[];
   readonly absent: readonly string[];
+  /** As of {@link KeyRange.liveAt}, for what the table has. */
+  readonly liveAt: number | undefined;
 }
 
 export type Entry = readonly [key: string, value: SqlValue];
@@ -199,7 +264,7 @@ export interface SyncScan {
 }
 
 export interface SyncReads {
-  get(table: string, key: string): SqlValue | undefined;
+  get(table: string, key: string, liveAt?: number): SqlValue | undefined;
   count(table: string, overlay: CountOverlay): number;
   scan(table: string, range: KeyRange): SyncScan;
   /** The columns of a table, `undefined` where there is no such table. */

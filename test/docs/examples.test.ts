@@ -1,110 +1,122 @@
 import { execFile } from 'node:child_process';
-import { mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import { expect, test } from 'vitest';
-import { tempDir } from '../support/temp-dir.ts';
+import pLimit from 'p-limit';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { blocksIn, type CodeBlock, docComments, nameOf, outputProblem, PAGES, ROOT } from '../support/code-blocks.ts';
 
 const run = promisify(execFile);
-const root = fileURLToPath(new URL('../..', import.meta.url));
 
-interface Example {
-  readonly name: string;
-  readonly code: string;
-  /** What the comments behind `console.log(…)` say is printed. */
-  readonly output: readonly string[];
-}
+/** What the pages show together with the package. */
+const BESIDE = ['@types', '@opentelemetry', 'arktype', 'express', 'fastify', 'pino', 'valibot', 'zod'];
 
-/** All ```ts examples in the doc comments of src/. */
-function examples(): Example[] {
-  const files = readdirSync(join(root, 'src'), { recursive: true, encoding: 'utf8' }).filter((name) =>
-    name.endsWith('.ts'),
-  );
-  return files.flatMap((file) => {
-    const source = readFileSync(join(root, 'src', file), 'utf8');
-    return [...source.matchAll(/^[ \t]*\* ```ts\n([\s\S]*?)^[ \t]*\* ```$/gm)].map(([, block = ''], i) => {
-      const code = block.replaceAll(/^[ \t]*\* ?/gm, '');
-      const output = [...code.matchAll(/console\.log\(.*\); \/\/ (.*)$/gm)].map(([, text = '']) => text);
-      return { name: `${file.replaceAll(/[\\/]/g, '-').replace(/\.ts$/, '')}-${i + 1}`, code, output };
-    });
-  });
-}
+const COMPILER = {
+  strict: true,
+  allowJs: true,
+  checkJs: true,
+  module: 'nodenext',
+  target: 'es2023',
+  lib: ['es2023', 'esnext.disposable'],
+  types: ['node'],
+  skipLibCheck: true,
+  outDir: 'out',
+  rootDir: '.',
+};
 
-/** A project in which the package is installed, with the examples in it as they are. */
-function project(found: readonly Example[]): string {
-  const folder = tempDir();
-  mkdirSync(join(folder, 'node_modules'));
-  symlinkSync(root, join(folder, 'node_modules', 'sluicedb'));
-  // What the pages show together with it.
-  for (const name of ['@types', '@opentelemetry', 'express', 'fastify', 'pino']) {
-    symlinkSync(join(root, 'node_modules', name), join(folder, 'node_modules', name));
-  }
+const programs = [...docComments(), ...PAGES.flatMap(blocksIn).filter(({ language }) => /^(js|ts)$/.test(language))];
+const fileOf = (program: CodeBlock): string => nameOf(program).replaceAll(/[^\w-]/g, '-');
+
+/** Two of them could want the same port. */
+const hasPort = ({ code }: CodeBlock): boolean => /port: [1-9]|listen\([1-9]/.test(code);
+
+/** A project in which the package is installed, with the programs in it as they are. */
+function makeProject(): string {
+  const folder = mkdtempSync(join(tmpdir(), 'sluice-test-'));
+  for (const name of ['node_modules', 'out', 'runs']) mkdirSync(join(folder, name));
+  symlinkSync(ROOT, join(folder, 'node_modules', 'sluicedb'));
+  for (const name of BESIDE) symlinkSync(join(ROOT, 'node_modules', name), join(folder, 'node_modules', name));
   writeFileSync(join(folder, 'package.json'), '{ "type": "module" }');
   writeFileSync(
     join(folder, 'tsconfig.json'),
-    JSON.stringify({
-      compilerOptions: {
-        strict: true,
-        module: 'nodenext',
-        target: 'es2023',
-        lib: ['es2023', 'esnext.disposable'],
-        types: ['node'],
-        outDir: 'out',
-        rootDir: '.',
-      },
-      include: ['*.ts'],
-    }),
+    JSON.stringify({ compilerOptions: COMPILER, include: ['*.ts', '*.js'] }),
   );
-  for (const { name, code } of found) writeFileSync(join(folder, `${name}.ts`), code);
+  for (const program of programs) {
+    const name = `${fileOf(program)}.${program.language}`;
+    writeFileSync(join(folder, program.flags.includes('untyped') ? 'out' : '.', name), program.code);
+  }
   return folder;
 }
 
-test('every example in a doc comment type checks, runs, and prints what it says', async () => {
-  const found = examples();
-  expect(found.length).toBeGreaterThanOrEqual(5);
-  expect(found.filter(({ output }) => output.length > 0).length).toBeGreaterThanOrEqual(3);
-  const folder = project(found);
-  const tsc = join(root, 'node_modules', 'typescript', 'bin', 'tsc');
-  await run(process.execPath, [tsc, '-p', folder]).catch((error: { stdout: string }) => {
-    throw new Error(`examples do not type check:\n${error.stdout}`);
-  });
-  for (const { name, output } of found) {
-    const { stdout, stderr } = await run(
-      process.execPath,
-      ['--unhandled-rejections=strict', join(folder, 'out', `${name}.js`)],
-      {
-        timeout: 20_000,
-      },
-    );
-    expect(stderr, name).toBe('');
-    expectOutput(stdout, output, name);
-  }
-});
+describe('every program in README, docs and doc comments', () => {
+  let folder = '';
+  let compiled = '';
+  const ended = new Map<CodeBlock, Promise<{ stdout: string; stderr: string }>>();
 
-for (const page of ['README.md', 'docs/dead-letters.md', 'docs/diagnostics.md', 'docs/hooks.md', 'docs/metrics.md']) {
-  test(`every program in ${page} runs as it stands`, async () => {
-    const text = readFileSync(join(root, page), 'utf8');
-    const programs = [...text.matchAll(/^```js\n([\s\S]*?)^```$/gm)].map(([, code = '']) => code);
-    expect(programs.length).toBeGreaterThanOrEqual(1);
-    const folder = project([]);
-    for (const [i, code] of programs.entries()) {
-      const file = join(folder, `program-${i}.mjs`);
-      writeFileSync(file, code);
-      const { stderr } = await run(process.execPath, ['--unhandled-rejections=strict', file], {
-        cwd: folder,
-        timeout: 20_000,
+  beforeAll(async () => {
+    folder = makeProject();
+    const tsc = join(ROOT, 'node_modules', 'typescript', 'bin', 'tsc');
+    await run(process.execPath, [tsc, '-p', folder]).catch(({ stdout }: { stdout: string }) => {
+      compiled = stdout;
+    });
+    const several = pLimit(3);
+    const alone = pLimit(1);
+    for (const program of programs) {
+      const start = () => {
+        const cwd = join(folder, 'runs', fileOf(program));
+        mkdirSync(cwd);
+        const file = join(folder, 'out', `${fileOf(program)}.js`);
+        return run(process.execPath, ['--unhandled-rejections=strict', file], { cwd, timeout: 20_000 });
+      };
+      const end = several(() => (hasPort(program) ? alone(start) : start()));
+      end.catch(() => {
+        // Its own test tells.
       });
-      expect(stderr, code).toBe('');
+      ended.set(program, end);
     }
   });
-}
 
-/** `// … text …` stands for an output that has the text in it; anything else, line by line, for itself. */
-function expectOutput(stdout: string, output: readonly string[], name: string): void {
-  const [first] = output;
-  if (first === undefined) return;
-  const part = /^… (.*) …$/.exec(first)?.[1];
-  if (part !== undefined) expect(stdout, name).toContain(part);
-  else expect(stdout.trimEnd().split('\n'), name).toEqual(output);
-}
+  afterAll(async () => {
+    await Promise.allSettled(ended.values());
+    rmSync(folder, { recursive: true, force: true });
+  });
+
+  test('type checks', () => {
+    expect(compiled).toBe('');
+  });
+
+  test('is there to be run', () => {
+    const onPages = programs.filter(({ page }) => page.endsWith('.md'));
+    expect(programs.length - onPages.length).toBeGreaterThan(10);
+    expect(onPages.length).toBeGreaterThan(10);
+    expect(programs.filter(({ code }) => /console\.log\(.*\);? \/\/ /.test(code)).length).toBeGreaterThan(15);
+    const untyped = programs.filter(({ flags }) => flags.length > 0);
+    expect(untyped.filter(({ flags, language }) => language !== 'js' || `${flags}` !== 'untyped')).toEqual([]);
+  });
+
+  test.each(programs.map((program) => [nameOf(program), program] as const))(
+    '%s runs as it stands, and prints what it says',
+    async (_, program) => {
+      const { stdout, stderr } = (await ended.get(program)) ?? { stdout: '', stderr: 'it did not start' };
+      expect(stderr).toBe('');
+      expect(outputProblem(program.code, stdout)).toBeUndefined();
+    },
+  );
+});
+
+describe('what is said to be printed', () => {
+  test.each([
+    ['console.log(1); // 1', '1\n', true],
+    ['console.log(1); // 1', '2\n', false],
+    ['console.log(1); // 1', '1\n2\n', false],
+    ['console.log(1); // 1\nconsole.log(2);', '1\n2\n', true],
+    ['console.log(1); // 1\nconsole.log(2);\nconsole.log(3); // 3', '1\n2\n3\n', true],
+    ['console.log(1); // 1\nconsole.log(2);\nconsole.log(3); // 3', '3\n2\n1\n', false],
+    ['console.log(a); // { a: 1, … }', '{\n  a: 1,\n  b: 2\n}\n', true],
+    ['console.log(a); // { a: 1, … }', '{ a: 2, b: 2 }\n', false],
+    ['console.log(a);', 'anything\n', true],
+  ])('%s, and it is %j', (code, stdout, right) => {
+    expect(outputProblem(code, stdout) === undefined).toBe(right);
+  });
+});

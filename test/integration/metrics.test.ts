@@ -50,6 +50,7 @@ const COUNTERS: Readonly<Record<string, (stats: DatabaseStats) => number>> = {
   batch_splits_total: (s) => s.batchSplits,
   sqlite_errors_total: (s) => sum(Object.values(s.sqliteErrors)),
   direct_statements_total: (s) => s.directStatements,
+  rows_expired_total: (s) => s.expired,
   reads_total: (s) => sum(Object.values(s.reads)),
   cache_evictions_total: (s) => s.cacheEvictions,
   flushes_total: (s) => s.flushes,

@@ -4,7 +4,7 @@ import Sqlite from 'better-sqlite3';
 import { type Database, open, type RecoveryReport } from 'sluicedb';
 import { expect, test } from 'vitest';
 import { openOn } from '../../dist/db/open.js';
-import { Writer } from '../../dist/store/sqlite/writer/writer.js';
+import { openDatabase } from '../../dist/store/sqlite/writer/writer.js';
 import { UNLIMITED } from '../support/applier.ts';
 import { refusal } from '../support/eventually.ts';
 import { machine } from '../support/machine.ts';
@@ -139,7 +139,7 @@ const START = {
 
 test('[fault 56] no write-ahead log, as on a network file system: refused at open', () => {
   // In memory SQLite has none either.
-  expect(() => new Writer({ ...START, path: ':memory:' })).toThrow(
+  expect(() => openDatabase({ ...START, path: ':memory:' })).toThrow(
     expect.objectContaining({ code: 'SLUICE_UNSUPPORTED', message: expect.stringMatching(/journal mode is memory/) }),
   );
 });

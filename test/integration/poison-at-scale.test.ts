@@ -300,7 +300,7 @@ test('a transaction that is lost takes back what memory knew of the queue', () =
   expect(db.begins - db.commits).toBe(2);
   expect(result.superseded.map(({ seq }) => seq)).toEqual([1]);
   expect(result.dead.map(({ seq }) => seq)).toEqual([6, 7, 8]);
-  expect(result.queue).toEqual(new DeadLetters(db).state);
+  expect(result.queue).toEqual(new DeadLetters(db, undefined).state);
   expect(numbers(db, 'SELECT seq FROM _sluice_dead_letters ORDER BY id')).toEqual([2, 3, 6, 7, 8]);
   // The newer one of 'e' finds the older one, and of the group only 'd' is applied.
   expect(applier.apply(batchOf([put('e', 'other')], 8)).superseded.map(({ seq }) => seq)).toEqual([6]);

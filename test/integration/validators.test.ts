@@ -614,6 +614,97 @@ describe('UniqueHook', () => {
   });
 });
 
+describe('ForeignKeyHook to its own table', () => {
+  interface Person {
+    readonly boss?: string;
+  }
+  async function people(options: OpenOptions = {}) {
+    const db = await manual(options);
+    const table = db.table<Person>('people');
+    table.addHook(new ForeignKeyHook<Person>('boss', table));
+    return { db, table };
+  }
+
+  test('sees the entries before it in the same call, and its own', async () => {
+    const { db, table } = await people();
+    table.setMany({ ada: {}, bob: { boss: 'ada' }, cy: { boss: 'bob' } });
+    await table.aupdate({ dee: { boss: 'dee' }, eve: { boss: 'dee' } });
+    table.set('fay', { boss: 'fay' });
+    for (const call of [
+      () => table.setMany({ gil: { boss: 'hal' }, hal: {} }),
+      () => table.aupdate({ gil: { boss: 'hal' }, hal: {} }),
+      () => table.set('gil', { boss: 'hal' }),
+      () => table.setMany({ hal: {}, gil: { boss: 'none' } }),
+      // What a refused call wanted to write is not there.
+      () => table.set('gil', { boss: 'hal' }),
+    ]) {
+      expect(await codeFrom(call)).toBe('SLUICE_VALIDATION');
+    }
+    const refused = table.setManyPartial({ gil: { boss: 'ida' }, hal: { boss: 'gil' }, ida: {}, jo: { boss: 'ida' } });
+    expect([...refused.keys()]).toEqual(['gil', 'hal']);
+    await db.aflush();
+    expect([...table.keys()]).toEqual(['ada', 'bob', 'cy', 'dee', 'eve', 'fay', 'ida', 'jo']);
+  });
+
+  test('counts on no write that waits and may be called off', async () => {
+    const { db, table } = await people({ staging: { maxEntries: 1 } });
+    table.set('ada', {});
+    const off = new AbortController();
+    const waits = codeFrom(() => table.aset('bob', {}, { signal: off.signal }));
+    expect(await codeFrom(() => table.aset('cy', { boss: 'bob' }))).toBe('SLUICE_VALIDATION');
+    const done = table.aset('cy', { boss: 'ada' });
+    off.abort();
+    expect(await waits).toBe('SLUICE_ABORTED');
+    await db.aflush();
+    await done;
+    expect([...table.keys()]).toEqual(['ada', 'cy']);
+  });
+
+  test('is another matter than to a table of the same name in another database', async () => {
+    const [one, other] = [await openTemp('one.db'), await openTemp('other.db')];
+    const table = one.table<Person>('people', { hooks: [new ForeignKeyHook<Person>('boss', other.table('people'))] });
+    expect(await codeFrom(() => table.set('ada', { boss: 'ada' }))).toBe('SLUICE_VALIDATION');
+    expect(await codeFrom(() => table.setMany({ ada: {}, bob: { boss: 'ada' } }))).toBe('SLUICE_VALIDATION');
+    other.table('people').set('ada', {});
+    table.set('bob', { boss: 'ada' });
+    expect([...table.keys()]).toEqual(['bob']);
+  });
+});
+
+test('with coerce, what a schema leaves undefined is left out; without, and in a list, it is refused', async () => {
+  const db = await manual();
+  const schema = z.object({ a: z.string().optional(), deep: z.object({ b: z.number().optional() }).optional() });
+  const coerced = db.table('coerced', { validator: schema, coerce: true });
+  const given = { a: undefined, deep: { b: undefined } };
+  const seen: unknown[] = [];
+  coerced.addHook({ checkWrite: (_, value) => void seen.push(Object.keys(value as object)) });
+  coerced.set('set', given);
+  await coerced.asetMany({ asetMany: given });
+  db.setModel('model', given, schema);
+  await db.asetModel('amodel', given, schema);
+  const rows = db.rows('r', { columns: { a: 'text', deep: 'text' }, schema, coerce: true });
+  rows.append(given);
+  expect(seen).toEqual([['deep'], ['deep']]);
+  await db.aflush();
+  expect(await db.afetchAll('SELECT value FROM coerced UNION SELECT value FROM data')).toEqual([
+    { value: '{"deep":{}}' },
+  ]);
+  expect(await db.afetchAll('SELECT * FROM r')).toEqual([{ a: null, deep: '{}' }]);
+  // What was given stays as it is, and what is no plain object is not looked into.
+  expect(given).toEqual({ a: undefined, deep: { b: undefined } });
+  const any = db.table('any', { validator: z.any(), coerce: true });
+  const shared = { u: undefined };
+  any.set('a', { at: new Date(0), one: shared, two: [shared, { u: 1 }] });
+  expect(any.get('a')).toEqual({ at: '1970-01-01T00:00:00.000Z', one: {}, two: [{}, { u: 1 }] });
+  const cycle: Record<string, unknown> = { u: undefined };
+  cycle['self'] = [cycle, cycle];
+  for (const value of [undefined, [undefined], { list: [1, undefined] }, cycle]) {
+    expect(await codeFrom(() => any.set('b', value))).toBe('SLUICE_INVALID_VALUE');
+  }
+  const plain = db.table('plain', { validator: schema });
+  expect(await codeFrom(() => plain.set('a', given))).toBe('SLUICE_INVALID_VALUE');
+});
+
 test('constraints look at what will be stored: after every hook, and after what the validator made of it', async () => {
   const db = await openTemp();
   const table = db.table<{ e: string }>('t', {

@@ -15,7 +15,7 @@ export const UNLIMITED: ApplierOptions = {
 };
 
 export function applierOn(db: Connection, owner = 'test', options: ApplierOptions = UNLIMITED): Applier {
-  return new Applier(writerParts(db, owner), options);
+  return new Applier(writerParts(db, owner, undefined), options);
 }
 
 /** Both that work on the writer's connection, sharing what they know, as on the writer thread. */
@@ -24,6 +24,6 @@ export function writerOn(
   owner = 'test',
   options: ApplierOptions = UNLIMITED,
 ): { applier: Applier; queue: QueueChanger } {
-  const parts = writerParts(db, owner);
+  const parts = writerParts(db, owner, undefined);
   return { applier: new Applier(parts, options), queue: new QueueChanger(parts, options.limits) };
 }

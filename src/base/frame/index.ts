@@ -9,9 +9,11 @@ export {
   frameAt,
   Kind,
   readU64,
+  SEALED_FRAME_MAGIC,
   type SqlValue,
   stampFrame,
   Tag,
   writeU64,
 } from './layout.ts';
 export { FrameReader, type TargetName } from './reader.ts';
+export { isSealedFrame, openFrame, openWrite, sealFrame, sealWrite } from './sealed.ts';

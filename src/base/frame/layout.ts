@@ -33,10 +33,14 @@ import { crc32 } from 'node:zlib';
  * three times as fast as decoding each string. The salt keeps a piece of another segment, which may well lie inside a
  * stored blob, from passing as a frame.
  *
+ * Of an encrypted frame only the first 32 bytes are so, with the magic "SLFE"; what a keyring makes of the others follows, bound to
+ * the database, to firstSeq and to the count.
+ *
  * Rejected: one length-prefixed record after another (a call into the runtime per string), and MessagePack or JSON for
  * the whole (twice the time, and no place for a synced-up-to offset).
  */
 export const FRAME_MAGIC = 0x52464c53;
+export const SEALED_FRAME_MAGIC = 0x45464c53;
 export const FRAME_HEADER_BYTES = 56;
 export const FRAME_LENGTH_MAX = 0x7fffffff;
 
@@ -98,7 +102,8 @@ export function frameAt(
   salt: number,
 ): { length: number; firstSeq: number; lastSeq: number; syncedUpTo: number } | undefined {
   if (segment.length - offset < FRAME_HEADER_BYTES) return undefined;
-  if (segment.readUInt32LE(offset + offsets.magic) !== FRAME_MAGIC) return undefined;
+  const magic = segment.readUInt32LE(offset + offsets.magic);
+  if (magic !== FRAME_MAGIC && magic !== SEALED_FRAME_MAGIC) return undefined;
   const length = segment.readUInt32LE(offset + offsets.length);
   if (length < FRAME_HEADER_BYTES || length > segment.length - offset) return undefined;
   const bytes = segment.subarray(offset, offset + length);

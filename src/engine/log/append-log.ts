@@ -1,7 +1,8 @@
 import { join } from 'node:path';
+import type { Keyring } from '../../base/encryption/index.ts';
 import type { DiskClass } from '../../base/failure.ts';
 import type { FileSystem, LogFile } from '../../base/file-system.ts';
-import { acceptedAtOf, type Frame, stampFrame } from '../../base/frame/index.ts';
+import { acceptedAtOf, type Frame, sealFrame, stampFrame } from '../../base/frame/index.ts';
 import { LogFailure, type LogOperation } from './log-failure.ts';
 import { encodeHeader, SEGMENT_HEADER_BYTES, type SegmentEnd, saltOf, segmentName } from './segment.ts';
 
@@ -12,6 +13,8 @@ export interface AppendLogOptions {
   readonly epoch: number;
   /** A segment that has reached this size is sealed. */
   readonly segmentBytes: number;
+  /** Encrypts the frames on their way to the disk. */
+  readonly keyring?: Keyring | undefined;
 }
 
 /** A segment that is complete: it waits until everything in it is applied. */
@@ -140,12 +143,13 @@ export class AppendLog {
       if (this.#open !== undefined && this.#open.offset >= this.#options.segmentBytes) await this.seal();
       const segment = this.#open ?? (await this.#create());
       const frame = this.#waiting[0] as Frame;
-      stampFrame(frame.bytes, segment.syncedOffset, segment.salt);
-      await this.#writeFrame(segment, frame);
+      const bytes = this.#bytesOf(frame);
+      stampFrame(bytes, segment.syncedOffset, segment.salt);
+      await this.#writeFrame(segment, bytes);
       segment.lastSeq = frame.lastSeq;
       this.#waiting.shift();
       this.#unsynced.push(frame);
-      total += frame.bytes.length;
+      total += bytes.length;
     }
     return total;
   }
@@ -234,11 +238,16 @@ export class AppendLog {
     return this.#open;
   }
 
-  async #writeFrame(segment: OpenSegment, frame: Frame): Promise<void> {
+  #bytesOf(frame: Frame): Buffer {
+    const { keyring, databaseId } = this.#options;
+    return keyring === undefined ? frame.bytes : sealFrame(frame, keyring, databaseId);
+  }
+
+  async #writeFrame(segment: OpenSegment, bytes: Buffer): Promise<void> {
     try {
-      await writeAll(segment.file, frame.bytes, segment.offset);
-      segment.offset += frame.bytes.length;
-      this.bytesWritten += frame.bytes.length;
+      await writeAll(segment.file, bytes, segment.offset);
+      segment.offset += bytes.length;
+      this.bytesWritten += bytes.length;
     } catch (error) {
       const failure = this.#failure('write', error);
       // A part of the frame may be there. With room or descriptors short the file itself is sound: cut it off.

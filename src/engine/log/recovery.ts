@@ -1,7 +1,8 @@
 import { join } from 'node:path';
+import { notEncrypted, type ValueCipher } from '../../base/encryption/index.ts';
 import { messageOf, SluiceError } from '../../base/errors.ts';
 import type { FileSystem } from '../../base/file-system.ts';
-import { copyFrame, type Frame, frameAt } from '../../base/frame/index.ts';
+import { copyFrame, type Frame, frameAt, isSealedFrame, openFrame } from '../../base/frame/index.ts';
 import type { LogStart } from './append-log.ts';
 import {
   decodeHeader,
@@ -22,6 +23,8 @@ export interface RecoveryOptions {
   readonly policy: RecoveryPolicy;
   /** Marks the names of files that are set aside. */
   readonly now: Date;
+  /** Of an encrypted database. */
+  readonly cipher?: ValueCipher | undefined;
 }
 
 /** What to do when the log is damaged where it had been synced. */
@@ -152,11 +155,23 @@ export class Recovery {
         const frame = frameAt(bytes, offset, salt);
         if (frame === undefined) throw corrupt(this.#options, `${segment.name} has changed while it was read`);
         if (frame.lastSeq >= expected) {
-          yield copyFrame(bytes.subarray(offset, offset + frame.length));
+          yield this.#opened(bytes.subarray(offset, offset + frame.length), segment.name);
           expected = frame.lastSeq + 1;
         }
         offset += frame.length;
       }
+    }
+  }
+
+  #opened(bytes: Buffer, segment: string): Frame {
+    const { cipher, databaseId, directory } = this.#options;
+    try {
+      if (isSealedFrame(bytes) && cipher !== undefined) return openFrame(bytes, cipher.keyring, databaseId);
+      if (isSealedFrame(bytes)) throw new SluiceError('SLUICE_DECRYPT', 'it is encrypted: open with its key');
+      if (cipher?.accepts === 'nothing') throw notEncrypted();
+      return copyFrame(bytes);
+    } catch (cause) {
+      throw new SluiceError('SLUICE_DECRYPT', `${join(directory, segment)}: ${messageOf(cause)}`, { cause });
     }
   }
 

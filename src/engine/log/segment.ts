@@ -1,5 +1,5 @@
 import { crc32 } from 'node:zlib';
-import { FRAME_MAGIC, frameAt, readU64, writeU64 } from '../../base/frame/index.ts';
+import { FRAME_MAGIC, frameAt, readU64, SEALED_FRAME_MAGIC, writeU64 } from '../../base/frame/index.ts';
 
 /** Version of segment header and frame. A reader refuses what it does not know. */
 export const LOG_FORMAT = 1;
@@ -85,10 +85,12 @@ export function segmentNumber(name: string): number | undefined {
  */
 export function isPromised(segment: Buffer, from: number, salt: number): boolean {
   const magic = Buffer.alloc(4);
-  magic.writeUInt32LE(FRAME_MAGIC);
-  for (let at = segment.indexOf(magic, from); at >= 0; at = segment.indexOf(magic, at + 1)) {
-    const frame = frameAt(segment, at, salt);
-    if (frame !== undefined && frame.syncedUpTo > from) return true;
+  for (const each of [FRAME_MAGIC, SEALED_FRAME_MAGIC]) {
+    magic.writeUInt32LE(each);
+    for (let at = segment.indexOf(magic, from); at >= 0; at = segment.indexOf(magic, at + 1)) {
+      const frame = frameAt(segment, at, salt);
+      if (frame !== undefined && frame.syncedUpTo > from) return true;
+    }
   }
   return false;
 }

@@ -4,13 +4,16 @@ import { type Column, StoreFailure } from '../store.ts';
 import type { Connection } from './connection.ts';
 
 /** Version of the tables below, kept in the state row. */
-const STORE_FORMAT = 2;
+const STORE_FORMAT = 3;
 
 /**
  * Sluice's own tables. The state row is where the exactly-once promise lives: the watermark moves in the same
  * transaction as the writes below it. `batch_after` and `batch_result` remember what the batch that started there has
  * done so far, `change_id` and `change_result` the same of the last change of the queue, so that the answer survives the
  * death of the thread that worked it out.
+ *
+ * `_sluice_keys` names the keys that something in the database may be encrypted with: not what they are, but a proof that only they
+ * open, and how a passphrase becomes one.
  *
  * `_sluice_dead_letters_overwritten` names the keys of a dead group or `clear` that have been written since: a retry leaves
  * them alone.
@@ -51,6 +54,13 @@ const OWN_TABLES = `
     key TEXT NOT NULL,
     PRIMARY KEY (id, table_name, key)
   ) WITHOUT ROWID;
+  CREATE TABLE IF NOT EXISTS _sluice_keys (
+    id TEXT PRIMARY KEY,
+    algorithm TEXT NOT NULL,
+    derivation TEXT,
+    active INTEGER NOT NULL,
+    proof BLOB NOT NULL
+  ) WITHOUT ROWID;
 `;
 
 /** On a column that a migration may have to add first. */
@@ -64,6 +74,7 @@ const MIGRATIONS: Readonly<Record<number, string>> = {
     ALTER TABLE _sluice_state ADD COLUMN change_result TEXT NOT NULL DEFAULT '';
     ALTER TABLE _sluice_dead_letters ADD COLUMN origin TEXT;
     UPDATE _sluice_state SET format = 2;`,
+  2: 'UPDATE _sluice_state SET format = 3;',
 };
 
 export interface StateRow {
@@ -116,6 +127,13 @@ export function takenOver(): StoreFailure {
 export const SELECT_STATE = `
   SELECT database_id AS databaseId, epoch, owner, applied_seq AS appliedSeq, batch_after AS batchAfter,
          batch_result AS batchResult, change_id AS changeId, change_result AS changeResult FROM _sluice_state`;
+
+/** Whether there is a table of this name with keys and values. */
+export function isKeyTable(db: Connection, table: string): boolean {
+  const columns = columnsOf(db, table);
+  const has = (name: string) => columns?.find((column) => column.name.toLowerCase() === name);
+  return has('key')?.primaryKey === true && has('value') !== undefined;
+}
 
 /** The columns of a table; `undefined` where there is none. */
 export function columnsOf(db: Connection, table: string): Column[] | undefined {

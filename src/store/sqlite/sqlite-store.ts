@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { type Clock, systemClock, type Timer } from '../../base/clock.ts';
+import type { Secrets } from '../../base/encryption/index.ts';
 import { codeOf, messageOf, SluiceError } from '../../base/errors.ts';
 import { diskMeaning, sqliteMeaning } from '../../base/failure.ts';
 import type { SqlValue } from '../../base/frame/index.ts';
@@ -13,12 +14,15 @@ import {
   type DeadLetterStore,
   type ExecuteResult,
   type KeyRange,
+  type KeysFound,
   type Parameters,
   type QueryLimits,
   type QueueChange,
   type QueueChanged,
   type QueueLimits,
   type RestartReason,
+  type RotationStep,
+  type RotationStepped,
   type SqlRow,
   type Store,
   type StoreFacts,
@@ -26,6 +30,7 @@ import {
   type StoreNumbers,
   type StoreScan,
   toCallerError,
+  type Unlocked,
 } from '../store.ts';
 import type { FileId } from './file-identity.ts';
 import { SqliteReader } from './reader/reader.ts';
@@ -43,6 +48,9 @@ const DEATHS_MAX = 5;
 /** How often the writer thread is asked how it is, whether or not there is work for it. */
 const LOOK_MS = 2_000;
 
+/** How long the writer thread has to itself between two goes at rows that have expired, where there are many. */
+const SWEEP_PAUSE_MS = 20;
+
 export interface SqliteStoreOptions {
   readonly path: string;
   /** Names this process in the state row. */
@@ -50,6 +58,8 @@ export interface SqliteStoreOptions {
   readonly readers: number;
   readonly queueLimits: QueueLimits;
   readonly breaker: Breaker;
+  /** Is asked for the keys that the database needs; throws where they are not there. */
+  readonly unlock?: ((found: KeysFound) => Promise<Unlocked | undefined>) | undefined;
   readonly spawn?: Spawn | undefined;
   readonly clock?: Clock | undefined;
   readonly onWriterRestart?: ((reason: RestartReason) => void) | undefined;
@@ -71,9 +81,11 @@ export class SqliteStore implements Store {
   readonly #clock: Clock;
   /** The database file that the writer opened first: another one in its place is another database. */
   readonly #database: FileId;
+  #secrets: Secrets | undefined;
   #writer: WriterThread;
   #report: WriterReport;
   readonly #checkpoints = { complete: 0, partial: 0, failed: 0 };
+  #expired = 0;
   #look: Timer | undefined;
   #deaths = 0;
   /** Whether the restart was told of that is still to succeed. */
@@ -87,8 +99,9 @@ export class SqliteStore implements Store {
   static async open(options: SqliteStoreOptions): Promise<SqliteStore> {
     const writer = spawnWriter(options);
     try {
-      const started = await writer.call('start', { ...startOf(options), takeOver: true, check: false });
-      return new SqliteStore(options, writer, started);
+      const found = await writer.call('open', { ...startOf(options), takeOver: true, check: false });
+      const unlocked = await options.unlock?.(found);
+      return new SqliteStore(options, writer, await writer.call('start', unlocked), unlocked?.secrets);
     } catch (error) {
       await writer.terminate();
       if (error instanceof SluiceError) throw error;
@@ -99,7 +112,13 @@ export class SqliteStore implements Store {
     }
   }
 
-  private constructor(options: SqliteStoreOptions, writer: WriterThread, started: WriterFacts) {
+  private constructor(
+    options: SqliteStoreOptions,
+    writer: WriterThread,
+    started: WriterFacts,
+    secrets: Secrets | undefined,
+  ) {
+    this.#secrets = secrets;
     this.#options = options;
     this.#clock = options.clock ?? systemClock;
     this.#writer = writer;
@@ -109,6 +128,7 @@ export class SqliteStore implements Store {
     this.#take(started.report);
     this.sync = new SqliteReader(options.path, started.database, 0);
     this.#readers = new ReaderPool(options.path, started.database, options.readers, options.spawn ?? spawnWorker);
+    if (secrets !== undefined) this.#readers.unlock(secrets);
     this.deadLetters = {
       list: (range) => this.#readers.call('deadLetters', range),
       listSummaries: (range) => this.#readers.call('deadLetterSummaries', range),
@@ -121,7 +141,7 @@ export class SqliteStore implements Store {
   }
 
   get numbers(): StoreNumbers {
-    return { ...this.#report, checkpoints: { ...this.#checkpoints } };
+    return { ...this.#report, checkpoints: { ...this.#checkpoints }, expired: this.#expired };
   }
 
   async apply(batch: Batch): Promise<BatchResult> {
@@ -163,26 +183,45 @@ export class SqliteStore implements Store {
     }
   }
 
-  async #changeQueue(change: QueueChange): Promise<QueueChanged> {
-    const id = randomUUID();
+  /** Under its id it is done once, however often it is asked for. */
+  #changeQueue(change: QueueChange): Promise<QueueChanged> {
+    return this.#untilAnswered('changeQueue', { id: randomUUID(), change });
+  }
+
+  /** A call that may be made again where the thread died before it could answer. A crash loop ends in a failure of the start. */
+  async #untilAnswered<C extends 'changeQueue' | 'rotate'>(
+    call: C,
+    request: WriterProtocol[C]['request'],
+  ): Promise<WriterProtocol[C]['response']> {
     for (;;) {
       try {
-        const changed = await (await this.#liveWriter()).call('changeQueue', { id, change });
+        const answer = await (await this.#liveWriter()).call(call, request);
         this.#deaths = 0;
-        return changed;
+        return answer;
       } catch (error) {
-        // Under its id it is done once, however often it is asked for. A crash loop ends in a failure of the start.
         if (!(error instanceof ThreadDied)) throw error;
       }
     }
+  }
+
+  async rotate(step: RotationStep): Promise<RotationStepped> {
+    const stepped = await this.#untilAnswered('rotate', step);
+    const secrets = this.#secrets as Secrets;
+    if (step.do === 'begin') {
+      const others = secrets.keys.filter(({ id }) => id !== step.material.id);
+      this.#secrets = { ...secrets, keys: [step.material, ...others] };
+    }
+    if (step.do === 'finish') this.#secrets = { ...secrets, accepts: 'nothing' };
+    this.#readers.unlock(this.#secrets as Secrets);
+    return stepped;
   }
 
   query(sql: string, parameters: Parameters, limits: QueryLimits): Promise<SqlRow[]> {
     return this.#readers.query(sql, parameters, limits);
   }
 
-  getMany(table: string, keys: readonly string[]): Promise<(SqlValue | undefined)[]> {
-    return this.#readers.getMany(table, keys);
+  getMany(table: string, keys: readonly string[], liveAt?: number): Promise<(SqlValue | undefined)[]> {
+    return this.#readers.getMany(table, keys, liveAt);
   }
 
   count(table: string, overlay: CountOverlay): Promise<number> {
@@ -217,15 +256,34 @@ export class SqliteStore implements Store {
     this.#look = this.#clock.after(LOOK_MS, () => void this.#lookNow());
   }
 
-  /** Whether SQLite's files are where they were: without this, nobody would know before the next write. */
+  /**
+   * Whether SQLite's files are where they were: without this, nobody would know before the next write. And rows that have
+   * expired are deleted, a few at a time.
+   */
   async #lookNow(): Promise<void> {
+    let more = false;
     try {
-      if (!this.#writer.dead && this.#starting === undefined) this.#take(await this.#writer.call('look', null));
+      if (!this.#writer.dead && this.#starting === undefined) {
+        const { report, swept } = await this.#writer.call('look', { now: this.#clock.now() });
+        this.#take(report);
+        this.#expired += swept.expired;
+        more = swept.more;
+      }
     } catch (error) {
       if (error instanceof StoreFailure && error.failure === 'fatal') return this.#options.onLost?.(error);
       // A thread that has died, or a stat that failed: whoever writes next meets it.
     }
-    if (!this.#closed) this.#lookLater();
+    if (this.#closed) return;
+    if (more) this.#lookInGap(this.#clock.elapsed() + LOOK_MS);
+    else this.#lookLater();
+  }
+
+  /** The next look, as soon as the writer has nothing to do: a batch does not wait for rows to be deleted. */
+  #lookInGap(latest: number): void {
+    this.#look = this.#clock.after(SWEEP_PAUSE_MS, () => {
+      if (this.#writer.load > 0 && this.#clock.elapsed() < latest) this.#lookInGap(latest);
+      else void this.#lookNow();
+    });
   }
 
   #take(report: WriterReport): void {
@@ -258,7 +316,9 @@ export class SqliteStore implements Store {
     this.#writer = writer;
     try {
       const start = { ...startOf(this.#options), takeOver: false, check: this.#check, expected: this.#database };
-      const { report } = await writer.call('start', start);
+      await writer.call('open', start);
+      const secrets = this.#secrets;
+      const { report } = await writer.call('start', secrets && { secrets, store: undefined });
       this.#take(report);
     } catch (error) {
       // It did not die by itself: a locked database, say, or a process that is out of descriptors, is no crash loop.

@@ -1,3 +1,5 @@
+import { keyIdOf, type ValueCipher } from '../../../base/encryption/index.ts';
+import { openWrite } from '../../../base/frame/index.ts';
 import type {
   DeadLetter,
   DeadLetterFilter,
@@ -17,10 +19,12 @@ export function listSummaries(db: Connection, range: DeadLetterRange): DeadLette
   return select(db, SUMMARY_COLUMNS, range) as DeadLetterSummary[];
 }
 
-export function listDeadLetters(db: Connection, range: DeadLetterRange): DeadLetter[] {
-  return listPortable(db, range).map(({ write: _, origin: __, overwritten: ___, ...letter }) => letter);
+export function listDeadLetters(db: Connection, range: DeadLetterRange, cipher: ValueCipher | undefined): DeadLetter[] {
+  const rows = select(db, `${SUMMARY_COLUMNS}, write`, range) as (DeadLetterSummary & { write: Uint8Array })[];
+  return rows.map(({ write, ...row }) => ({ ...row, ...contentOf(decodeWrite(openWrite(write, cipher)), cipher) }));
 }
 
+/** As they may leave the house: of what is encrypted only what is readable in the table. */
 export function listPortable(db: Connection, range: DeadLetterRange): PortableDeadLetter[] {
   const { databaseId } = db.prepare(SELECT_STATE).get() as StateRow;
   const rows = select(db, `${SUMMARY_COLUMNS}, write, origin`, range) as (DeadLetterSummary & {
@@ -30,14 +34,16 @@ export function listPortable(db: Connection, range: DeadLetterRange): PortableDe
   const overwritten = db.prepare('SELECT table_name, key FROM _sluice_dead_letters_overwritten WHERE id = ?').raw();
   return rows.map(({ origin, ...row }) => ({
     ...row,
-    ...contentOf(decodeWrite(row.write)),
+    ...(keyIdOf(row.write) === undefined
+      ? contentOf(decodeWrite(row.write), undefined)
+      : { statement: null, payload: null }),
     origin: origin ?? `${databaseId}:${row.seq}`,
     overwritten: overwritten.all(row.id) as [string, string][],
   }));
 }
 
-export function getDeadLetter(db: Connection, id: number): DeadLetter | undefined {
-  return listDeadLetters(db, { filter: {}, after: id - 1, upTo: id, limit: 1 })[0];
+export function getDeadLetter(db: Connection, id: number, cipher: ValueCipher | undefined): DeadLetter | undefined {
+  return listDeadLetters(db, { filter: {}, after: id - 1, upTo: id, limit: 1 }, cipher)[0];
 }
 
 export function summarize(db: Connection, filter: DeadLetterFilter): DeadLetterGroup[] {

@@ -1,10 +1,11 @@
+import type { ValueCipher } from '../../../base/encryption/index.ts';
 import { foldName } from '../../../base/fold-name.ts';
-import { Kind } from '../../../base/frame/index.ts';
+import { Kind, openWrite, sealWrite } from '../../../base/frame/index.ts';
 import type { DeadLetterSummary, PortableDeadLetter, QueueLimits, QueueState, SupersededLetter } from '../../store.ts';
 import type { Connection, Statement } from '../connection.ts';
 import type { Classified } from '../result-codes.ts';
 import { DeadLetterIndex, isOlder, type KeyedLetter, type TableKey, tableKey, tableOf } from './dead-letter-index.ts';
-import { decodeWrite, encodeWrite, isOfKey, keysOf, namesOf, type WriteCopy } from './write-copy.ts';
+import { decodeWrite, encodeWrite, isOfKey, keysOf, namesOf, resealWrite, type WriteCopy } from './write-copy.ts';
 
 export const SUMMARY_COLUMNS = `id, seq, table_name AS "table", operation, key, accepted_at AS acceptedAt,
   first_failed_at AS firstFailedAt, last_failed_at AS lastFailedAt, attempts, error_class AS errorClass,
@@ -28,6 +29,7 @@ interface Summed {
  */
 export class DeadLetters {
   readonly #db: Connection;
+  readonly #cipher: ValueCipher | undefined;
   readonly #insert: Statement;
   readonly #delete: Statement;
   readonly #overwritten: Statement;
@@ -40,8 +42,9 @@ export class DeadLetters {
   /** The sums before the open transaction. */
   #committed: Pick<Summed, 'entries' | 'bytes'> = { entries: 0, bytes: 0 };
 
-  constructor(db: Connection) {
+  constructor(db: Connection, cipher: ValueCipher | undefined) {
     this.#db = db;
+    this.#cipher = cipher;
     this.#insert = db.prepare(
       `INSERT INTO _sluice_dead_letters (seq, table_name, operation, key, accepted_at, first_failed_at, last_failed_at,
          attempts, error_class, error_code, error_message, write, origin)
@@ -77,7 +80,7 @@ export class DeadLetters {
         errorCode: error.code,
         errorMessage: error.message,
       },
-      encodeWrite(write).bytes,
+      sealWrite(encodeWrite(write).bytes, this.#cipher),
       null,
     );
   }
@@ -94,7 +97,7 @@ export class DeadLetters {
     const write = decodeWrite(letter.write, isOwn ? letter.seq : own.appliedSeq);
     const overwritten = write.kind === Kind.group || write.kind === Kind.clear ? letter.overwritten : [];
     const summary = { ...letter, ...namesOf(write), seq: write.seq };
-    this.#store(write, summary, letter.write, isOwn ? null : origin, overwritten);
+    this.#store(write, summary, sealWrite(letter.write, this.#cipher), isOwn ? null : origin, overwritten);
     return true;
   }
 
@@ -126,11 +129,32 @@ export class DeadLetters {
     return gone;
   }
 
+  /** Encrypts the next entries anew that are not as the active key makes them, and the values in them. */
+  reseal(
+    after: number,
+    limit: number,
+    except: ReadonlySet<string>,
+  ): { readonly last: number | undefined; readonly rewritten: number } {
+    const rows = this.#db
+      .prepare('SELECT id, write FROM _sluice_dead_letters WHERE id > ? ORDER BY id LIMIT ?')
+      .all(after, limit) as { id: number; write: Uint8Array }[];
+    const update = this.#db.prepare('UPDATE _sluice_dead_letters SET write = ? WHERE id = ?');
+    let rewritten = 0;
+    for (const { id, write } of rows) {
+      const resealed = resealWrite(write, this.#cipher as ValueCipher, except);
+      if (resealed === undefined) continue;
+      update.run(resealed, id);
+      this.#count(0, resealed.length - write.length);
+      rewritten++;
+    }
+    return { last: rows.length < limit ? undefined : rows.at(-1)?.id, rewritten };
+  }
+
   /** The write of an entry, as far as it is still to be applied; `undefined` where the entry is gone. */
   write(id: number): WriteCopy | undefined {
     const row = this.#stored.get(id) as { seq: number; write: Uint8Array } | undefined;
     if (row === undefined) return undefined;
-    const write = decodeWrite(row.write, row.seq);
+    const write = decodeWrite(openWrite(row.write, this.#cipher), row.seq);
     if (write.kind === Kind.clear) return { ...write, sparing: id };
     if (write.kind !== Kind.group) return write;
     const overwritten = this.#overwrittenOf(id);

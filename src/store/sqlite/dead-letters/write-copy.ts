@@ -1,4 +1,16 @@
-import { type Frame, FrameBuilder, FrameReader, Kind, type SqlValue, Target } from '../../../base/frame/index.ts';
+import { keyIdOf, type ValueCipher } from '../../../base/encryption/index.ts';
+import { foldName } from '../../../base/fold-name.ts';
+import {
+  type Frame,
+  FrameBuilder,
+  FrameReader,
+  Kind,
+  openWrite,
+  type SqlValue,
+  sealWrite,
+  Target,
+} from '../../../base/frame/index.ts';
+import { ownerOfExpiries } from '../../expiry-table.ts';
 import type { DeadLetter, DeadLetterSummary, WriteOperation } from '../../store.ts';
 import { narrow } from '../connection.ts';
 import { type TableKey, tableKey } from './dead-letter-index.ts';
@@ -38,7 +50,7 @@ export function copyGroup(reader: FrameReader): WriteCopy {
   const members: WriteCopy[] = [];
   const { seq, acceptedAt } = reader;
   for (let left = reader.members; left > 0 && reader.next(); left--) members.push(copyOf(reader));
-  const tables = new Set(members.map((member) => member.table));
+  const tables = new Set(members.map((member) => subjectOf(member)));
   const table = tables.size === 1 ? (members[0]?.table ?? null) : null;
   return { seq, acceptedAt, kind: Kind.group, table, statement: null, key: '', value: '', parameters: [], members };
 }
@@ -66,10 +78,44 @@ export function encodeWrite(write: WriteCopy): Frame {
   return builder.build(write.seq, Buffer.allocUnsafe);
 }
 
-/** The keys that a write is about: one of a put or delete, those of its members of a group. */
+/** A stored dead write as the active key makes it; `undefined` where it is so already. */
+export function resealWrite(
+  stored: Uint8Array,
+  cipher: ValueCipher,
+  except: ReadonlySet<string>,
+): Uint8Array | undefined {
+  const write = decodeWrite(openWrite(stored, cipher));
+  const isStale = (each: WriteCopy) =>
+    isPutOfValue(each) && !except.has(foldName(each.table as string)) && cipher.isStale(each.value);
+  if (keyIdOf(stored) === cipher.keyring.active.id && ![write, ...write.members].some(isStale)) return undefined;
+  const resealed = (each: WriteCopy): WriteCopy => {
+    if (!isStale(each)) return each;
+    const table = each.table as string;
+    const value = cipher.seal(table, each.key, cipher.open(table, each.key, each.value));
+    return { ...each, kind: Kind.putBlob, value };
+  };
+  const anew = { ...resealed(write), members: write.members.map(resealed) };
+  return sealWrite(encodeWrite(anew).bytes, cipher);
+}
+
+/** The moment at which a row expires is no value of the user's: it is as readable as the key. */
+function isPutOfValue({ kind, table }: WriteCopy): boolean {
+  const isPut = kind === Kind.putText || kind === Kind.putBlob;
+  return isPut && ownerOfExpiries(table as string) === undefined;
+}
+
+/**
+ * The keys that a write is about: one of a put or delete, those of its members of a group. When a row expires is part of the
+ * row: whoever takes the key over takes both.
+ */
 export function keysOf(write: WriteCopy): TableKey[] {
   if (write.kind === Kind.group) return write.members.flatMap(keysOf);
-  return isOfKey(write.kind) ? [tableKey(write.table as string, write.key)] : [];
+  return isOfKey(write.kind) ? [tableKey(subjectOf(write) as string, write.key)] : [];
+}
+
+/** The table that a write is about, as whoever made it knows it. */
+function subjectOf({ table }: WriteCopy): string | null {
+  return table === null ? null : (ownerOfExpiries(table) ?? table);
 }
 
 /** Whether a write is to a key-value table, with a statement of Sluice's own: a put, a delete or a `clear`. */
@@ -103,22 +149,28 @@ export function namesOf(write: WriteCopy): Pick<DeadLetterSummary, 'table' | 'op
 }
 
 /** What a write wanted to write, as people and programs read it. */
-export function contentOf(write: WriteCopy): Pick<DeadLetter, 'statement' | 'payload'> {
-  if (write.kind !== Kind.group) return simpleContentOf(write);
+export function contentOf(
+  write: WriteCopy,
+  cipher: ValueCipher | undefined,
+): Pick<DeadLetter, 'statement' | 'payload'> {
+  if (write.kind !== Kind.group) return simpleContentOf(write, cipher);
   const payload = write.members.map((member) => ({
     table: member.table,
     operation: operationOf(member),
     key: isOfKey(member.kind) ? member.key : null,
-    ...simpleContentOf(member),
+    ...simpleContentOf(member, cipher),
   }));
   return { statement: null, payload };
 }
 
-function simpleContentOf(write: WriteCopy): { statement: string | null; payload: SqlValue | readonly SqlValue[] } {
+function simpleContentOf(
+  write: WriteCopy,
+  cipher: ValueCipher | undefined,
+): { statement: string | null; payload: SqlValue | readonly SqlValue[] } {
   switch (write.kind) {
     case Kind.putText:
     case Kind.putBlob:
-      return { statement: null, payload: write.value };
+      return { statement: null, payload: readable(write, cipher) };
     case Kind.append:
     case Kind.stage:
       return { statement: write.statement, payload: write.parameters.map(narrow) };
@@ -127,6 +179,13 @@ function simpleContentOf(write: WriteCopy): { statement: string | null; payload:
     default:
       return { statement: null, payload: null };
   }
+}
+
+/** The value of a put, as far as the keys of the database open it: a table may have one of its own. */
+function readable({ table, key, value }: WriteCopy, cipher: ValueCipher | undefined): string | Uint8Array {
+  const id = typeof value === 'string' ? undefined : keyIdOf(value);
+  if (id === undefined || cipher?.keyring.has(id) !== true) return value;
+  return cipher.open(table as string, key, value);
 }
 
 function addTo(builder: FrameBuilder, write: WriteCopy): void {

@@ -1,9 +1,10 @@
+import type { Secrets } from '../../../base/encryption/index.ts';
 import { messageOf, SluiceError } from '../../../base/errors.ts';
 import type { SqlValue } from '../../../base/frame/index.ts';
 import type { CountOverlay, KeyRange, Parameters, QueryLimits, SqlRow, StoreScan } from '../../store.ts';
 import type { FileId } from '../file-identity.ts';
 import { type Spawn, ThreadClient } from '../rpc.ts';
-import type { ReaderProtocol } from './reader-protocol.ts';
+import type { PointRead, ReaderProtocol } from './reader-protocol.ts';
 
 type Reader = ThreadClient<ReaderProtocol>;
 
@@ -11,7 +12,7 @@ const ENTRY = new URL('./reader-thread.js', import.meta.url);
 
 /** Point reads that were asked for in one tick and travel in one message. */
 interface PointReads {
-  readonly requests: { table: string; keys: readonly string[] }[];
+  readonly requests: PointRead[];
   readonly answer: Promise<(SqlValue | undefined)[][]>;
 }
 
@@ -22,6 +23,7 @@ export class ReaderPool {
   readonly #size: number;
   readonly #spawn: Spawn;
   readonly #readers: Reader[] = [];
+  #secrets: Secrets | undefined;
   #pointReads: PointReads | undefined;
   #closed = false;
   #closing: readonly Reader[] = [];
@@ -33,9 +35,9 @@ export class ReaderPool {
     this.#spawn = spawn;
   }
 
-  async getMany(table: string, keys: readonly string[]): Promise<(SqlValue | undefined)[]> {
+  async getMany(table: string, keys: readonly string[], liveAt?: number): Promise<(SqlValue | undefined)[]> {
     const reads = this.#pointReads ?? this.#collectPointReads();
-    const place = reads.requests.push({ table, keys }) - 1;
+    const place = reads.requests.push({ table, keys, liveAt }) - 1;
     return (await reads.answer)[place] as (SqlValue | undefined)[];
   }
 
@@ -83,6 +85,12 @@ export class ReaderPool {
     return this.#pointReads;
   }
 
+  /** Hands the keys of the database to all threads, those to come included. */
+  unlock(secrets: Secrets): void {
+    this.#secrets = secrets;
+    for (const reader of this.#readers) void reader.call('unlock', secrets).catch(() => null);
+  }
+
   /** Any call that one answer settles. */
   async call<C extends keyof ReaderProtocol & string>(
     call: C,
@@ -104,6 +112,7 @@ export class ReaderPool {
     const reader: Reader = new ThreadClient(ENTRY, this.#spawn);
     this.#readers.push(reader);
     void reader.call('start', { path: this.#path, database: this.#database });
+    if (this.#secrets !== undefined) void reader.call('unlock', this.#secrets);
     return reader;
   }
 }

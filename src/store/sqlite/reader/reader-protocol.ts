@@ -1,3 +1,4 @@
+import type { Secrets } from '../../../base/encryption/index.ts';
 import type { SqlValue } from '../../../base/frame/index.ts';
 import type {
   CountOverlay,
@@ -15,10 +16,19 @@ import type {
 } from '../../store.ts';
 import type { FileId } from '../file-identity.ts';
 
+/** The values of some keys; with `liveAt`, of those that have not expired by then. */
+export interface PointRead {
+  readonly table: string;
+  readonly keys: readonly string[];
+  readonly liveAt: number | undefined;
+}
+
 /** What a reader thread answers, in the order in which it was asked. */
 export type ReaderProtocol = {
   start: { request: { path: string; database: FileId }; response: null };
-  getMany: { request: readonly { table: string; keys: readonly string[] }[]; response: (SqlValue | undefined)[][] };
+  /** The keys of an encrypted database, and again when they have changed. */
+  unlock: { request: Secrets; response: null };
+  getMany: { request: readonly PointRead[]; response: (SqlValue | undefined)[][] };
   count: { request: { table: string; overlay: CountOverlay }; response: number };
   query: { request: { sql: string; parameters: Parameters; limits: QueryLimits }; response: SqlRow[] };
   openScan: { request: { table: string; range: KeyRange }; response: { scan: number; appliedSeq: number } };

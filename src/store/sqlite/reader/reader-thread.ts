@@ -1,4 +1,5 @@
 import { type MessagePort, workerData } from 'node:worker_threads';
+import { ValueCipher } from '../../../base/encryption/index.ts';
 import { SluiceError } from '../../../base/errors.ts';
 import type { SyncScan } from '../../store.ts';
 import {
@@ -19,6 +20,8 @@ const port = workerData as MessagePort;
 const scans = new Map<number, SyncScan>();
 let scanCount = 0;
 let reader: SqliteReader;
+/** For dead letters alone: values are decrypted by whoever asks for them. */
+let cipher: ValueCipher | undefined;
 
 function scanOf(id: number): SyncScan {
   const scan = scans.get(id);
@@ -31,7 +34,11 @@ serve<ReaderProtocol>(port, {
     reader = new SqliteReader(path, database, BUSY_TIMEOUT_MS);
     return null;
   },
-  getMany: (requests) => requests.map(({ table, keys }) => reader.getMany(table, keys)),
+  unlock(secrets) {
+    cipher = new ValueCipher(secrets);
+    return null;
+  },
+  getMany: (requests) => requests.map(({ table, keys, liveAt }) => reader.getMany(table, keys, liveAt)),
   count: ({ table, overlay }) => reader.count(table, overlay),
   query: ({ sql, parameters, limits }) => reader.query(sql, parameters, limits),
   openScan({ table, range }) {
@@ -45,10 +52,10 @@ serve<ReaderProtocol>(port, {
     scans.delete(scan);
     return null;
   },
-  deadLetters: (range) => reader.ask((db) => listDeadLetters(db, range)),
+  deadLetters: (range) => reader.ask((db) => listDeadLetters(db, range, cipher)),
   deadLetterSummaries: (range) => reader.ask((db) => listSummaries(db, range)),
   portableDeadLetters: (range) => reader.ask((db) => listPortable(db, range)),
-  deadLetter: (id) => reader.ask((db) => getDeadLetter(db, id)),
+  deadLetter: (id) => reader.ask((db) => getDeadLetter(db, id, cipher)),
   deadLetterGroups: (filter) => reader.ask((db) => summarize(db, filter)),
   close() {
     reader.close();

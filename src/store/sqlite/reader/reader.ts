@@ -1,5 +1,6 @@
 import { codeOf, messageOf, SluiceError } from '../../../base/errors.ts';
 import type { SqlValue } from '../../../base/frame/index.ts';
+import { EXPIRES_AT, expiryTableOf } from '../../expiry-table.ts';
 import type {
   Column,
   CountOverlay,
@@ -37,6 +38,8 @@ export class SqliteReader implements SyncReads {
   /** By table, at a version of the schema. */
   readonly #spreads = new Map<string, boolean>();
   #spreadsAt: unknown;
+  /** Tables with rows that can expire, as far as they were met. */
+  readonly #expiring = new Set<string>();
   #db: Connection | undefined;
 
   /** `database` is the file that the writer has open: a connection made later must not be one to another file. */
@@ -46,18 +49,20 @@ export class SqliteReader implements SyncReads {
     this.#busyTimeoutMs = busyTimeoutMs;
   }
 
-  get(table: string, key: string): SqlValue | undefined {
-    return reading(() => this.#get(table, key));
+  get(table: string, key: string, liveAt?: number): SqlValue | undefined {
+    return reading(() => this.#get(table, key, liveAt));
   }
 
-  #get(table: string, key: string): SqlValue | undefined {
-    return this.#onTable(table, `SELECT ${VALUE} FROM ${quote(table)} WHERE key = ?`, key);
+  #get(table: string, key: string, liveAt: number | undefined): SqlValue | undefined {
+    const sql = `SELECT ${VALUE} FROM ${quote(table)} AS t WHERE key = ?`;
+    if (liveAt === undefined || !this.#expires(table)) return this.#onTable(table, sql, key);
+    return this.#onTable(table, `${sql} AND ${isLive(table)}`, key, liveAt);
   }
 
   /** All at one moment, so that an atomic write is there whole or not at all. */
-  getMany(table: string, keys: readonly string[]): (SqlValue | undefined)[] {
-    if (keys.length === 1) return [this.get(table, keys[0] as string)];
-    return this.#atOneMoment(() => keys.map((key) => this.#get(table, key)));
+  getMany(table: string, keys: readonly string[], liveAt?: number): (SqlValue | undefined)[] {
+    if (keys.length === 1) return [this.get(table, keys[0] as string, liveAt)];
+    return this.#atOneMoment(() => keys.map((key) => this.#get(table, key, liveAt)));
   }
 
   count(table: string, overlay: CountOverlay): number {
@@ -123,6 +128,7 @@ export class SqliteReader implements SyncReads {
     this.#db?.close();
     this.#db = undefined;
     this.#statements.clear();
+    this.#expiring.clear();
   }
 
   /** Several statements in one transaction: the writer may commit between two of them. */
@@ -138,16 +144,35 @@ export class SqliteReader implements SyncReads {
     });
   }
 
-  #countNow(table: string, { present, absent }: CountOverlay): number {
-    const count = this.#onTable(table, `SELECT count(key) FROM ${quote(table)}`);
+  #countNow(table: string, { present, absent, liveAt }: CountOverlay): number {
+    const count = this.#countLive(table, liveAt);
     if (typeof count !== 'number') return present.length;
-    const added = present.reduce((total, key) => total + (this.#get(table, key) === undefined ? 1 : 0), 0);
-    const removed = absent.reduce((total, key) => total + (this.#get(table, key) === undefined ? 0 : 1), 0);
-    return count + added - removed;
+    const isThere = (key: string) => this.#get(table, key, liveAt) !== undefined;
+    return count + present.filter((key) => !isThere(key)).length - absent.filter(isThere).length;
+  }
+
+  #countLive(table: string, liveAt: number | undefined): SqlValue | undefined {
+    const name = quote(table);
+    if (liveAt === undefined || !this.#expires(table)) return this.#onTable(table, `SELECT count(key) FROM ${name}`);
+    // There are few that have expired: they are being deleted.
+    return this.#onTable(
+      table,
+      `SELECT (SELECT count(key) FROM ${name}) - (SELECT count(*) FROM ${quote(expiryTableOf(table))} AS e
+         WHERE ${EXPIRES_AT} <= ? AND EXISTS (SELECT 1 FROM ${name} AS t WHERE t.key = e.key))`,
+      liveAt,
+    );
+  }
+
+  /** Whether rows of the table can expire: once they can, always. */
+  #expires(table: string): boolean {
+    if (this.#expiring.has(table)) return true;
+    if (columnsOf(this.#connection(), expiryTableOf(table)) === undefined) return false;
+    this.#expiring.add(table);
+    return true;
   }
 
   /** The one value that a statement on a key-value table finds; `undefined` also while the table does not exist. */
-  #onTable(table: string, sql: string, ...keys: string[]): SqlValue | undefined {
+  #onTable(table: string, sql: string, ...parameters: (string | number)[]): SqlValue | undefined {
     let statement = this.#statements.get(sql);
     if (statement === undefined) {
       if (columnsOf(this.#connection(), table) === undefined) return undefined;
@@ -156,11 +181,12 @@ export class SqliteReader implements SyncReads {
       this.#statements.set(sql, statement);
     }
     try {
-      return (statement.get(...keys) as SqlValue[] | undefined)?.[0];
+      return (statement.get(...parameters) as SqlValue[] | undefined)?.[0];
     } catch (error) {
       // SQL may have dropped the table since the statement was prepared.
-      if (columnsOf(this.#connection(), table) !== undefined) throw error;
       this.#statements.delete(sql);
+      this.#expiring.delete(table);
+      if (columnsOf(this.#connection(), table) !== undefined) throw error;
       return undefined;
     }
   }
@@ -240,6 +266,11 @@ class SqliteScan implements SyncScan {
   }
 }
 
+/** SQL for a row `t` that has not expired by a moment, which is the parameter. */
+function isLive(table: string): string {
+  return `NOT EXISTS (SELECT 1 FROM ${quote(expiryTableOf(table))} AS e WHERE e.key = t.key AND ${EXPIRES_AT} <= ?)`;
+}
+
 function selectRange(db: Connection, table: string, range: KeyRange): IterableIterator<unknown> {
   const bounds = (
     [
@@ -249,11 +280,18 @@ function selectRange(db: Connection, table: string, range: KeyRange): IterableIt
       ['<=', range.lte],
     ] as const
   ).filter(([, key]) => key !== undefined);
-  const where = ["key >= ''", ...bounds.map(([operator]) => `key ${operator} ?`)].join(' AND ');
-  const order = range.reverse ? 'DESC' : 'ASC';
+  const conditions = ["key >= ''", ...bounds.map(([operator]) => `key ${operator} ?`)];
+  const parameters: unknown[] = bounds.map(([, key]) => key);
+  if (range.liveAt !== undefined && columnsOf(db, expiryTableOf(table)) !== undefined) {
+    conditions.push(isLive(table));
+    parameters.push(range.liveAt);
+  }
+  const [where, order] = [conditions.join(' AND '), range.reverse ? 'DESC' : 'ASC'];
   return db
-    .prepare(`SELECT key, ${range.keysOnly ? 'NULL' : VALUE} FROM ${quote(table)} WHERE ${where} ORDER BY key ${order}`)
+    .prepare(
+      `SELECT key, ${range.keysOnly ? 'NULL' : VALUE} FROM ${quote(table)} AS t WHERE ${where} ORDER BY key ${order}`,
+    )
     .raw()
     .safeIntegers()
-    .iterate(bounds.map(([, key]) => key));
+    .iterate(parameters);
 }

@@ -1,3 +1,4 @@
+import { EXPIRES_AT, expiryTableOf, ownerOfExpiries } from '../../expiry-table.ts';
 import { type Connection, quote, type Statement } from '../connection.ts';
 import { columnsOf, PLAIN_KEY_TABLE } from '../schema.ts';
 
@@ -5,12 +6,14 @@ import { columnsOf, PLAIN_KEY_TABLE } from '../schema.ts';
 export interface KeyTable {
   /**
    * Exactly the table that Sluice (or NanaSQLite) makes: no trigger, no constraint, no index and no foreign key of the
-   * user's. Only here can nobody tell a coalesced write from one that was overwritten.
+   * user's, and no expiries. Only here can nobody tell a coalesced write from one that was overwritten.
    */
   readonly plain: boolean;
   readonly put: Statement;
   readonly delete: Statement;
   readonly clear: Statement;
+  /** Where its rows can expire: what takes the expiry of a key away, or of all. */
+  readonly expiries: { readonly delete: Statement; readonly clear: Statement } | undefined;
 }
 
 const STATEMENTS_MAX = 500;
@@ -66,15 +69,27 @@ export class Catalog {
     const table = quote(name);
     if (columnsOf(this.#db, name) === undefined) {
       this.#db.exec(`CREATE TABLE ${table} (key TEXT PRIMARY KEY, value TEXT)`);
+      const owner = ownerOfExpiries(name);
+      if (owner !== undefined) {
+        this.#db.exec(`CREATE INDEX ${quote(`_sluice_expires_${owner}`)} ON ${table} (${EXPIRES_AT})`);
+      }
       this.forget();
     }
+    const expiries = expiryTableOf(name);
+    const canExpire = columnsOf(this.#db, expiries) !== undefined;
     const made: KeyTable = {
-      plain: !this.mayTrigger(name) && this.#isPlain(name),
+      plain: !canExpire && !this.mayTrigger(name) && this.#isPlain(name),
       put: this.#db.prepare(
         `INSERT INTO ${table} (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value`,
       ),
       delete: this.#db.prepare(`DELETE FROM ${table} WHERE key = ?`),
       clear: this.#db.prepare(`DELETE FROM ${table}`),
+      expiries: canExpire
+        ? {
+            delete: this.#db.prepare(`DELETE FROM ${quote(expiries)} WHERE key = ?`),
+            clear: this.#db.prepare(`DELETE FROM ${quote(expiries)}`),
+          }
+        : undefined,
     };
     this.#keyTables.set(name, made);
     return made;

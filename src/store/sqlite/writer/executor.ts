@@ -1,4 +1,5 @@
 import { Kind } from '../../../base/frame/index.ts';
+import { expiryTableOf } from '../../expiry-table.ts';
 import { StoreFailure } from '../../store.ts';
 import { type Connection, quote } from '../connection.ts';
 import { tableKey, tableOf } from '../dead-letters/dead-letter-index.ts';
@@ -70,12 +71,19 @@ export class Executor {
     const table = write.table as string;
     switch (write.kind) {
       case Kind.putText:
-      case Kind.putBlob:
-        this.#catalog.keyTable(table).put.run(write.key, write.value);
+      case Kind.putBlob: {
+        const { put, expiries } = this.#catalog.keyTable(table);
+        put.run(write.key, write.value);
+        // What the row expires at from now on, if it does, is said by the next member of its group.
+        expiries?.delete.run(write.key);
         return;
-      case Kind.delete:
-        this.#catalog.keyTable(table).delete.run(write.key);
+      }
+      case Kind.delete: {
+        const rows = this.#catalog.keyTable(table);
+        rows.delete.run(write.key);
+        rows.expiries?.delete.run(write.key);
         return;
+      }
       case Kind.clear:
         return this.#clear(table, write.sparing);
       case Kind.ensure:
@@ -95,17 +103,20 @@ export class Executor {
   }
 
   #clear(table: string, sparing: number | undefined): void {
-    const { clear } = this.#catalog.keyTable(table);
+    const { clear, expiries } = this.#catalog.keyTable(table);
     if (sparing === undefined) {
       clear.run();
+      expiries?.clear.run();
       return;
     }
-    this.#db
-      .prepare(
-        `DELETE FROM ${quote(table)} WHERE key NOT IN
-           (SELECT key FROM _sluice_dead_letters_overwritten WHERE id = ? AND table_name = ?)`,
-      )
-      .run(sparing, tableOf(tableKey(table, '')));
+    for (const each of expiries === undefined ? [table] : [table, expiryTableOf(table)]) {
+      this.#db
+        .prepare(
+          `DELETE FROM ${quote(each)} WHERE key NOT IN
+             (SELECT key FROM _sluice_dead_letters_overwritten WHERE id = ? AND table_name = ?)`,
+        )
+        .run(sparing, tableOf(tableKey(table, '')));
+    }
   }
 
   #ensure(table: string, columns: Record<string, string>): void {

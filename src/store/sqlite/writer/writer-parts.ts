@@ -1,3 +1,4 @@
+import type { ValueCipher } from '../../../base/encryption/index.ts';
 import type { Connection } from '../connection.ts';
 import { DeadLetters } from '../dead-letters/dead-letters.ts';
 import { Catalog } from './catalog.ts';
@@ -8,15 +9,17 @@ import { Transactions } from './transaction.ts';
 export interface WriterParts {
   readonly db: Connection;
   readonly owner: string;
+  /** Of an encrypted database. */
+  readonly cipher: ValueCipher | undefined;
   readonly catalog: Catalog;
   readonly executor: Executor;
   readonly dead: DeadLetters;
   readonly transactions: Transactions;
 }
 
-export function writerParts(db: Connection, owner: string): WriterParts {
+export function writerParts(db: Connection, owner: string, cipher: ValueCipher | undefined): WriterParts {
   const catalog = new Catalog(db);
-  const dead = new DeadLetters(db);
+  const dead = new DeadLetters(db, cipher);
   const transactions = new Transactions(db, {
     committed: () => dead.committed(),
     rolledBack: () => {
@@ -24,5 +27,5 @@ export function writerParts(db: Connection, owner: string): WriterParts {
       catalog.forget();
     },
   });
-  return { db, owner, catalog, dead, transactions, executor: new Executor(db, catalog) };
+  return { db, owner, cipher, catalog, dead, transactions, executor: new Executor(db, catalog) };
 }

@@ -4,25 +4,33 @@ import type {
   Breaker,
   Checkpoint,
   ExecuteResult,
+  KeysFound,
   Parameters,
   QueueChange,
   QueueChanged,
   QueueLimits,
+  RotationStep,
+  RotationStepped,
   StoreFacts,
   StoreNumbers,
+  Unlocked,
 } from '../../store.ts';
 import type { FileId } from '../file-identity.ts';
+import type { Swept } from './sweeper.ts';
 
 /** What the writer thread answers. Calls are answered one by one, in the order in which they were made. */
 export type WriterProtocol = {
-  /** The first call: opens the database. */
-  start: { request: WriterStart; response: WriterFacts };
+  /** The first call: opens the database, and says which keys it needs. */
+  open: { request: WriterStart; response: KeysFound };
+  /** The second one: from here on the database is this writer's. */
+  start: { request: Unlocked | undefined; response: WriterFacts };
   apply: { request: Batch; response: { result: BatchResult; report: WriterReport } };
-  /** Asked now and then: whether the files are still in their places, and how they are. */
-  look: { request: null; response: WriterReport };
+  /** Asked now and then: whether the files are still in their places, and how they are. Deletes what has expired by `now`. */
+  look: { request: { now: number }; response: { report: WriterReport; swept: Swept } };
   execute: { request: { sql: string; parameters: Parameters }; response: ExecuteResult };
   /** A change is made once under its id. */
   changeQueue: { request: { id: string; change: QueueChange }; response: QueueChanged };
+  rotate: { request: RotationStep; response: RotationStepped };
   /** The last call: carries the WAL into the database and closes it. */
   close: { request: null; response: null };
 };
@@ -47,7 +55,7 @@ export interface WriterFacts {
   readonly report: WriterReport;
 }
 
-export interface WriterReport extends Omit<StoreNumbers, 'checkpoints'> {
+export interface WriterReport extends Omit<StoreNumbers, 'checkpoints' | 'expired'> {
   /** Since the last report. */
   readonly checkpoints: readonly Checkpoint[];
 }

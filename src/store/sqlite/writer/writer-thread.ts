@@ -1,14 +1,17 @@
 import { type MessagePort, workerData } from 'node:worker_threads';
 import { StoreFailure } from '../../store.ts';
+import type { Connection } from '../connection.ts';
+import { findKeys } from '../keys.ts';
 import { serve } from '../rpc.ts';
-import { Writer } from './writer.ts';
-import type { WriterProtocol } from './writer-protocol.ts';
+import { openDatabase, Writer } from './writer.ts';
+import type { WriterProtocol, WriterStart } from './writer-protocol.ts';
 
 // SQLite says no to a write by throwing. Collecting a stack trace is most of what that costs, and no trace leaves this
 // thread: see `toWire`.
 Error.stackTraceLimit = 0;
 
 const port = workerData as MessagePort;
+let opened: { readonly db: Connection; readonly start: WriterStart } | undefined;
 let writer: Writer | undefined;
 
 function started(): Writer {
@@ -17,20 +20,28 @@ function started(): Writer {
 }
 
 serve<WriterProtocol>(port, {
-  start(request) {
-    writer = new Writer(request);
+  open(start) {
+    const db = openDatabase(start);
+    opened = { db, start };
+    return findKeys(db);
+  },
+  start(unlocked) {
+    if (opened === undefined) throw new StoreFailure('fatal', 'the writer was started before it was opened');
+    writer = new Writer(opened.db, opened.start, unlocked);
     return { facts: writer.facts, database: writer.database, report: writer.report() };
   },
   apply: (batch) => {
     const result = started().apply(batch);
     return { result, report: started().report() };
   },
-  look: () => {
+  look: ({ now }) => {
     started().assertFiles();
-    return started().report();
+    const swept = started().sweep(now);
+    return { report: started().report(), swept };
   },
   execute: ({ sql, parameters }) => started().execute(sql, parameters),
   changeQueue: ({ id, change }) => started().changeQueue(id, change),
+  rotate: (step) => started().rotate(step),
   close() {
     started().close();
     return null;

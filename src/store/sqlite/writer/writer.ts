@@ -1,4 +1,5 @@
 import { performance } from 'node:perf_hooks';
+import { ValueCipher } from '../../../base/encryption/index.ts';
 import { SluiceError } from '../../../base/errors.ts';
 import type { SqlValue } from '../../../base/frame/index.ts';
 import {
@@ -10,17 +11,23 @@ import {
   type Parameters,
   type QueueChange,
   type QueueChanged,
+  type RotationStep,
+  type RotationStepped,
   type StoreFacts,
   StoreFailure,
+  type Unlocked,
 } from '../../store.ts';
 import { type Connection, checkVersion, narrow, openConnection, readRows } from '../connection.ts';
 import { assertSameDatabase, type FileId, FileIdentity, filesGone } from '../file-identity.ts';
+import { storeKey } from '../keys.ts';
 import { classify, toFailure } from '../result-codes.ts';
 import { claimState, SELECT_STATE, type StateRow } from '../schema.ts';
 import { Applier } from './applier.ts';
+import { KeyRotator } from './key-rotator.ts';
 import { QueueChanger } from './queue-changer.ts';
 import { freeBytes, reclassify } from './space-probe.ts';
-import { writerParts } from './writer-parts.ts';
+import { NOTHING_SWEPT, Sweeper, type Swept } from './sweeper.ts';
+import { type WriterParts, writerParts } from './writer-parts.ts';
 import type { WriterReport, WriterStart } from './writer-protocol.ts';
 
 /** At start another program may hold the file for a moment; nobody else waits for this thread yet. Not for checkpoints. */
@@ -36,12 +43,35 @@ const GAP_MS = 100;
 /** How long a checkpoint that a reader has held up waits for the next attempt. */
 const HELD_UP_MS = 2_000;
 
+/** A connection that can write, with everything set as a writer needs it. */
+export function openDatabase({ path, expected, check }: WriterStart): Connection {
+  // Or SQLite would make a new file in its place.
+  if (expected !== undefined) assertSameDatabase(path, expected);
+  let db: Connection | undefined;
+  try {
+    db = openConnection(path, { readonly: false, busyTimeoutMs: START_BUSY_TIMEOUT_MS });
+    checkVersion(db);
+    configure(db);
+    if (check) quickCheck(db);
+    return db;
+  } catch (error) {
+    db?.close();
+    throw failureAt(path, error);
+  }
+}
+
+function failureAt(path: string, error: unknown): Error {
+  return error instanceof SluiceError ? error : reclassify(toFailure(error), path);
+}
+
 /** The only read-write connection to the database, and what it does between two calls. */
 export class Writer {
   readonly #path: string;
   readonly #db: Connection;
+  readonly #parts: WriterParts;
   readonly #applier: Applier;
   readonly #queue: QueueChanger;
+  readonly #sweeper: Sweeper;
   readonly facts: StoreFacts;
   readonly #files: FileIdentity;
   #durable: boolean;
@@ -52,16 +82,19 @@ export class Writer {
   #walFramesCheckpointed = 0;
   #heldUpUntil = 0;
 
-  constructor({ path, owner, takeOver, check, expected, queueLimits, breaker }: WriterStart) {
-    // Or SQLite would make a new file in its place.
-    if (expected !== undefined) assertSameDatabase(path, expected);
+  constructor(
+    db: Connection,
+    { path, owner, takeOver, queueLimits, breaker }: WriterStart,
+    unlocked: Unlocked | undefined,
+  ) {
     this.#path = path;
-    this.#db = this.#open();
+    this.#db = db;
     try {
       const version = checkVersion(this.#db);
-      configure(this.#db);
-      if (check) quickCheck(this.#db);
-      this.#transaction(() => claimState(this.#db, owner, takeOver));
+      this.#transaction(() => {
+        claimState(db, owner, takeOver);
+        if (unlocked?.store !== undefined) storeKey(db, unlocked.store);
+      });
       if (this.#db.pragma('synchronous', { simple: true }) !== 2) {
         throw new StoreFailure('fatal', 'SQLite did not keep synchronous=FULL');
       }
@@ -70,9 +103,11 @@ export class Writer {
       // The watermark may have been written and never synced by a process that was killed: until a complete checkpoint
       // has carried it into the database file, no log segment may be deleted on its word.
       this.#durable = this.#checkpoint('TRUNCATE');
-      const parts = writerParts(this.#db, owner);
+      const parts = writerParts(this.#db, owner, unlocked && new ValueCipher(unlocked.secrets));
+      this.#parts = parts;
       this.#applier = new Applier(parts, { limits: queueLimits, breaker });
       this.#queue = new QueueChanger(parts, queueLimits);
+      this.#sweeper = new Sweeper(parts);
       this.facts = { ...this.#readFacts(version), queue: parts.dead.state };
     } catch (error) {
       this.#db.close();
@@ -80,16 +115,8 @@ export class Writer {
     }
   }
 
-  #open(): Connection {
-    try {
-      return openConnection(this.#path, { readonly: false, busyTimeoutMs: START_BUSY_TIMEOUT_MS });
-    } catch (error) {
-      throw this.#failureOf(error);
-    }
-  }
-
   #failureOf(error: unknown): Error {
-    return error instanceof SluiceError ? error : reclassify(toFailure(error), this.#path);
+    return failureAt(this.#path, error);
   }
 
   apply(batch: Batch): BatchResult {
@@ -135,6 +162,24 @@ export class Writer {
     const changed = this.#onFiles(() => this.#queue.change(id, change));
     this.#awaitGap();
     return changed;
+  }
+
+  /** Deletes rows that have expired by `now`. Where that fails nobody has asked for anything: it is tried again. */
+  sweep(now: number): Swept {
+    try {
+      const swept = this.#onFiles(() => this.#sweeper.sweep(now));
+      if (swept.expired > 0) this.#awaitGap();
+      return swept;
+    } catch (error) {
+      if (error instanceof StoreFailure && error.failure === 'fatal') throw error;
+      return NOTHING_SWEPT;
+    }
+  }
+
+  rotate(step: RotationStep): RotationStepped {
+    const stepped = this.#onFiles(() => new KeyRotator(this.#parts).step(step));
+    this.#awaitGap();
+    return stepped;
   }
 
   /** The database file as the operating system knows it. */

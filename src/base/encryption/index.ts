@@ -1,0 +1,14 @@
+export type { Algorithm } from './algorithm.ts';
+export {
+  type EncryptionKey,
+  type EncryptionOptions,
+  type KeyDerivation,
+  type KeyMaterial,
+  KeySource,
+  newDerivation,
+  readEncryption,
+  readKey,
+} from './key.ts';
+export { Keyring, keyIdOf } from './keyring.ts';
+export { openNanaSqlite } from './nanasqlite.ts';
+export { type Accepts, notEncrypted, type Secrets, ValueCipher } from './value-cipher.ts';

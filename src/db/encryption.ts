@@ -1,0 +1,104 @@
+import {
+  type Accepts,
+  type KeyMaterial,
+  Keyring,
+  type KeySource,
+  newDerivation,
+  openNanaSqlite,
+  type Secrets,
+} from '../base/encryption/index.ts';
+import { messageOf, SluiceError } from '../base/errors.ts';
+import type { KeysFound, StoredKey, Unlocked } from '../store/store.ts';
+
+/** What the proof of a key is bound to. */
+const PROOF = 'proof';
+
+/**
+ * The keys that a database is opened with: those that were given, if they are all that it names. What was given first encrypts from
+ * now on; a database that names no key yet takes it.
+ *
+ * Throws `SLUICE_DECRYPT` where a key is missing or a wrong one: before anything was read or written.
+ */
+export async function unlock(given: readonly KeySource[], found: KeysFound): Promise<Unlocked | undefined> {
+  const [first] = given;
+  if (first === undefined) {
+    if (found.keys.length === 0) return undefined;
+    throw new SluiceError(
+      'SLUICE_DECRYPT',
+      `the database is encrypted with the key ${activeOf(found).id}: pass it as encryption.key or encryption.passphrase`,
+    );
+  }
+  const known = await materialsOf(given, found.keys);
+  assertComplete(known, found.keys);
+  const stored = found.keys.map(({ id }) => id);
+  const active = known.get(first) ?? (await newKey(first));
+  const keys = [active, ...[...known.values()].flatMap((key) => (key.id === active.id ? [] : [key]))] as const;
+  const accepts = found.keys.length === 0 ? found.before : acceptedBy(new Keyring(keys), activeOf(found));
+  if (found.sample !== undefined) assertFits(keys, found.sample);
+  const isStored = stored.includes(active.id) && activeOf(found).id === active.id;
+  const secrets: Secrets = { keys: [active, ...keys.slice(1)], accepts };
+  return { secrets, store: isStored ? undefined : toStore(active, accepts) };
+}
+
+/** A key as the database is to name it. */
+export function toStore(key: KeyMaterial & Pick<Partial<StoredKey>, 'derivation'>, accepts: Accepts): StoredKey {
+  const { id, algorithm, derivation } = key;
+  const proof = new Keyring([key]).seal(Buffer.from(accepts), PROOF);
+  return { id, algorithm, derivation, active: true, proof };
+}
+
+/** A key that the database does not name yet. */
+export async function newKey(source: KeySource): Promise<KeyMaterial & Pick<StoredKey, 'derivation'>> {
+  const derivation = source.isPassphrase ? newDerivation() : undefined;
+  return { ...(await source.material(derivation)), derivation };
+}
+
+/** Which key each source is, of those that the database names; and of the others those that need no salt. */
+async function materialsOf(
+  given: readonly KeySource[],
+  stored: readonly StoredKey[],
+): Promise<Map<KeySource, KeyMaterial>> {
+  const known = new Map<KeySource, KeyMaterial>();
+  for (const source of given) {
+    if (!source.isPassphrase) {
+      known.set(source, source.materialNow());
+      continue;
+    }
+    for (const { id, derivation, algorithm } of stored) {
+      if (derivation === undefined || algorithm !== source.algorithm) continue;
+      const key = await source.material(derivation);
+      if (key.id === id) known.set(source, { ...key, derivation } as KeyMaterial);
+    }
+  }
+  return known;
+}
+
+function assertComplete(known: ReadonlyMap<KeySource, KeyMaterial>, stored: readonly StoredKey[]): void {
+  const ids = [...known.values()].map(({ id }) => id);
+  const missing = stored.filter(({ id }) => !ids.includes(id));
+  if (missing.length === 0) return;
+  const names = missing.map(({ id, algorithm }) => `${id} (${algorithm})`).join(', ');
+  throw new SluiceError(
+    'SLUICE_DECRYPT',
+    missing.length === stored.length
+      ? `the key or passphrase is a wrong one: the database is encrypted with the key ${names}`
+      : `the database has values that are still encrypted with the key ${names}: add it to encryption.previous, and let arotateKey() come to its end`,
+  );
+}
+
+function assertFits(keys: readonly KeyMaterial[], sample: Uint8Array): void {
+  if (keys.some((key) => openNanaSqlite(key, sample) !== undefined)) return;
+  throw new SluiceError('SLUICE_DECRYPT', 'the key is a wrong one: it does not open what NanaSQLite has written');
+}
+
+function acceptedBy(keyring: Keyring, { id, proof }: StoredKey): Accepts {
+  try {
+    return keyring.open(proof, PROOF).toString('utf8') as Accepts;
+  } catch (cause) {
+    throw new SluiceError('SLUICE_DECRYPT', `the proof of the key ${id}: ${messageOf(cause)}`, { cause });
+  }
+}
+
+function activeOf({ keys }: KeysFound): StoredKey {
+  return keys.find(({ active }) => active) ?? (keys[0] as StoredKey);
+}
