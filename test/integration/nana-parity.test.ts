@@ -95,7 +95,7 @@ describe('connection and lifetime', () => {
     const isTwin = (name: string) => names.has(name.slice(1)) && name.startsWith('a');
     const alone = [...names].filter((name) => !names.has(`a${name}`) && !isTwin(name)).sort();
     // What answers at once and waits for nothing, and what cannot but wait.
-    const atOnce = ['addHook', 'off', 'on', 'once', 'rows', 'stats', 'table'];
+    const atOnce = ['addHook', 'clearCache', 'isCached', 'off', 'on', 'once', 'rows', 'stats', 'table'];
     const waits = ['adrain', 'adurable', 'aexecute', 'afetchAll', 'afetchOne', 'aflush', 'arotateKey', 'close'];
     const nana = ['aclearDlq', 'agetDlq', 'agetV2Metrics', 'aretryDlq'];
     expect(alone).toEqual([...atOnce, ...waits, ...nana].sort());
