@@ -186,7 +186,9 @@ export class Rows<T extends object = Record<string, unknown>> {
 
   /** Stages a row, and tells the hooks. */
   #append({ row, target, values }: PreparedRow<T>): boolean {
-    const plenty = this.#core.engine.append(target, values);
+    const { engine, indirect } = this.#core;
+    const plenty = engine.append(target, values);
+    if (this.#shape.holdsKeys) indirect.lastSeq = engine.lastSeq;
     for (const hook of this.#hooks) telling('onWriteSuccess', () => hook.onWriteSuccess?.(row));
     return plenty;
   }
@@ -211,6 +213,8 @@ function assertRow(row: unknown): void {
 /** The columns of a table, shared by all that append to it, and the statements for the sets of columns that rows have. */
 export class RowShape {
   readonly table: string;
+  /** It may be a key-value table too. */
+  readonly holdsKeys: boolean;
   readonly #core: Core;
   readonly #columns: string[] = [];
   readonly #known = new Set<string>();
@@ -220,7 +224,9 @@ export class RowShape {
   constructor(core: Core, table: string) {
     this.table = table;
     this.#core = core;
-    for (const { name } of core.store.sync.columns(table) ?? []) this.#learn(name);
+    const columns = core.store.sync.columns(table) ?? [];
+    for (const { name } of columns) this.#learn(name);
+    this.holdsKeys = columns.some(({ name, primaryKey }) => primaryKey && name.toLowerCase() === 'key');
   }
 
   get exists(): boolean {

@@ -2,8 +2,9 @@ import { SluiceError } from '../base/errors.ts';
 import type { SqlValue } from '../base/frame/index.ts';
 import { show } from '../base/options.ts';
 import { checkWait, type WaitOptions, waitFor } from '../base/waiting.ts';
-import { bytesOfGroup, bytesOfPut, type Encoded, type GroupMember, TableTarget } from '../engine/index.ts';
+import { bytesOfGroup, bytesOfPut, type Encoded, type KeyMember, TableTarget } from '../engine/index.ts';
 import type { CountOverlay } from '../store/store.ts';
+import { ReadCache } from './cache.ts';
 import { listOf, plainCodec, sealedCodec, type ValueCodec } from './codec.ts';
 import type { Core } from './core.ts';
 import { type Entries, entriesOf } from './entries.ts';
@@ -43,16 +44,19 @@ export class Table<T = unknown> {
   #options: ResolvedTableOptions;
   /** `undefined` where there is nothing to do: the path of a write is the shorter then. */
   #chain: HookChain<T> | undefined;
+  /** The same. */
+  readonly #cache: ReadCache | undefined;
 
   /** @internal */
   constructor(core: Core, name: string, options: ResolvedTableOptions) {
     this.core = core;
     this.name = name;
     this.#target = new TableTarget(name);
-    this.#expiry = new Expiry(core, this.#target, options.expireAfterMs);
+    this.#expiry = new Expiry(core, this.#target, options.cache?.persist === true ? options.cache.ttlMs : undefined);
     this.#options = options;
     this.#codec = options.cipher === undefined ? plainCodec : sealedCodec(options.cipher, name);
     this.#chain = this.#makeChain();
+    this.#cache = this.#makeCache();
   }
 
   /** @internal What `db.table` was given, and what was added since. */
@@ -142,7 +146,7 @@ export class Table<T = unknown> {
     this.#checkKeys([key]);
     this.core.engine.assertAcceptingWrite();
     const there = this.#isThere(key);
-    this.#toldOfDelete([key], () => this.core.engine.delete(this.#target, key));
+    this.#toldOfDelete([key], () => this.#remove(key));
     return there;
   }
 
@@ -156,7 +160,7 @@ export class Table<T = unknown> {
     this.#checkKeys([key]);
     this.core.engine.assertAcceptingWrite();
     const value = this.get(key);
-    this.#toldOfDelete([key], () => this.core.engine.delete(this.#target, key));
+    this.#toldOfDelete([key], () => this.#remove(key));
     return value;
   }
 
@@ -168,7 +172,7 @@ export class Table<T = unknown> {
       async () => {
         this.core.engine.assertAcceptingWrite();
         const before = this.#lookup([key], true);
-        this.#toldOfDelete([key], () => this.core.engine.delete(this.#target, key), before);
+        this.#toldOfDelete([key], () => this.#remove(key), before);
         const [[value]] = await Promise.all([before, this.core.engine.acknowledgement()]);
         return isThere(value) ? this.#toReader(key, value) : undefined;
       },
@@ -305,7 +309,7 @@ export class Table<T = unknown> {
    */
   setMany(entries: Entries<T>): boolean {
     const writes = this.#prepareAll(entries);
-    return this.#told(writes, () => this.core.engine.group(this.#expiry.membersOf(writes)));
+    return this.#told(writes, () => this.#group(this.#expiry.membersOf(writes)));
   }
 
   /** Writes several entries as one atomic write; resolves when it is safe. */
@@ -319,7 +323,7 @@ export class Table<T = unknown> {
    */
   setManyPartial(entries: Entries<T>): Map<string, SluiceError> {
     const { writes, refused } = this.#prepareEach(entries);
-    if (writes.length > 0) this.#told(writes, () => this.core.engine.group(this.#expiry.membersOf(writes)));
+    if (writes.length > 0) this.#told(writes, () => this.#group(this.#expiry.membersOf(writes)));
     return refused;
   }
 
@@ -361,7 +365,7 @@ export class Table<T = unknown> {
     this.core.engine.assertAcceptingWrite();
     const there = wanted.filter((key) => this.#isThere(key)).length;
     const members = wanted.map((key) => ({ table: this.#target, key, value: null }));
-    this.#toldOfDelete(wanted, () => this.core.engine.group(members));
+    this.#toldOfDelete(wanted, () => this.#group(members));
     return there;
   }
 
@@ -369,14 +373,14 @@ export class Table<T = unknown> {
   async adeleteMany(keys: Iterable<string>, wait?: WaitOptions): Promise<number> {
     const { engine } = this.core;
     const wanted = [...new Set(this.#checkKeys(keys))];
-    const members: GroupMember[] = wanted.map((key) => ({ table: this.#target, key, value: null }));
+    const members = wanted.map((key) => ({ table: this.#target, key, value: null }));
     return this.#admitted(
       bytesOfGroup(members),
       async () => {
         engine.assertAcceptingWrite();
         const before = this.#lookup(wanted, true);
         const [first = ''] = wanted;
-        const remove = () => (wanted.length === 1 ? engine.delete(this.#target, first) : engine.group(members));
+        const remove = () => (wanted.length === 1 ? this.#remove(first) : this.#group(members));
         this.#toldOfDelete(wanted, remove, before);
         const [values] = await Promise.all([before, engine.acknowledgement()]);
         return values.filter(isThere).length;
@@ -388,12 +392,102 @@ export class Table<T = unknown> {
   /** Deletes all keys of this table. Hooks that hear of deletions are called for each key that is there. */
   clear(): boolean {
     const keys = this.#chain?.hearsOfDeletes === true ? [...this.keys()] : [];
-    return this.#toldOfDelete(keys, () => this.core.engine.clear(this.#target));
+    return this.#toldOfDelete(keys, () => this.#clear());
   }
 
   /** Deletes all keys of this table; resolves when that is safe. */
   async aclear(wait?: WaitOptions): Promise<void> {
     return this.#acknowledged(bytesOfPut('', ''), () => this.clear(), wait);
+  }
+
+  // ── the read cache ────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Whether a read of the key needs no SQLite: it is staged, in the read cache, or known there to be absent. */
+  isCached(key: string): boolean {
+    checkKey(key);
+    this.core.assertOpen();
+    return this.#expiry.staged(key, this.#expiry.now()) !== undefined || this.#cache?.has(key) === true;
+  }
+
+  /**
+   * Lets the read cache forget what it has of a key, and reads it again, on this thread; without a key, lets it forget all. For
+   * what another program has changed: what happens in this one it sees by itself.
+   */
+  refresh(key?: string): void {
+    if (key === undefined) return this.clearCache();
+    checkKey(key);
+    this.core.assertOpen();
+    this.#cache?.forget(key);
+    if (this.#cache !== undefined) this.#read(key);
+  }
+
+  /** {@link Table.refresh}, read by a reader thread. */
+  async arefresh(key?: string, wait: WaitOptions = {}): Promise<void> {
+    if (key === undefined) return this.clearCache();
+    checkKey(key);
+    this.core.assertOpen();
+    this.#cache?.forget(key);
+    if (this.#cache !== undefined) await waitFor(this.#lookup([key]), 'the read', wait, this.core.clock);
+  }
+
+  /** {@link Table.get}, past the read cache, which takes what is found. What is staged is newer than anything, and comes first. */
+  getFresh(key: string): T | undefined;
+  getFresh<D>(key: string, fallback: D): T | D;
+  getFresh(key: string, fallback?: unknown): unknown {
+    checkKey(key);
+    this.core.assertOpen();
+    this.#cache?.forget(key);
+    return this.get(key, fallback);
+  }
+
+  /** {@link Table.getFresh}. What is not staged is read by a reader thread. */
+  agetFresh(key: string): Promise<T | undefined>;
+  agetFresh<D>(key: string, fallback: D, wait?: WaitOptions): Promise<T | D>;
+  async agetFresh(key: string, fallback?: unknown, wait: WaitOptions = {}): Promise<unknown> {
+    checkKey(key);
+    this.core.assertOpen();
+    this.#cache?.forget(key);
+    const found = await this.agetMany([key], wait);
+    return found.has(key) ? found.get(key) : fallback;
+  }
+
+  /**
+   * Fills the read cache in the order of the keys, until it is full: nothing has to go for it. Returns how many values the cache
+   * then has; 0 for a table that has none. Reads on this thread: for large tables, {@link Table.aloadAll} is kinder.
+   */
+  loadAll(): number {
+    this.core.assertOpen();
+    const cache = this.#cache;
+    if (cache === undefined) return 0;
+    if (!this.#expiry.active) return cache.load(scanEntries(this.core, this.name, {}, this.#expiry));
+    // A walk does not say when rows expire.
+    for (const [key] of scanEntries(this.core, this.name, { keysOnly: true }, this.#expiry)) {
+      if (cache.isFull) break;
+      this.#read(key);
+    }
+    return cache.entries;
+  }
+
+  /**
+   * {@link Table.loadAll}, read by a reader thread. What is written meanwhile stays; SQL, and a `clear`, end it early, since the
+   * cache begins anew then.
+   */
+  async aloadAll(): Promise<number> {
+    this.core.assertOpen();
+    const cache = this.#cache;
+    if (cache === undefined) return 0;
+    if (!this.#expiry.active) return cache.loadAsync(scanEntriesAsync(this.core, this.name, {}, this.#expiry));
+    for await (const [key] of scanEntriesAsync(this.core, this.name, { keysOnly: true }, this.#expiry)) {
+      if (cache.isFull) break;
+      await this.#lookup([key]);
+    }
+    return cache.entries;
+  }
+
+  /** Lets the read cache forget everything. What is staged stays. */
+  clearCache(): void {
+    this.core.assertOpen();
+    this.#cache?.clear();
   }
 
   // ── the whole table ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -495,6 +589,36 @@ export class Table<T = unknown> {
 
   // ── inside ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
+  // Every write of a key comes by here when it is staged, whatever it has waited for.
+
+  #put(key: string, value: Encoded): boolean {
+    if (this.#expiry.active) return this.#group(this.#expiry.membersOf([{ key, encoded: value }]));
+    const plenty = this.core.engine.put(this.#target, key, value);
+    this.#cache?.wrote(key, value);
+    return plenty;
+  }
+
+  #remove(key: string): boolean {
+    const plenty = this.core.engine.delete(this.#target, key);
+    this.#cache?.wrote(key, null);
+    return plenty;
+  }
+
+  #group(members: readonly KeyMember[]): boolean {
+    const plenty = this.core.engine.group(members);
+    if (this.#cache === undefined) return plenty;
+    for (const [i, { table, key, value }] of members.entries()) {
+      if (table === this.#target) this.#cache.wrote(key, value, this.#expiry.momentOf(members[i + 1]));
+    }
+    return plenty;
+  }
+
+  #clear(): boolean {
+    const plenty = this.core.engine.clear(this.#target);
+    this.#cache?.clear();
+    return plenty;
+  }
+
   #isThere(key: string): boolean {
     this.core.assertOpen();
     return this.#read(key) !== undefined;
@@ -508,26 +632,47 @@ export class Table<T = unknown> {
       reads.staging++;
       return staged ?? undefined;
     }
+    const cached = this.#cache?.get(key, liveAt);
+    if (cached !== undefined) {
+      reads.cache++;
+      return cached ?? undefined;
+    }
+    // First: a row that is deleted between the two is absent then, and not one that stays.
+    const expiresAt = this.#cache === undefined || liveAt === undefined ? undefined : this.#expiry.stored(key);
     const stored = store.sync.get(this.name, key, liveAt);
     reads[stored === undefined ? 'miss' : 'sqlite']++;
+    this.#cache?.found(key, stored, expiresAt);
     return stored;
   }
 
   /** The stored values of keys as they are now; with `hold`, no batch goes down until they are read. */
   async #lookup(keys: readonly string[], hold = false): Promise<Stored[]> {
+    const { store, flusher, reads } = this.core;
     const liveAt = this.#expiry.now();
-    const staged = keys.map((key) => this.#expiry.staged(key, liveAt));
-    const unknown = keys.filter((_, i) => staged[i] === undefined);
-    const { reads } = this.core;
-    reads.staging += keys.length - unknown.length;
-    if (unknown.length === 0) return staged;
-    const read = this.core.store.getMany(this.name, unknown, liveAt);
-    const stored = await (hold ? this.core.flusher.holdFor(read) : read);
+    const known: Stored[] = keys.map((key) => this.#expiry.staged(key, liveAt));
+    const unstaged = keys.filter((_, i) => known[i] === undefined);
+    reads.staging += keys.length - unstaged.length;
+    const cache = this.#cache;
+    const unknown = cache === undefined ? unstaged : this.#lookIntoCache(cache, keys, known, liveAt);
+    reads.cache += unstaged.length - unknown.length;
+    if (unknown.length === 0) return known;
+    const expiries = cache === undefined || liveAt === undefined ? undefined : this.#expiry.storedMany(unknown);
+    const asked = store.getMany(this.name, unknown, liveAt);
+    const read = hold ? flusher.holdFor(asked) : asked;
+    const stored = await (cache === undefined ? read : cache.finds(unknown, read, expiries));
     const found = stored.filter((value) => value !== undefined).length;
     reads.sqlite += found;
     reads.miss += unknown.length - found;
     let next = 0;
-    return staged.map((value) => (value === undefined ? stored[next++] : value));
+    return known.map((value) => (value === undefined ? stored[next++] : value));
+  }
+
+  /** Adds to what is known of keys; returns those of which nothing is. */
+  #lookIntoCache(cache: ReadCache, keys: readonly string[], known: Stored[], liveAt: number | undefined): string[] {
+    return keys.filter((key, i) => {
+      if (known[i] === undefined) known[i] = cache.get(key, liveAt);
+      return known[i] === undefined;
+    });
   }
 
   #countOverlay(): CountOverlay {
@@ -544,6 +689,20 @@ export class Table<T = unknown> {
     } catch (error) {
       throw this.core.engine.countInvalid(error);
     }
+  }
+
+  #makeCache(): ReadCache | undefined {
+    const { cache } = this.#options;
+    if (cache === undefined) return undefined;
+    const { clock, engine, store, caches, foreignChanges } = this.core;
+    const made = new ReadCache(cache, {
+      clock,
+      foreignChanges,
+      changes: () => engine.appliedSeq + store.numbers.expired,
+      writesSpread: () => store.sync.writesSpread(this.name),
+    });
+    caches.push(made);
+    return made;
   }
 
   #makeChain(): HookChain<T> | undefined {
@@ -613,12 +772,6 @@ export class Table<T = unknown> {
     return write;
   }
 
-  #put(key: string, encoded: Encoded): boolean {
-    const { engine } = this.core;
-    if (!this.#expiry.active) return engine.put(this.#target, key, encoded);
-    return engine.group(this.#expiry.membersOf([{ key, encoded }]));
-  }
-
   /** What a put costs in staging. */
   #bytesOf(key: string, encoded: Encoded): number {
     return this.#expiry.active ? bytesOfGroup(this.#expiry.membersOf([{ key, encoded }])) : bytesOfPut(key, encoded);
@@ -631,7 +784,7 @@ export class Table<T = unknown> {
   }
 
   #groupWithin(writes: readonly PendingWrite[], wait: WaitOptions | undefined): Promise<void> {
-    const group = () => this.#told(writes, () => this.core.engine.group(this.#expiry.membersOf(writes)));
+    const group = () => this.#told(writes, () => this.#group(this.#expiry.membersOf(writes)));
     const bytes = bytesOfGroup(this.#expiry.membersOf(writes));
     return this.#settling(writes, () => this.#acknowledged(bytes, group, wait));
   }

@@ -26,7 +26,17 @@ interface Real {
 
 type Command = fc.AsyncCommand<Model, Real>;
 
-const tally = { commands: 0, coalesced: 0, recovered: 0, segments: 0, full: 0, waited: 0 };
+const tally = {
+  commands: 0,
+  coalesced: 0,
+  recovered: 0,
+  segments: 0,
+  full: 0,
+  waited: 0,
+  cached: 0,
+  evicted: 0,
+  'loaded into the cache': 0,
+};
 
 // ── what goes in ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -44,6 +54,23 @@ const range: fc.Arbitrary<ScanOptions> = fc.oneof(
   fc.record({ gt: key, lt: key, reverse: fc.boolean(), limit: fc.nat(5) }, { requiredKeys: [] }),
   fc.record({ gte: key, lte: key, reverse: fc.boolean(), limit: fc.nat(5) }, { requiredKeys: [] }),
   fc.record({ prefix: key, reverse: fc.boolean(), limit: fc.nat(5) }, { requiredKeys: ['prefix'] }),
+);
+
+/** So small that hardly anything stays for long. */
+const cache: fc.Arbitrary<OpenOptions['cache']> = fc.oneof(
+  fc.constantFrom<OpenOptions['cache']>(null, 'unbounded'),
+  fc.record({
+    strategy: fc.constantFrom('lru' as const, 'unbounded' as const),
+    maxEntries: fc.constantFrom(1, 3, 8),
+    maxBytes: fc.constantFrom(1_024, 1 << 20),
+    maxAbsent: fc.constantFrom(0, 1, 10_000),
+  }),
+  fc.record({
+    strategy: fc.constant('ttl' as const),
+    ttlMs: fc.constantFrom(1, 5, 60_000),
+    maxEntries: fc.constantFrom(undefined, 4),
+    maxAbsent: fc.constantFrom(0, 1, 10_000),
+  }),
 );
 
 /** Limits so small that everything that is rare otherwise happens all the time. */
@@ -65,15 +92,29 @@ const options: fc.Arbitrary<OpenOptions> = fc
     maxEntries: fc.constantFrom(6, 1000),
     readers: fc.constantFrom(1, 3),
     drain: fc.boolean(),
+    cache,
   })
   .map(
-    ({ durability, syncIntervalMs, mode, intervalMs, maxWrites, maxBytes, logBytes, maxEntries, readers, drain }) => {
+    ({
+      durability,
+      syncIntervalMs,
+      mode,
+      intervalMs,
+      maxWrites,
+      maxBytes,
+      logBytes,
+      maxEntries,
+      readers,
+      drain,
+      cache,
+    }) => {
       // Whoever flushes by hand, or by a count that is never reached, makes sure that there is room for it.
       const byHand = mode === 'manual' || mode === 'count';
       return {
         durability,
         syncIntervalMs,
         readers,
+        cache,
         flush: { mode, intervalMs, maxWrites, maxBytes },
         log: { segmentBytes: 4096, maxBytes: byHand ? 1 << 30 : logBytes },
         staging: { maxEntries: byHand ? 100_000 : maxEntries },
@@ -127,7 +168,9 @@ async function openReal(path: string, given: OpenOptions): Promise<Real> {
 }
 
 async function closeReal(real: Real): Promise<void> {
-  const { coalesced, logSegments, lastSeq } = real.db.stats();
+  const { coalesced, logSegments, lastSeq, reads, cacheEvictions } = real.db.stats();
+  tally.cached += reads.cache;
+  tally.evicted += cacheEvictions;
   tally.coalesced += coalesced;
   tally.segments = Math.max(tally.segments, logSegments - 1);
   const { pending } = await real.db.close();
@@ -271,6 +314,35 @@ const commands: fc.Arbitrary<Command>[] = [
       expect(await db.agetMany(wanted)).toEqual(found);
     }),
   ),
+  fc.tuple(fc.constantFrom('written', 'deleted', 'changed by SQL', 'cleared'), key, value, fc.boolean()).map((p) =>
+    command('a read across a change', p, async (model, { db }, [what, k, v, flush]) => {
+      // Whatever it finds, it must leave nothing old in a cache.
+      const read = db.agetMany([k, 'a']);
+      const load = db.aloadAll();
+      if (what === 'deleted') await db.adelete(k);
+      else if (what === 'cleared') await db.aclear();
+      else if (what === 'changed by SQL') await db.aexecute('DELETE FROM data WHERE key = ?', [k]);
+      else await db.aset(k, v);
+      if (what === 'cleared') model.keys.clear();
+      else if (what === 'written') model.keys.set(k, kept(v));
+      else model.keys.delete(k);
+      if (flush) await db.aflush({ timeoutMs: 20_000 });
+      await read;
+      if ((await load) > 0) tally['loaded into the cache']++;
+      expect(db.get(k)).toEqual(model.keys.get(k));
+      expect(await db.aget('a')).toEqual(model.keys.get('a'));
+    }),
+  ),
+  fc.tuple(fc.constantFrom('refresh', 'fresh', 'load', 'clear'), key, fc.boolean()).map((p) =>
+    command('cache', p, async (model, { db }, [what, k, wait]) => {
+      const all = what === 'clear' && wait ? undefined : k;
+      if (what === 'refresh' || what === 'clear') await (wait ? db.arefresh(all) : db.refresh(all));
+      else if (what === 'load') expect(wait ? await db.aloadAll() : db.loadAll()).toBe(db.stats().cacheEntries);
+      else expect(wait ? await db.agetFresh(k) : db.getFresh(k)).toEqual(model.keys.get(k));
+      expect(db.get(k)).toEqual(model.keys.get(k));
+      if (db.isCached(k)) expect(await db.aget(k)).toEqual(model.keys.get(k));
+    }),
+  ),
   fc.constant(
     command('size and keys', undefined, async (model, { db }) => {
       expect(db.size).toBe(model.keys.size);
@@ -350,7 +422,7 @@ test('a database does what a map and a list would do, at every level and in ever
         if (real !== undefined) await closeReal(real);
       }
     }),
-    { numRuns: 45 },
+    { numRuns: 38 },
   );
   expect(levels.size).toBeGreaterThan(10);
   for (const [what, count] of Object.entries(tally)) expect(count, what).toBeGreaterThan(0);
