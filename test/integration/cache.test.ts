@@ -810,6 +810,88 @@ describe('the methods', () => {
   });
 });
 
+describe('rows that expire', () => {
+  const TTL: Cache = { strategy: 'ttl', ttlMs: 1_000, persist: true };
+  const both = (db: Database) => Promise.all([db.get('a'), db.aget('a'), db.has('a'), db.getMany(['a']).size]);
+
+  test('are held, and for no reader longer than they live: written, and loaded in whatever way', async () => {
+    const ways: [string, (db: Database) => unknown][] = [
+      ['written', () => {}],
+      ['read', (db) => [db.clearCache(), db.get('a')]],
+      ['read by a thread', (db) => [db.clearCache(), db.aget('a')][1]],
+      ['loaded', (db) => [db.clearCache(), db.loadAll()]],
+      ['loaded by a thread', (db) => [db.clearCache(), db.aloadAll()][1]],
+      ['refreshed', (db) => db.arefresh('a')],
+    ];
+    for (const [way, warm] of ways) {
+      const at = await opened(TTL);
+      const { db, clock } = at;
+      db.set('a', 1);
+      await db.aflush();
+      clock.advance(600);
+      await warm(db);
+      expect([await sources(at, () => db.get('a')), db.stats().cacheEntries], way).toEqual([[1, { cache: 1 }], 1]);
+      clock.advance(399);
+      expect([await both(db), await sources(at, () => db.aget('a'))], way).toEqual([
+        [1, 1, true, 1],
+        [1, { cache: 1 }],
+      ]);
+      clock.advance(1);
+      expect(await both(db), way).toEqual([undefined, undefined, false, 0]);
+      // What is written again lives again.
+      db.setMany({ a: 2 });
+      await db.aflush();
+      clock.advance(999);
+      expect(await both(db), way).toEqual([2, 2, true, 1]);
+      clock.advance(1);
+      expect(await both(db), way).toEqual([undefined, undefined, false, 0]);
+    }
+  });
+
+  test('are known to expire by a cache that has nothing to do with it', async () => {
+    const path = join(tempDir(), 'data.db');
+    const clock = new HeldClock();
+    const options: OpenOptions = { durability: 'os', flush: { mode: 'manual' }, cache: TTL };
+    const first = await openOn<unknown>(machine({ clock }), path, options);
+    first.setMany({ a: 1, b: 1 });
+    await first.close();
+    const db = await openOn<unknown>(machine({ clock }), path, { ...options, cache: LRU(5) });
+    onTestFinished(async () => void (await db.close()));
+    expect([db.get('a'), await db.aget('b'), db.isCached('a'), db.isCached('b')]).toEqual([1, 1, true, true]);
+    // What is written now stays.
+    db.set('b', 2);
+    await db.aflush();
+    clock.advance(1_000);
+    expect(await both(db)).toEqual([undefined, undefined, false, 0]);
+    expect([db.get('b'), await db.aget('b')]).toEqual([2, 2]);
+  });
+
+  test('and that SQL has changed, expire as before', async () => {
+    const { db, clock } = await opened(TTL);
+    db.set('a', 1);
+    await db.aflush();
+    db.get('a');
+    clock.advance(500);
+    await db.aexecute("UPDATE data SET value = '2'");
+    clock.advance(499);
+    expect(await both(db)).toEqual([2, 2, true, 1]);
+    clock.advance(1);
+    expect(await both(db)).toEqual([undefined, undefined, false, 0]);
+  });
+});
+
+test('what is encrypted is encrypted in the cache too, and read after its key was changed', async () => {
+  const key = (n: number) => Buffer.alloc(32, n);
+  const at = await opened('unbounded', { encryption: { key: key(1) } });
+  const { db } = at;
+  db.setMany({ a: { n: 1 }, b: 1 });
+  await db.aflush();
+  expect(await sources(at, () => db.get('a'))).toEqual([{ n: 1 }, { cache: 1 }]);
+  await db.arotateKey({ key: key(2) });
+  expect(db.stats().cacheEntries).toBe(0);
+  for (let i = 0; i < 2; i++) expect([db.get('a'), await db.aget('b')]).toEqual([{ n: 1 }, 1]);
+});
+
 test('sizes, keys, scans and copies have every entry, however few the cache holds', async () => {
   for (const cache of [LRU(3), { strategy: 'ttl', ttlMs: 1_000 }] as const) {
     const { db, clock } = await opened(cache);
