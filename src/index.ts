@@ -9,6 +9,7 @@ export { ERROR_CODES, SluiceError, type SluiceErrorCode, type SluiceErrorDetails
 export type { DeathReason, DiskClass } from './base/failure.ts';
 export type { SqlValue } from './base/frame/index.ts';
 export type { WaitOptions } from './base/waiting.ts';
+export type { CacheLimits, CacheOptions, CacheStrategy, ResolvedCacheOptions } from './db/cache.ts';
 export { CheckHook, type ConstraintOptions, ForeignKeyHook, type Part, UniqueHook } from './db/constraints.ts';
 export type {
   CloseResult,

@@ -84,8 +84,6 @@ export class Database<T = unknown> extends SqlFace<T> {
   #closing: Promise<CloseResult> | undefined;
   readonly #writerRestarts: Record<RestartReason, number> = { death: 0, reopen: 0 };
   #isRotating = false;
-  /** The last statement that was staged. */
-  #stagedSqlSeq = 0;
 
   /** @internal */
   constructor({ path, options, core, queue, events, log, recovery, release }: DatabaseParts) {
@@ -374,6 +372,7 @@ export class Database<T = unknown> extends SqlFace<T> {
       await engine.close();
     } finally {
       engine.health.close('closed');
+      for (const cache of this.core.caches) cache.clear();
       const { stuck } = await (hanging ?? store.close(left()));
       if (stuck === undefined) await this.#release();
       else this.#releaseAfter(stuck);
@@ -411,16 +410,16 @@ export class Database<T = unknown> extends SqlFace<T> {
   #stageSql(target: Target, values: readonly SqlValue[]): boolean {
     const { engine } = this.core;
     const plenty = engine.stage(target, values);
-    this.#stagedSqlSeq = engine.lastSeq;
+    this.core.indirect.lastSeq = engine.lastSeq;
     return plenty;
   }
 
-  /** A sum of what only grows. Staged SQL changes something when it is applied, with each batch until then. */
+  /** A sum of what only grows. What is staged changes something when it is applied, with each batch until then. */
   #foreignChanges(): number {
-    const { engine, store } = this.core;
+    const { engine, store, indirect } = this.core;
     const recoveredSeq = store.facts.appliedSeq + engine.counters.recovered;
-    const appliedSql = Math.min(engine.appliedSeq, Math.max(this.#stagedSqlSeq, recoveredSeq));
-    return this.direct.executed + this.dlq.counters.retried + engine.counters.deadLettered + appliedSql;
+    const applied = Math.min(engine.appliedSeq, Math.max(indirect.lastSeq, recoveredSeq));
+    return this.direct.executed + this.dlq.counters.retried + engine.counters.deadLettered + applied;
   }
 
   #prepareStaged(given: string | Sql, parameters: readonly unknown[]): { target: Target; values: SqlValue[] } {

@@ -120,5 +120,7 @@ export async function rotateKey(
   } while (after !== undefined);
   await step({ do: 'finish', key: toStore(keyring.active, 'nothing') });
   cipher.accepts = 'nothing';
+  // What they hold from before may be what is not accepted any more.
+  for (const cache of core.caches) cache.clear();
   return done;
 }

@@ -186,7 +186,9 @@ async function openFile<T>(
       clock,
       random,
       scanMaxAgeMs: options.scanMaxAgeMs,
-      reads: { staging: 0, sqlite: 0, miss: 0 },
+      reads: { staging: 0, cache: 0, sqlite: 0, miss: 0 },
+      caches: [],
+      indirect: { lastSeq: 0 },
     };
     const releaseAll = async () => {
       lock.release();

@@ -186,7 +186,9 @@ export class Rows<T extends object = Record<string, unknown>> {
 
   /** Stages a row, and tells the hooks. */
   #append({ row, target, values }: PreparedRow<T>): boolean {
-    const plenty = this.#core.engine.append(target, values);
+    const { engine, indirect } = this.#core;
+    const plenty = engine.append(target, values);
+    if (this.#shape.holdsKeys) indirect.lastSeq = engine.lastSeq;
     for (const hook of this.#hooks) telling('onWriteSuccess', () => hook.onWriteSuccess?.(row));
     return plenty;
   }
@@ -216,6 +218,7 @@ export class RowShape {
   readonly #known = new Set<string>();
   readonly #targets = new Map<string, Target>();
   #full: Target | undefined;
+  #holdsKeys = false;
 
   constructor(core: Core, table: string) {
     this.table = table;
@@ -225,9 +228,9 @@ export class RowShape {
 
   /** Takes in what columns the table has by now. */
   learn(): void {
-    for (const { name } of this.#core.store.sync.columns(this.table) ?? []) {
-      if (!this.#known.has(name.toLowerCase())) this.#learn(name);
-    }
+    const columns = this.#core.store.sync.columns(this.table) ?? [];
+    for (const { name } of columns) if (!this.#known.has(name.toLowerCase())) this.#learn(name);
+    this.#holdsKeys = columns.some(({ name, primaryKey }) => primaryKey && name.toLowerCase() === 'key');
   }
 
   /** The table is being dropped: rows that were accepted for it would die. */
@@ -236,6 +239,11 @@ export class RowShape {
     this.#known.clear();
     this.#targets.clear();
     this.#full = undefined;
+  }
+
+  /** It may be a key-value table too. */
+  get holdsKeys(): boolean {
+    return this.#holdsKeys;
   }
 
   get exists(): boolean {

@@ -297,6 +297,11 @@ export interface SyncReads {
   scan(table: string, range: KeyRange): SyncScan;
   /** The columns of a table, `undefined` where there is no such table. */
   columns(table: string): Column[] | undefined;
+  /**
+   * Whether the write of a key of the table may do more than say, or a write to another table may change this one: there are
+   * triggers, foreign keys with actions, or the table was not made by Sluice.
+   */
+  writesSpread(table: string): boolean;
 }
 
 export interface Column {

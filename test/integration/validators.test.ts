@@ -523,6 +523,19 @@ describe('UniqueHook', () => {
       expect(await codeFrom(() => table.set('z', { at }))).toBe('SLUICE_VALIDATION');
   });
 
+  test('sees the rows that were appended to its table', async () => {
+    const db = await manual();
+    const table = db.table<number>('t', { hooks: [new UniqueHook<number>((_, value) => value)] });
+    table.set('a', 1);
+    await db.aflush();
+    const rows = db.rows<{ key: string; value: string }>('t');
+    rows.append({ key: 'b', value: '2' });
+    expect(table.set('a', 1)).toBe(true);
+    await db.aflush();
+    expect(table.get('b')).toBe(2);
+    expect(await codeFrom(() => table.set('c', 2))).toBe('SLUICE_VALIDATION');
+  });
+
   test('refuses what two keys had before, as long as one of them has it', async () => {
     const db = await manual();
     const table = db.table<{ n: number }>('t');

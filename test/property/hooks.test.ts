@@ -765,7 +765,9 @@ async function openReal(path: string): Promise<Real> {
   return { db, rooms, places, heard, path };
 }
 
-test('what goes through hooks, constraints and a schema does what a plain map and the rules by hand would do', async () => {
+test('what goes through hooks, constraints and a schema does what a plain map and the rules by hand would do', {
+  timeout: 180_000,
+}, async () => {
   const folder = tempDir();
   let runs = 0;
   const often = [

@@ -1,5 +1,6 @@
 import { messageOf, SluiceError } from '../errors.ts';
 import { foldName } from '../fold-name.ts';
+import type { SqlValue } from '../frame/layout.ts';
 import { show } from '../options.ts';
 import type { KeyMaterial } from './key.ts';
 import { Keyring, keyIdOf } from './keyring.ts';
@@ -31,6 +32,11 @@ export class ValueCipher {
     this.accepts = accepts;
   }
 
+  /** How much longer than its UTF-8 a sealed value is, at most. */
+  get overheadBytes(): number {
+    return this.keyring.active.algorithm === 'fernet' ? 160 : 48;
+  }
+
   seal(table: string, key: string, value: Plain): Uint8Array {
     const isText = typeof value === 'string';
     const plain = Buffer.allocUnsafe(1 + (isText ? Buffer.byteLength(value) : value.length));
@@ -40,10 +46,13 @@ export class ValueCipher {
     return this.keyring.seal(plain, contextOf(table, key));
   }
 
-  /** Throws `SLUICE_DECRYPT` for what was not sealed for this place with one of the keys. */
-  open(table: string, key: string, stored: Plain): Plain {
+  /**
+   * Throws `SLUICE_DECRYPT` for what was not sealed for this place with one of the keys; for what is neither text nor bytes, too,
+   * which somebody else has put there.
+   */
+  open(table: string, key: string, stored: SqlValue): Plain {
     try {
-      return this.#open(table, key, stored);
+      return this.#open(table, key, stored instanceof Uint8Array ? stored : String(stored));
     } catch (cause) {
       throw new SluiceError('SLUICE_DECRYPT', `the value of ${show(key)} in ${table}: ${messageOf(cause)}`, { cause });
     }

@@ -145,3 +145,19 @@ export function columnsOf(db: Connection, table: string): Column[] | undefined {
   if (rows.length === 0) return undefined;
   return rows.map(({ name, type, pk }) => ({ name, type: type.toUpperCase(), primaryKey: pk > 0 }));
 }
+
+/** Exactly the table that Sluice (or NanaSQLite) makes, but for its name. */
+export const PLAIN_KEY_TABLE: RegExp = /\(\s*"?key"?\s+TEXT\s+PRIMARY\s+KEY\s*,\s*"?value"?\s+TEXT\s*\)\s*$/i;
+
+/** See {@link SyncReads.writesSpread}. */
+export function writesSpread(db: Connection, table: string): boolean {
+  const { spreads, definition } = db
+    .prepare(
+      `SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'trigger')
+           OR EXISTS (SELECT 1 FROM sqlite_schema AS t, pragma_foreign_key_list(t.name) AS f WHERE t.type = 'table'
+                AND (f.on_update NOT IN ('NO ACTION', 'RESTRICT') OR f.on_delete NOT IN ('NO ACTION', 'RESTRICT'))) AS spreads,
+         (SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = ? COLLATE NOCASE) AS definition`,
+    )
+    .get(table) as { spreads: number; definition: string | null };
+  return spreads === 1 || (definition !== null && !PLAIN_KEY_TABLE.test(definition));
+}

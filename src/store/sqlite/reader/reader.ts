@@ -15,7 +15,7 @@ import type {
 } from '../../store.ts';
 import { type Connection, narrow, narrowRow, openConnection, quote, readRows, type Statement } from '../connection.ts';
 import { assertSameDatabase, type FileId } from '../file-identity.ts';
-import { columnsOf } from '../schema.ts';
+import { columnsOf, writesSpread } from '../schema.ts';
 
 const STATEMENTS_MAX = 500;
 
@@ -37,6 +37,9 @@ export class SqliteReader implements SyncReads {
   readonly #scans = new Set<SqliteScan>();
   readonly #cursors = new Set<SqliteCursor>();
   readonly #statements = new Map<string, Statement>();
+  /** By table, at a version of the schema. */
+  readonly #spreads = new Map<string, boolean>();
+  #spreadsAt: unknown;
   /** Tables with rows that can expire, as far as they were met. */
   readonly #expiring = new Set<string>();
   #db: Connection | undefined;
@@ -83,6 +86,20 @@ export class SqliteReader implements SyncReads {
 
   columns(table: string): Column[] | undefined {
     return reading(() => columnsOf(this.#connection(), table));
+  }
+
+  writesSpread(table: string): boolean {
+    return reading(() => {
+      const db = this.#connection();
+      const version = db.pragma('schema_version', { simple: true });
+      if (version !== this.#spreadsAt) this.#spreads.clear();
+      this.#spreadsAt = version;
+      const known = this.#spreads.get(table);
+      if (known !== undefined) return known;
+      const spreads = writesSpread(db, table);
+      this.#spreads.set(table, spreads);
+      return spreads;
+    });
   }
 
   query(sql: string, parameters: Parameters, limits: QueryLimits): SqlRow[] {
