@@ -242,6 +242,7 @@ function checkCall(tokens: readonly Token[], i: number, what: string, policy: Sq
   if (kind !== 'word' && kind !== 'quoted' && kind !== 'string') return;
   if (kind === 'word') {
     if (RESERVED.has(text) || NO_FUNCTIONS.has(text) || (CALLING.has(text) && isInfix(tokens, i))) return;
+    if (isTypeOfCast(tokens, i)) return;
     // Keywords only behind the call of a function.
     if ((text === 'FILTER' || text === 'OVER') && isOperator(tokens[i - 1], ')')) return;
   }
@@ -250,6 +251,13 @@ function checkCall(tokens: readonly Token[], i: number, what: string, policy: Sq
   throw invalidSql(
     `${what} calls the function ${show(text.toLowerCase())}, which is not allowed: if it may be called, name it in allowedFunctions`,
   );
+}
+
+/** `CAST(x AS DECIMAL(10, 2))`: what is in the brackets of a type are numbers. */
+function isTypeOfCast(tokens: readonly Token[], i: number): boolean {
+  let at = i;
+  while (tokens[at]?.kind === 'word' && !isKeyword(tokens[at], 'AS')) at--;
+  return isKeyword(tokens[at], 'AS');
 }
 
 function checkForbidden(name: string, what: string, { forbidden }: SqlPolicy): void {

@@ -54,8 +54,9 @@ const SINGLE = new Set('();+-*/%=<>|,&~.');
 
 /**
  * SQLite's own lexical rules, https://sqlite.org/draft/tokenreq.html and https://sqlite.org/src/file/src/tokenize.c, with its
- * odd corners: a comment that does not end is one, a slash and a star at the very end are not, a byte order mark is white space
- * unless it is inside a name. Looks at each character a bounded number of times. Refuses what SQLite has no token for.
+ * odd corners: a comment that does not end is one, a byte order mark is white space unless it is inside a name. But for one: a slash
+ * and a star at the very end are no comment for SQLite, and one as soon as something follows them, as it does where a clause is
+ * put into its statement. Looks at each character a bounded number of times. Refuses what SQLite has no token for.
  */
 export function tokenize(sql: unknown, what = 'the statement'): Tokens {
   if (typeof sql !== 'string') throw invalidSql(`${what} must be a string, not ${show(sql)}`);
@@ -97,7 +98,7 @@ class Scanner {
     if (this.#is(start, SPACE_FIRST)) this.#at = this.#while(start + 1, SPACE);
     else if (sql.charCodeAt(start) === BYTE_ORDER_MARK) this.#at++;
     else if (first === '-' && sql[start + 1] === '-') this.#comment(sql.indexOf('\n', start));
-    else if (first === '/' && sql[start + 1] === '*' && start + 2 < sql.length) this.#longComment();
+    else if (first === '/' && sql[start + 1] === '*') this.#longComment();
     else if (first === "'") this.#delimited("'", 'string');
     else if (first === '"' || first === '`') this.#delimited(first, 'quoted');
     else if (first === '[') this.#bracketed();
