@@ -10,7 +10,7 @@ import { blocksIn, type CodeBlock, docComments, nameOf, outputProblem, PAGES, RO
 const run = promisify(execFile);
 
 /** What the pages show together with the package. */
-const BESIDE = ['@types', '@opentelemetry', 'arktype', 'express', 'fastify', 'pino', 'valibot', 'zod'];
+const BESIDE = ['@types', '@opentelemetry', 'arktype', 'express', 'fastify', 'kysely', 'pino', 'valibot', 'zod'];
 
 const COMPILER = {
   strict: true,

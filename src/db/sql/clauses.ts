@@ -64,7 +64,7 @@ export class Clauses {
     const last = tokens.at(-1);
     const hasAlias = tokens.length > 2 && isKeyword(tokens.at(-2), 'AS') && last !== undefined && isAlias(last);
     const expression = hasAlias ? part.slice(0, tokens.length - 2) : part.whole();
-    const alias = hasAlias ? part.nameOf(last as Token) : part.text.trim();
+    const alias = hasAlias ? part.nameOf(last as Token) : part.text.slice(first?.start, last?.end);
     return `${this.#bracketed(expression, part)} AS ${quoteName(alias)}`;
   }
 

@@ -35,7 +35,8 @@ export function columnType(given: unknown, column: string): string {
     }
   }
   if (depth > 0) throw invalidSql(`${what} has a ( without a )`);
-  return (given as string).trim();
+  // Not trimmed: what is white space for JavaScript is the letter of a name for SQLite.
+  return (given as string).slice(tokens[0]?.start ?? 0, tokens.at(-1)?.end ?? 0);
 }
 
 /** Whether a type makes its column the primary key. */
