@@ -20,7 +20,7 @@ const isLater = ({ shown }: Row): boolean => shown.startsWith('later: ');
 const differs = ({ shown }: Row): boolean => shown.startsWith('differs on purpose: ');
 
 /** What a row that is not there yet waits for. */
-const LATER = ['manager', 'next half', 'SQL', 'transactions', 'ORM', 'history', 'backup'];
+const LATER = ['manager', 'SQL', 'transactions', 'ORM', 'history', 'backup'];
 
 /** What NanaSQLite has of connections, keys, writing behind, caches, hooks and encryption. */
 const NANA: readonly (number | readonly [number, number])[] = [
