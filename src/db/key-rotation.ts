@@ -6,7 +6,7 @@ import { OptionReader } from '../base/options.ts';
 import { sleep } from '../base/waiting.ts';
 import { type RotationStep, type RotationStepped, StoreFailure, toCallerError } from '../store/store.ts';
 import type { Core } from './core.ts';
-import { newKey, toStore } from './encryption.ts';
+import { keyToGoTo, toStore } from './encryption.ts';
 
 const PAUSE_FIRST_MS = 20;
 const PAUSE_MAX_MS = 1_000;
@@ -91,10 +91,10 @@ export async function rotateKey(
 
   const { keyring } = cipher;
   if (source !== undefined) {
-    const key = await newKey(source);
-    const { id, algorithm, secret } = key;
-    const material = { id, algorithm, secret };
-    if (id !== keyring.active.id) await step({ do: 'begin', key: toStore(key, cipher.accepts), material });
+    const material = await keyToGoTo(source, keyring.active);
+    if (material.id !== keyring.active.id) {
+      await step({ do: 'begin', key: toStore(material, cipher.accepts), material });
+    }
     keyring.activate(material);
   }
   // What was accepted before is encrypted with the key before.

@@ -446,6 +446,48 @@ describe('arotateKey', () => {
     expect(again.toDict()).toEqual(dictOf(10));
   });
 
+  test('to a passphrase, called again after an interruption, goes on to the same key', async () => {
+    const file = join(tempDir(), 'again.db');
+    const to = { passphrase: 'correct horse' };
+    const db = await filled(file, 30);
+    let stop = new AbortController();
+    const options = () => ({ batchSize: 10, signal: stop.signal, onProgress: () => stop.abort() });
+    for (let i = 0; i < 2; i++) {
+      stop = new AbortController();
+      await expect(db.arotateKey(to, options())).rejects.toMatchObject({ code: 'SLUICE_ABORTED' });
+    }
+    await db.close();
+    expect(raw(file, (sqlite) => sqlite.prepare('SELECT count(*) FROM _sluice_keys').pluck().get())).toBe(2);
+    const again = await openAt(file, { encryption: { ...to, previous: [{ key: KEY }] } });
+    stop = new AbortController();
+    await expect(again.arotateKey(to, options())).rejects.toMatchObject({ code: 'SLUICE_ABORTED' });
+    expect(again.toDict()).toEqual(dictOf(30));
+    await again.close();
+    expect(raw(file, (sqlite) => sqlite.prepare('SELECT count(*) FROM _sluice_keys').pluck().get())).toBe(2);
+    const last = await openAt(file, { encryption: { ...to, previous: [{ key: KEY }] } });
+    await last.arotateKey(to);
+    await last.close();
+    expect((await openAt(file, { encryption: to })).toDict()).toEqual(dictOf(30));
+  });
+
+  test('opens with a passphrase that several of its keys are made of', async () => {
+    const file = join(tempDir(), 'salts.db');
+    const to = { passphrase: 'correct horse' };
+    const db = await filled(file, 30);
+    for (const key of [to, { key: OTHER }, to]) {
+      const stop = new AbortController();
+      const options = { batchSize: 10, signal: stop.signal, onProgress: () => stop.abort() };
+      await expect(db.arotateKey(key, options)).rejects.toMatchObject({ code: 'SLUICE_ABORTED' });
+    }
+    await db.close();
+    expect(raw(file, (sqlite) => sqlite.prepare('SELECT count(*) FROM _sluice_keys').pluck().get())).toBe(4);
+    const again = await openAt(file, { encryption: { ...to, previous: [{ key: KEY }, { key: OTHER }] } });
+    expect(again.toDict()).toEqual(dictOf(30));
+    await again.arotateKey();
+    await again.close();
+    expect((await openAt(file, { encryption: to })).toDict()).toEqual(dictOf(30));
+  });
+
   test('leaves tables with a key of their own, or none, as they are', async () => {
     const file = join(tempDir(), 'spared.db');
     const db = await filled(file, 10);

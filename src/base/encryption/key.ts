@@ -43,6 +43,8 @@ export interface KeyMaterial {
   readonly id: string;
   readonly algorithm: Algorithm;
   readonly secret: Uint8Array;
+  /** How it was made, of a passphrase. */
+  readonly derivation?: KeyDerivation | undefined;
 }
 
 const KEY_LENGTHS = [16, 24, 32];
