@@ -101,6 +101,17 @@ export async function rotateKey(
   await flusher.barrier('arotateKey', { signal: given.signal });
   const { tables } = await step({ do: 'tables' });
   const spared = except();
+  const rewriteDeadLetters = async () => {
+    let after: number | undefined = 0;
+    do {
+      const { last, rewritten }: RotationStepped = await step({ do: 'dead-letters', after, limit, except: spared });
+      after = last as number | undefined;
+      done.deadLetters += rewritten;
+      told();
+    } while (after !== undefined);
+  };
+  // Before the values: what a retry brings back meanwhile is anew, or in a table that is still to come.
+  await rewriteDeadLetters();
   for (const table of tables) {
     if (spared.includes(foldName(table))) continue;
     let after: string | undefined;
@@ -111,13 +122,8 @@ export async function rotateKey(
       told();
     } while (after !== undefined);
   }
-  let after: number | undefined = 0;
-  do {
-    const { last, rewritten }: RotationStepped = await step({ do: 'dead-letters', after, limit, except: spared });
-    after = last as number | undefined;
-    done.deadLetters += rewritten;
-    told();
-  } while (after !== undefined);
+  // And what was imported meanwhile.
+  await rewriteDeadLetters();
   await step({ do: 'finish', key: toStore(keyring.active, 'nothing') });
   cipher.accepts = 'nothing';
   // What they hold from before may be what is not accepted any more.
