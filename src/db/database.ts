@@ -553,9 +553,9 @@ export class Database<T = unknown> extends Table<T> {
     const columns = this.core.store.sync.columns(name);
     // A table of rows may still be staged. A write of the wrong shape would hold up all that come after it.
     if (columns === undefined && this.#shapes.get(foldName(name))?.exists !== true) return;
-    const key = columns?.find((column) => column.name.toLowerCase() === 'key');
+    const [key, ...others] = columns?.filter(({ primaryKey }) => primaryKey) ?? [];
     const value = columns?.find((column) => column.name.toLowerCase() === 'value');
-    if (key?.primaryKey !== true || value === undefined) {
+    if (key?.name.toLowerCase() !== 'key' || others.length > 0 || value === undefined) {
       throw new SluiceError(
         'SLUICE_INVALID_OPTION',
         `table ${show(name)} exists and is no key-value table: it needs the columns "key TEXT PRIMARY KEY" and "value TEXT". Choose another name, or use rows() and SQL`,
