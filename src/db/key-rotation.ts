@@ -1,9 +1,9 @@
 import { backoffMs } from '../base/backoff.ts';
-import { type EncryptionKey, type KeySource, readKey, type ValueCipher } from '../base/encryption/index.ts';
+import { type EncryptionKey, type KeySource, readKey, showKind, type ValueCipher } from '../base/encryption/index.ts';
 import { SluiceError } from '../base/errors.ts';
 import { foldName } from '../base/fold-name.ts';
-import { OptionReader } from '../base/options.ts';
-import { sleep } from '../base/waiting.ts';
+import { isPlainObject, OptionReader, show } from '../base/options.ts';
+import { checkWait, sleep } from '../base/waiting.ts';
 import { type RotationStep, type RotationStepped, StoreFailure, toCallerError } from '../store/store.ts';
 import type { Core } from './core.ts';
 import { keyToGoTo, toStore } from './encryption.ts';
@@ -47,9 +47,16 @@ export function readRotation(
 ): { source: KeySource | undefined; batchSize: number } {
   const options = new OptionReader(given);
   const batchSize = options.integer('batchSize', { min: 1, max: 100_000, fallback: 1_000 });
-  options.any('onProgress');
+  const onProgress = options.any('onProgress');
+  if (onProgress !== undefined && typeof onProgress !== 'function') {
+    options.refuse('onProgress', `must be a function, not ${show(onProgress)}`);
+  }
   options.any('signal');
+  if (to !== undefined && !isPlainObject(to)) {
+    options.refuse('the key', `must be an object with a key or a passphrase, not ${showKind(to)}`);
+  }
   options.finish('arotateKey');
+  checkWait({ signal: given.signal });
   if (to === undefined) return { source: undefined, batchSize };
   const key = new OptionReader(to);
   const source = readKey(key);

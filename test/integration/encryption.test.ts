@@ -2,7 +2,15 @@ import { createCipheriv, createHmac, randomBytes } from 'node:crypto';
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import Sqlite from 'better-sqlite3';
-import { type Algorithm, type Database, type EncryptionOptions, type OpenOptions, open } from 'sluicedb';
+import {
+  type Algorithm,
+  type Database,
+  type EncryptionOptions,
+  inspect,
+  type OpenOptions,
+  open,
+  verify,
+} from 'sluicedb';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { sluice } from '../support/cli.ts';
 import { openTemp } from '../support/open-temp.ts';
@@ -205,6 +213,29 @@ describe('the key', () => {
     expect(problem.message).not.toMatch(/too short/);
   });
 
+  test('is said by no error, either, that says where it does not belong', async () => {
+    const db = await openTemp('misplaced.db', { encryption: { key: KEY } });
+    const misplaced = OTHER.toString('base64');
+    const attempts: [problem: RegExp, attempt: (key: never) => unknown][] = [
+      [/^open: encryption must be null, or an object/, (key) => open(':memory:', { encryption: key })],
+      [
+        /^open: encryption.previous must be a list/,
+        (key) => open(':memory:', { encryption: { key: KEY, previous: key } }),
+      ],
+      [
+        /^open: encryption.previous\[0\] must be an object/,
+        (key) => open(':memory:', { encryption: { key: KEY, previous: [key] } }),
+      ],
+      [/^table: encryption must be null, or an object/, async (key) => db.table('other', { encryption: key })],
+      [/^arotateKey: the key must be an object/, (key) => db.arotateKey(key)],
+    ];
+    for (const [message, attempt] of attempts) {
+      const error = await Promise.resolve(attempt(misplaced as never)).catch((reason: unknown) => reason);
+      expect(error).toMatchObject({ code: 'SLUICE_INVALID_OPTION', message: expect.stringMatching(message) });
+      expect((error as Error).message).not.toContain(misplaced.slice(0, 8));
+    }
+  });
+
   test('options that are none are refused, all at once', async () => {
     const wrong = {
       algorithm: 'rot13',
@@ -228,6 +259,16 @@ describe('the key', () => {
         code: 'SLUICE_INVALID_OPTION',
       });
     }
+  });
+
+  test('is not needed to inspect and verify, which find nothing wrong with what is encrypted', async () => {
+    const file = join(tempDir(), 'verified.db');
+    const db = await openAt(file, { encryption: { key: KEY } });
+    db.stage('INSERT INTO nowhere VALUES (1)');
+    db.set('a', 1);
+    await db.close();
+    expect(await verify(file)).toMatchObject({ ok: true, findings: [], checked: { deadLetters: 1 } });
+    expect(await inspect(file)).toMatchObject({ deadLetters: { count: 1 } });
   });
 
   test('the commands take it from the environment', async () => {
@@ -540,6 +581,31 @@ describe('arotateKey', () => {
     await again.aexecute('CREATE TABLE picky (key TEXT PRIMARY KEY, value TEXT)');
     expect(await again.dlq.retry([1, 2, 4, 5])).toMatchObject({ applied: 1, superseded: 1 });
     expect(again.table('picky').toDict()).toEqual({ bad: SECRET, fine: 1 });
+  });
+
+  test('refuses options that are none before it has begun', async () => {
+    const db = await openTemp('options.db', { encryption: { key: KEY } });
+    for (const options of [{ onProgress: 5 }, { signal: 'now' }, { batchSize: 0 }, { batch: 1 }, null]) {
+      await expect(db.arotateKey({ key: OTHER }, options as never)).rejects.toMatchObject({
+        code: 'SLUICE_INVALID_OPTION',
+      });
+    }
+    expect(await db.afetchAll('SELECT active FROM _sluice_keys')).toEqual([{ active: 1 }]);
+  });
+
+  test('leaves a table alone whose keys name several rows', async () => {
+    const file = join(tempDir(), 'texts.db');
+    const plain = await openAt(file, {});
+    await plain.aexecute('CREATE TABLE texts (key TEXT, language TEXT, value TEXT, PRIMARY KEY (key, language))');
+    await plain.aexecute("INSERT INTO texts VALUES ('hello', 'de', 'hallo'), ('hello', 'fr', 'bonjour')");
+    expect(() => plain.table('texts')).toThrow(expect.objectContaining({ code: 'SLUICE_INVALID_OPTION' }));
+    await plain.close();
+    const db = await openAt(file, { encryption: { key: KEY } });
+    expect(await db.arotateKey()).toEqual({ values: 0, deadLetters: 0 });
+    expect(await db.afetchAll('SELECT value FROM texts ORDER BY language')).toEqual([
+      { value: 'hallo' },
+      { value: 'bonjour' },
+    ]);
   });
 
   test('leaves tables with a key of their own, or none, as they are', async () => {
