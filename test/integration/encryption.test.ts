@@ -310,6 +310,24 @@ describe('tables', () => {
     );
   });
 
+  test('are not asked for with the key of the database where they have another, also while nothing is applied yet', async () => {
+    const file = join(tempDir(), 'mixed.db');
+    const db = await openAt(file, { encryption: { key: KEY }, flush: { mode: 'manual' }, closeTimeoutMs: 0 });
+    await db.table('own', { encryption: { key: OTHER } }).aset('a', 1);
+    await db.table('open', { encryption: null }).aset('a', 1);
+    expect(await db.close()).toEqual({ pending: 2 });
+    const again = await openAt(file, { encryption: { key: KEY }, flush: { mode: 'manual' } });
+    const expectRefused = () => {
+      expect(() => again.table('own')).toThrow(decrypt(/add it to encryption.previous/));
+      expect(() => again.table('own', { encryption: null })).toThrow(decrypt(/is encrypted with the key/));
+      expect(() => again.table('open', { encryption: { key: OTHER } })).toThrow(decrypt(/not encrypted/));
+    };
+    expectRefused();
+    await again.aflush();
+    expectRefused();
+    expect(again.table('own', { encryption: { key: OTHER } }).get('a')).toBe(1);
+  });
+
   test('of rows have readable columns, and nothing readable in the log', async () => {
     const file = join(tempDir(), 'rows.db');
     const db = await openAt(file, { encryption: { key: KEY }, flush: { mode: 'manual' } });
@@ -405,6 +423,25 @@ describe('a file of NanaSQLite', () => {
     const again = await openAt(file, { encryption: { key: OTHER } });
     expect(again.toDict()).toEqual({ ...VALUES, d: 'ours' });
   });
+});
+
+test('a file of NanaSQLite that was opened without its key once is read with it all the same', async () => {
+  const file = join(tempDir(), 'forgotten.db');
+  const nonce = randomBytes(12);
+  const sealing = createCipheriv('aes-256-gcm', KEY, nonce);
+  const sealed = Buffer.concat([nonce, sealing.update('{"n":1}'), sealing.final(), sealing.getAuthTag()]);
+  raw(file, (sqlite) => {
+    sqlite.exec('CREATE TABLE "data" (key TEXT PRIMARY KEY, value TEXT)');
+    sqlite.prepare('INSERT INTO data VALUES (?, ?)').run('a', sealed);
+  });
+  const bytes = Uint8Array.of(1, 2, 3);
+  const plain = await openAt(file, {});
+  plain.setMany({ b: 'in the open', c: bytes });
+  await plain.close();
+  const db = await openAt(file, { encryption: { key: KEY } });
+  expect(db.toDict()).toEqual({ a: { n: 1 }, b: 'in the open', c: bytes });
+  expect(await db.arotateKey()).toEqual({ values: 3, deadLetters: 0 });
+  expect(db.toDict()).toEqual({ a: { n: 1 }, b: 'in the open', c: bytes });
 });
 
 describe('arotateKey', () => {
