@@ -14,6 +14,7 @@ import { toSqlValue } from './codec.ts';
 import type { Core } from './core.ts';
 import type { DatabaseEvents } from './events.ts';
 import { type RotationOptions, type RotationProgress, rotateKey } from './key-rotation.ts';
+import { Keyspace } from './keyspace.ts';
 import type { DatabaseLog } from './logging.ts';
 import { checkName } from './names.ts';
 import type { ResolvedOptions } from './options.ts';
@@ -21,7 +22,12 @@ import { RowShape, Rows, type RowsOptions, readRowsOptions } from './rows.ts';
 import { checkDirectSql, checkStagedSql } from './sql-text.ts';
 import { readStats, toV2Metrics, type V2Metrics } from './stats.ts';
 import { Table } from './table.ts';
-import { resolveTableOptions, sameTableOptions, type TableOptions } from './table-options.ts';
+import {
+  type ResolvedTableOptions,
+  resolveTableOptions,
+  sameTableOptions,
+  type TableOptions,
+} from './table-options.ts';
 import { runTransaction, runTransactionAsync, Transaction, type TransactionOptions } from './transaction.ts';
 
 /** Values for the parameters of a statement: a list for `?`, an object for `:name`, `@name` and `$name`. */
@@ -146,7 +152,7 @@ export class Database<T = unknown> extends Table<T> {
     let table = this.#tables.get(foldName(name));
     if (table === undefined) {
       this.#checkShape(name);
-      this.#checkKey(name, resolved.cipher);
+      this.#checkKey(name, resolved);
       table = new Table<never>(this.core, name, resolved);
       this.#tables.set(foldName(name), table);
     } else if (options !== undefined && !sameTableOptions(table.tableOptions, resolved)) {
@@ -574,14 +580,16 @@ export class Database<T = unknown> extends Table<T> {
   }
 
   /** One value tells: a table is encrypted with one key, or is being brought to it by the database. */
-  #checkKey(name: string, cipher: ValueCipher | undefined): void {
-    if (cipher !== undefined && cipher === this.options.defaults.cipher) return;
-    const scan = this.core.store.sync.scan(name, {});
-    const [first] = scan.next(1);
-    scan.close();
+  #checkKey(name: string, options: ResolvedTableOptions): void {
+    const { cipher } = options;
+    const [first] = new Keyspace(this.core, name, { ...options, cache: undefined }).scan({});
     const [key, value] = first ?? [];
     if (key === undefined || !(typeof value === 'string' || value instanceof Uint8Array)) return;
     const id = typeof value === 'string' ? undefined : keyIdOf(value);
+    // A value that somebody has planted in a table of the database must not lock up all others: it is told when it is read.
+    const isAnyOfOurs =
+      cipher === this.options.defaults.cipher && (id === undefined || cipher?.keyring.has(id) === true);
+    if (cipher !== undefined && isAnyOfOurs) return;
     if (cipher !== undefined) cipher.open(name, key, value);
     else if (id !== undefined) {
       throw new SluiceError(
@@ -595,9 +603,9 @@ export class Database<T = unknown> extends Table<T> {
     const columns = this.core.store.sync.columns(name);
     // A table of rows may still be staged. A write of the wrong shape would hold up all that come after it.
     if (columns === undefined && this.#shapes.get(foldName(name))?.exists !== true) return;
-    const key = columns?.find((column) => column.name.toLowerCase() === 'key');
+    const [key, ...others] = columns?.filter(({ primaryKey }) => primaryKey) ?? [];
     const value = columns?.find((column) => column.name.toLowerCase() === 'value');
-    if (key?.primaryKey !== true || value === undefined) {
+    if (key?.name.toLowerCase() !== 'key' || others.length > 0 || value === undefined) {
       throw new SluiceError(
         'SLUICE_INVALID_OPTION',
         `table ${show(name)} exists and is no key-value table: it needs the columns "key TEXT PRIMARY KEY" and "value TEXT". Choose another name, or use rows() and SQL`,

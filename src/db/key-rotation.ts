@@ -1,12 +1,12 @@
 import { backoffMs } from '../base/backoff.ts';
-import { type EncryptionKey, type KeySource, readKey, type ValueCipher } from '../base/encryption/index.ts';
+import { type EncryptionKey, type KeySource, readKey, showKind, type ValueCipher } from '../base/encryption/index.ts';
 import { SluiceError } from '../base/errors.ts';
 import { foldName } from '../base/fold-name.ts';
-import { OptionReader } from '../base/options.ts';
-import { sleep } from '../base/waiting.ts';
+import { isPlainObject, OptionReader, show } from '../base/options.ts';
+import { checkWait, sleep } from '../base/waiting.ts';
 import { type RotationStep, type RotationStepped, StoreFailure, toCallerError } from '../store/store.ts';
 import type { Core } from './core.ts';
-import { newKey, toStore } from './encryption.ts';
+import { keyToGoTo, toStore } from './encryption.ts';
 
 const PAUSE_FIRST_MS = 20;
 const PAUSE_MAX_MS = 1_000;
@@ -47,9 +47,16 @@ export function readRotation(
 ): { source: KeySource | undefined; batchSize: number } {
   const options = new OptionReader(given);
   const batchSize = options.integer('batchSize', { min: 1, max: 100_000, fallback: 1_000 });
-  options.any('onProgress');
+  const onProgress = options.any('onProgress');
+  if (onProgress !== undefined && typeof onProgress !== 'function') {
+    options.refuse('onProgress', `must be a function, not ${show(onProgress)}`);
+  }
   options.any('signal');
+  if (to !== undefined && !isPlainObject(to)) {
+    options.refuse('the key', `must be an object with a key or a passphrase, not ${showKind(to)}`);
+  }
   options.finish('arotateKey');
+  checkWait({ signal: given.signal });
   if (to === undefined) return { source: undefined, batchSize };
   const key = new OptionReader(to);
   const source = readKey(key);
@@ -91,16 +98,27 @@ export async function rotateKey(
 
   const { keyring } = cipher;
   if (source !== undefined) {
-    const key = await newKey(source);
-    const { id, algorithm, secret } = key;
-    const material = { id, algorithm, secret };
-    if (id !== keyring.active.id) await step({ do: 'begin', key: toStore(key, cipher.accepts), material });
+    const material = await keyToGoTo(source, keyring.active);
+    if (material.id !== keyring.active.id) {
+      await step({ do: 'begin', key: toStore(material, cipher.accepts), material });
+    }
     keyring.activate(material);
   }
   // What was accepted before is encrypted with the key before.
   await flusher.barrier('arotateKey', { signal: given.signal });
   const { tables } = await step({ do: 'tables' });
   const spared = except();
+  const rewriteDeadLetters = async () => {
+    let after: number | undefined = 0;
+    do {
+      const { last, rewritten }: RotationStepped = await step({ do: 'dead-letters', after, limit, except: spared });
+      after = last as number | undefined;
+      done.deadLetters += rewritten;
+      told();
+    } while (after !== undefined);
+  };
+  // Before the values: what a retry brings back meanwhile is anew, or in a table that is still to come.
+  await rewriteDeadLetters();
   for (const table of tables) {
     if (spared.includes(foldName(table))) continue;
     let after: string | undefined;
@@ -111,13 +129,8 @@ export async function rotateKey(
       told();
     } while (after !== undefined);
   }
-  let after: number | undefined = 0;
-  do {
-    const { last, rewritten }: RotationStepped = await step({ do: 'dead-letters', after, limit, except: spared });
-    after = last as number | undefined;
-    done.deadLetters += rewritten;
-    told();
-  } while (after !== undefined);
+  // And what was imported meanwhile.
+  await rewriteDeadLetters();
   await step({ do: 'finish', key: toStore(keyring.active, 'nothing') });
   cipher.accepts = 'nothing';
   // What they hold from before may be what is not accepted any more.

@@ -8,6 +8,7 @@ export {
   newDerivation,
   readEncryption,
   readKey,
+  showKind,
 } from './key.ts';
 export { Keyring, keyIdOf } from './keyring.ts';
 export { openNanaSqlite } from './nanasqlite.ts';

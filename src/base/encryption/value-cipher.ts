@@ -76,11 +76,12 @@ export class ValueCipher {
   }
 
   #openAccepted(stored: Uint8Array): Plain {
-    if (this.accepts === 'plain') return stored;
     for (const key of this.keyring.keys) {
       const plain = openNanaSqlite(key, stored);
       if (plain !== undefined) return plain.toString('utf8');
     }
+    // After those of NanaSQLite, whose file may have been opened without its key once.
+    if (this.accepts === 'plain') return stored;
     throw new SluiceError('SLUICE_DECRYPT', 'none of the keys fits, as NanaSQLite encrypts');
   }
 }

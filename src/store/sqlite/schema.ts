@@ -128,11 +128,12 @@ export const SELECT_STATE = `
   SELECT database_id AS databaseId, epoch, owner, applied_seq AS appliedSeq, batch_after AS batchAfter,
          batch_result AS batchResult, change_id AS changeId, change_result AS changeResult FROM _sluice_state`;
 
-/** Whether there is a table of this name with keys and values. */
+/** Whether there is a table of this name with keys and values. A key that is only a part of the primary key names several rows. */
 export function isKeyTable(db: Connection, table: string): boolean {
-  const columns = columnsOf(db, table);
-  const has = (name: string) => columns?.find((column) => column.name.toLowerCase() === name);
-  return has('key')?.primaryKey === true && has('value') !== undefined;
+  const columns = columnsOf(db, table) ?? [];
+  const [key, ...others] = columns.filter(({ primaryKey }) => primaryKey);
+  const isNamed = (column: Column | undefined, name: string) => column?.name.toLowerCase() === name;
+  return isNamed(key, 'key') && others.length === 0 && columns.some((column) => isNamed(column, 'value'));
 }
 
 /** The columns of a table; `undefined` where there is none. */
