@@ -1,7 +1,7 @@
 import { SluiceError } from '../base/errors.ts';
 import type { SqlValue } from '../base/frame/index.ts';
 import { show } from '../base/options.ts';
-import { checkWait, type WaitOptions, waitFor } from '../base/waiting.ts';
+import { checkWait, isWait, type WaitOptions, waitFor } from '../base/waiting.ts';
 import type { Encoded } from '../engine/index.ts';
 import { decodeValue, encodeValue, listOf } from './codec.ts';
 import type { Core } from './core.ts';
@@ -111,9 +111,18 @@ export class Table<T = unknown> {
     return !isThere(stored) ? fallback : this.#toReader(key, stored);
   }
 
-  /** The value of a key, `undefined` if there is none. What is not staged is read by a reader thread. */
-  async aget(key: string, wait: WaitOptions = {}): Promise<T | undefined> {
-    return (await this.agetMany([key], wait)).get(key);
+  /**
+   * {@link Table.get}. What is not staged is read by a reader thread.
+   *
+   * The limits of the wait come third, as in `aget(key, undefined, { timeoutMs: 500 })`: two arguments of which the second looks
+   * like limits are `SLUICE_INVALID_OPTION`. A fallback that is to look like them has `{}` behind it.
+   */
+  aget(key: string): Promise<T | undefined>;
+  aget<D>(key: string, fallback: D, wait?: WaitOptions): Promise<T | D>;
+  async aget(key: string, fallback?: unknown, wait?: WaitOptions): Promise<unknown> {
+    if (wait === undefined) assertFallback(fallback);
+    const found = await this.agetMany([key], wait);
+    return found.has(key) ? found.get(key) : fallback;
   }
 
   /** Whether the key is there. */
@@ -185,7 +194,7 @@ export class Table<T = unknown> {
     // A value that can never be written is refused whether or not it is needed; hooks and a validator may make one of any.
     if (this.#chain === undefined) this.#encode(key, value);
     else this.#checkKeys([key]);
-    const present = await this.aget(key, wait);
+    const present = await this.aget(key, undefined, wait);
     if (present !== undefined) return present;
     const staged = this.#keys.staged(key);
     if (isThere(staged)) return this.#toReader(key, staged);
@@ -241,7 +250,7 @@ export class Table<T = unknown> {
 
   /** {@link Table.getModel}. What is not staged is read by a reader thread. */
   async agetModel<M>(key: string, schema: Schema<M>, wait: WaitOptions = {}): Promise<M | undefined> {
-    const value = await this.aget(key, wait);
+    const value = await this.aget(key, undefined, wait);
     return value === undefined ? undefined : modelOf(key, value, schema);
   }
 
@@ -428,15 +437,15 @@ export class Table<T = unknown> {
     return this.get(key, fallback);
   }
 
-  /** {@link Table.getFresh}. What is not staged is read by a reader thread. */
+  /** {@link Table.getFresh}. What is not staged is read by a reader thread. The arguments are those of {@link Table.aget}. */
   agetFresh(key: string): Promise<T | undefined>;
   agetFresh<D>(key: string, fallback: D, wait?: WaitOptions): Promise<T | D>;
-  async agetFresh(key: string, fallback?: unknown, wait: WaitOptions = {}): Promise<unknown> {
+  async agetFresh(key: string, fallback?: unknown, wait?: WaitOptions): Promise<unknown> {
+    if (wait === undefined) assertFallback(fallback);
     checkKey(key);
     this.core.assertOpen();
     this.#keys.forget(key);
-    const found = await this.agetMany([key], wait);
-    return found.has(key) ? found.get(key) : fallback;
+    return this.aget(key, fallback, wait ?? {});
   }
 
   /**
@@ -774,6 +783,15 @@ function modelOf<M>(key: string, value: unknown, schema: Schema<M>, make: typeof
   const problem = schemaProblem(schema);
   if (problem !== undefined) throw new SluiceError('SLUICE_INVALID_OPTION', `the schema ${problem}`);
   return make({ schema, coerce: true }, value, `the value of ${show(key)}`) as M;
+}
+
+/** Limits in the place of a fallback would be taken for one, and limit nothing: every other awaitable read has them second. */
+function assertFallback(fallback: unknown): void {
+  if (!isWait(fallback)) return;
+  throw new SluiceError(
+    'SLUICE_INVALID_OPTION',
+    `the fallback has nothing but ${Object.keys(fallback).join(' and ')}: limits of the wait come third, (key, undefined, limits); if it is meant as a fallback, say (key, fallback, {})`,
+  );
 }
 
 function isThere(value: Stored): value is Exclude<SqlValue, null> {
