@@ -66,12 +66,12 @@ const thisMachine: Machine = { clock: systemClock, random: systemRandom, fileSys
  * }
  * ```
  */
-export async function open<T = unknown>(path: string, options: OpenOptions = {}): Promise<Database<T>> {
+export async function open<T = unknown>(path: string, options: OpenOptions<T> = {}): Promise<Database<T>> {
   return openOn(thisMachine, path, options);
 }
 
 /** @internal The same on another machine. */
-export async function openOn<T = unknown>(machine: Machine, path: string, given: OpenOptions): Promise<Database<T>> {
+export async function openOn<T = unknown>(machine: Machine, path: string, given: OpenOptions<T>): Promise<Database<T>> {
   if (typeof path !== 'string' || path === '') {
     throw new SluiceError('SLUICE_INVALID_OPTION', `path must be a file name or ':memory:', not ${show(path)}`);
   }

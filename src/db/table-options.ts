@@ -8,6 +8,7 @@ import { readSchema, type Schema } from './schema.ts';
 export interface TableOptions<T = unknown> {
   /**
    * Checks each value that is written, after the hooks; it is refused with `SLUICE_VALIDATION` and all issues. `null` for none.
+   * The values of the table have the type of its output, unless another one is written: `table<Reading>(…)`.
    * @defaultValue as of the database
    */
   readonly validator?: Schema<T> | null | undefined;
@@ -20,8 +21,7 @@ export interface TableOptions<T = unknown> {
    * What looks at the writes and reads, in this order. `[]` for none.
    * @defaultValue as of the database
    */
-  readonly hooks?: readonly TableHook<T>[] | undefined;
-  /**
+  readonly hooks?: readonly TableHook<NoInfer<T>>[] | undefined;
   /**
    * Holds what is read and written in memory, for reads of keys (scans and sizes do not use it). Each table has one of its own.
    * `'unbounded'` is short for `{ strategy: 'unbounded' }`; `null` for none: what is staged is in memory anyway, and SQLite has
