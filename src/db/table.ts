@@ -420,6 +420,7 @@ export class Table<T = unknown> {
 
   /** {@link Table.refresh}, read by a reader thread. */
   async arefresh(key?: string, wait: WaitOptions = {}): Promise<void> {
+    checkWait(wait);
     if (key === undefined) return this.clearCache();
     checkKey(key);
     this.core.assertOpen();
