@@ -9,7 +9,14 @@ import type { DeadLetterPage, DeadLetterQueue, DeadLetterSelection, RetryResult 
 import { bytesOfValues, type State } from '../engine/index.ts';
 import type { FlushResult } from '../flush/index.ts';
 import type { DatabaseStats, RecoveryNumbers } from '../metrics/stats.ts';
-import type { DeadLetter, ExecuteResult, Parameters, RestartReason, SqlRow } from '../store/store.ts';
+import {
+  type DeadLetter,
+  type ExecuteResult,
+  haveKeysAndValues,
+  type Parameters,
+  type RestartReason,
+  type SqlRow,
+} from '../store/store.ts';
 import { toSqlValue } from './codec.ts';
 import type { Core } from './core.ts';
 import type { DatabaseEvents } from './events.ts';
@@ -136,7 +143,7 @@ export class Database<T = unknown> extends Table<T> {
    * the options that it was first asked for with.
    *
    * Errors: `SLUICE_INVALID_OPTION` for a name that is taken or cannot be one, for a table of another shape, and for other
-   * options than the table has.
+   * options than the table has; `SLUICE_DECRYPT` for another key than its values are encrypted with.
    */
   table<U = unknown>(name: string, options?: TableOptions<U>): Table<U> {
     this.core.assertOpen();
@@ -553,14 +560,11 @@ export class Database<T = unknown> extends Table<T> {
     const columns = this.core.store.sync.columns(name);
     // A table of rows may still be staged. A write of the wrong shape would hold up all that come after it.
     if (columns === undefined && this.#shapes.get(foldName(name))?.exists !== true) return;
-    const key = columns?.find((column) => column.name.toLowerCase() === 'key');
-    const value = columns?.find((column) => column.name.toLowerCase() === 'value');
-    if (key?.primaryKey !== true || value === undefined) {
-      throw new SluiceError(
-        'SLUICE_INVALID_OPTION',
-        `table ${show(name)} exists and is no key-value table: it needs the columns "key TEXT PRIMARY KEY" and "value TEXT". Choose another name, or use rows() and SQL`,
-      );
-    }
+    if (columns !== undefined && haveKeysAndValues(columns)) return;
+    throw new SluiceError(
+      'SLUICE_INVALID_OPTION',
+      `table ${show(name)} exists and is no key-value table: it needs the columns "key TEXT PRIMARY KEY" and "value TEXT". Choose another name, or use rows() and SQL`,
+    );
   }
 }
 

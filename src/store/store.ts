@@ -283,6 +283,12 @@ export interface Column {
   readonly primaryKey: boolean;
 }
 
+/** Whether these are the columns of a key-value table: there may be others. */
+export function haveKeysAndValues(columns: readonly Column[]): boolean {
+  const column = (name: string) => columns.find((each) => each.name.toLowerCase() === name);
+  return column('key')?.primaryKey === true && column('value') !== undefined;
+}
+
 /** Everything about a dead write but its payload, which may hold secrets. */
 export interface DeadLetterSummary {
   /** Names the entry for `retry` and `clear`. Grows in the order in which writes die. */
