@@ -49,7 +49,7 @@ const thisMachine: Machine = { clock: systemClock, random: systemRandom, fileSys
  * folder that goes away at close.
  *
  * Errors: `SLUICE_INVALID_OPTION` with all problems at once, `SLUICE_LOCKED` where another process has the file,
- * `SLUICE_LOG_CORRUPT` where the log is damaged, `SLUICE_LOG_IO` where it cannot be read, `SLUICE_STORE` where SQLite cannot
+ * `SLUICE_DECRYPT` where its key is missing or a wrong one, `SLUICE_LOG_CORRUPT` where the log is damaged, `SLUICE_LOG_IO` where it cannot be read, `SLUICE_STORE` where SQLite cannot
  * open the file, `SLUICE_NATIVE` where better-sqlite3 did not load, `SLUICE_UNSUPPORTED` for a format of another version.
  *
  * @example
@@ -204,7 +204,7 @@ async function openFile<T>(
     };
     const db = new Database<T>({
       path,
-      options: { ...options, defaults: { ...options.defaults, cipher } },
+      options: Object.freeze({ ...options, defaults: Object.freeze({ ...options.defaults, cipher }) }),
       core,
       queue,
       events,
