@@ -26,7 +26,8 @@ export interface TableOptions<T = unknown> {
    * Holds what is read and written in memory, for reads of keys (scans and sizes do not use it). Each table has one of its own.
    * `'unbounded'` is short for `{ strategy: 'unbounded' }`; `null` for none: what is staged is in memory anyway, and SQLite has
    * its page cache. With `{ strategy: 'ttl', ttlMs, persist: true }` the rows expire `ttlMs` after they were written, across
-   * restarts: they are there for no read any more, and are deleted.
+   * restarts: they are there for no read any more, and are deleted. What another program changes is not seen until it is asked for
+   * with {@link Table.getFresh}, or the entry has gone.
    * @defaultValue as of the database, where it is null
    */
   readonly cache?: 'unbounded' | CacheOptions | null | undefined;

@@ -27,6 +27,9 @@ import type { ResolvedTableOptions } from './table-options.ts';
  * at most 64 KiB in UTF-8, the empty one included), `SLUICE_INVALID_VALUE` for what JSON cannot hold, `SLUICE_FULL` when
  * staging is full, `SLUICE_CLOSED`, and `SLUICE_FAILED` after a failure that cannot pass. A refused write changes nothing.
  *
+ * Every read of values can: `SLUICE_CLOSED`, `SLUICE_STORE` for what SQLite says, `SLUICE_INVALID_VALUE` for what another program has
+ * stored that is no JSON, and `SLUICE_DECRYPT` for what none of the keys opens.
+ *
  * Not promised: that a value written by other programs while the database is open is seen at once by scans in progress,
  * and anything about the order of keys between tables.
  */
