@@ -9,7 +9,14 @@ import type { DeadLetterPage, DeadLetterQueue, DeadLetterSelection, RetryResult 
 import { bytesOfValues, type State } from '../engine/index.ts';
 import type { FlushResult } from '../flush/index.ts';
 import type { DatabaseStats, RecoveryNumbers } from '../metrics/stats.ts';
-import type { DeadLetter, ExecuteResult, Parameters, RestartReason, SqlRow } from '../store/store.ts';
+import {
+  type DeadLetter,
+  type ExecuteResult,
+  haveKeysAndValues,
+  type Parameters,
+  type RestartReason,
+  type SqlRow,
+} from '../store/store.ts';
 import { toSqlValue } from './codec.ts';
 import type { Core } from './core.ts';
 import type { DatabaseEvents } from './events.ts';
@@ -67,6 +74,8 @@ export interface CloseResult {
 export interface DatabaseParts {
   readonly path: string;
   readonly options: ResolvedOptions;
+  /** Kept apart from the options, which everybody can read. */
+  readonly cipher: ValueCipher | undefined;
   readonly core: Omit<Core, 'assertOpen' | 'foreignChanges'>;
   readonly queue: DeadLetterQueue;
   readonly events: Events;
@@ -103,6 +112,7 @@ export class Database<T = unknown> extends Table<T> {
   readonly options: ResolvedOptions;
   /** Writes that SQLite refused for good. */
   readonly dlq: DeadLetterQueue;
+  readonly #cipher: ValueCipher | undefined;
   readonly #events: Events;
   readonly #log: DatabaseLog | undefined;
   readonly #recovery: RecoveryNumbers;
@@ -117,13 +127,14 @@ export class Database<T = unknown> extends Table<T> {
   #executed = 0;
 
   /** @internal */
-  constructor({ path, options, core, queue, events, log, recovery, release }: DatabaseParts) {
+  constructor({ path, options, cipher, core, queue, events, log, recovery, release }: DatabaseParts) {
     const openCore: Core = {
       ...core,
       assertOpen: () => core.engine.health.assertOpen(),
       foreignChanges: () => this.#foreignChanges(),
     };
-    super(openCore, options.table, options.defaults);
+    super(openCore, options.table, { ...options.defaults, cipher });
+    this.#cipher = cipher;
     this.path = path;
     this.options = options;
     this.dlq = queue;
@@ -143,7 +154,7 @@ export class Database<T = unknown> extends Table<T> {
    * the options that it was first asked for with.
    *
    * Errors: `SLUICE_INVALID_OPTION` for a name that is taken or cannot be one, for a table of another shape, and for other
-   * options than the table has.
+   * options than the table has; `SLUICE_DECRYPT` for another key than its values are encrypted with.
    */
   table<U = unknown>(name: string, options?: TableOptions<U>): Table<U> {
     this.core.assertOpen();
@@ -413,7 +424,7 @@ export class Database<T = unknown> extends Table<T> {
    */
   async arotateKey(to?: EncryptionKey, options: RotationOptions = {}): Promise<RotationProgress> {
     this.core.engine.assertAccepting();
-    const { cipher } = this.options.defaults;
+    const cipher = this.#cipher;
     if (cipher === undefined) {
       throw new SluiceError('SLUICE_UNSUPPORTED', 'the database has no key: open it with the option encryption first');
     }
@@ -587,8 +598,7 @@ export class Database<T = unknown> extends Table<T> {
     if (key === undefined || !(typeof value === 'string' || value instanceof Uint8Array)) return;
     const id = typeof value === 'string' ? undefined : keyIdOf(value);
     // A value that somebody has planted in a table of the database must not lock up all others: it is told when it is read.
-    const isAnyOfOurs =
-      cipher === this.options.defaults.cipher && (id === undefined || cipher?.keyring.has(id) === true);
+    const isAnyOfOurs = cipher === this.#cipher && (id === undefined || cipher?.keyring.has(id) === true);
     if (cipher !== undefined && isAnyOfOurs) return;
     if (cipher !== undefined) cipher.open(name, key, value);
     else if (id !== undefined) {
@@ -603,14 +613,11 @@ export class Database<T = unknown> extends Table<T> {
     const columns = this.core.store.sync.columns(name);
     // A table of rows may still be staged. A write of the wrong shape would hold up all that come after it.
     if (columns === undefined && this.#shapes.get(foldName(name))?.exists !== true) return;
-    const [key, ...others] = columns?.filter(({ primaryKey }) => primaryKey) ?? [];
-    const value = columns?.find((column) => column.name.toLowerCase() === 'value');
-    if (key?.name.toLowerCase() !== 'key' || others.length > 0 || value === undefined) {
-      throw new SluiceError(
-        'SLUICE_INVALID_OPTION',
-        `table ${show(name)} exists and is no key-value table: it needs the columns "key TEXT PRIMARY KEY" and "value TEXT". Choose another name, or use rows() and SQL`,
-      );
-    }
+    if (columns !== undefined && haveKeysAndValues(columns)) return;
+    throw new SluiceError(
+      'SLUICE_INVALID_OPTION',
+      `table ${show(name)} exists and is no key-value table: it needs the columns "key TEXT PRIMARY KEY" and "value TEXT". Choose another name, or use rows() and SQL`,
+    );
   }
 }
 

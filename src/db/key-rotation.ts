@@ -40,11 +40,28 @@ export interface RotationParts {
   readonly except: () => readonly string[];
 }
 
-/** The key to go to, checked; `undefined` to go on with the one that encrypts already. */
-export function readRotation(
+/** Brings everything that is encrypted to one key: see {@link Database.arotateKey}. */
+export async function rotateKey(
+  parts: RotationParts,
   to: EncryptionKey | undefined,
-  given: RotationOptions,
-): { source: KeySource | undefined; batchSize: number } {
+  options: RotationOptions,
+): Promise<RotationProgress> {
+  const batchSize = readOptions(to, options);
+  const source = to === undefined ? undefined : readNewKey(to);
+  const rotation = new Rotation(parts, { ...options, batchSize });
+  if (source !== undefined) await rotation.begin(source);
+  await rotation.settle();
+  // Before the values: what a retry brings back meanwhile is anew, or in a table that is still to come.
+  await rotation.rewriteDeadLetters();
+  await rotation.rewriteTables();
+  // And what was imported meanwhile.
+  await rotation.rewriteDeadLetters();
+  await rotation.finish();
+  return rotation.progress;
+}
+
+/** Checks everything but the key itself; returns the size of a batch. */
+function readOptions(to: EncryptionKey | undefined, given: RotationOptions): number {
   const options = new OptionReader(given);
   const batchSize = options.integer('batchSize', { min: 1, max: 100_000, fallback: 1_000 });
   const onProgress = options.any('onProgress');
@@ -57,83 +74,109 @@ export function readRotation(
   }
   options.finish('arotateKey');
   checkWait({ signal: given.signal });
-  if (to === undefined) return { source: undefined, batchSize };
-  const key = new OptionReader(to);
-  const source = readKey(key);
-  key.finish('arotateKey');
-  return { source, batchSize };
+  return batchSize;
 }
 
-/** Brings everything that is encrypted to one key: see {@link Database.arotateKey}. */
-export async function rotateKey(
-  { core, cipher, except }: RotationParts,
-  to: EncryptionKey | undefined,
-  given: RotationOptions,
-): Promise<RotationProgress> {
-  const { source, batchSize: limit } = readRotation(to, given);
-  const { store, flusher } = core;
-  const done = { values: 0, deadLetters: 0 };
-  const check = () => {
-    core.assertOpen();
-    if (given.signal?.aborted === true) {
-      throw new SluiceError('SLUICE_ABORTED', 'the rotation was ended: call arotateKey() again, and it goes on', {
-        cause: given.signal.reason,
-      });
-    }
-  };
-  const step = async (next: RotationStep): Promise<RotationStepped> => {
-    check();
-    for (let attempt = 1; ; attempt++) {
-      try {
-        return await store.rotate(next);
-      } catch (error) {
-        const passes = error instanceof StoreFailure && (error.failure === 'transient' || error.failure === 'space');
-        if (!passes) throw toCallerError(error);
-        await sleep(backoffMs(attempt, PAUSE_FIRST_MS, PAUSE_MAX_MS, core.random), core.clock, given.signal);
-        check();
-      }
-    }
-  };
-  const told = () => given.onProgress?.({ ...done });
+function readNewKey(given: EncryptionKey): KeySource | undefined {
+  const key = new OptionReader(given);
+  const source = readKey(key);
+  key.finish('arotateKey');
+  return source;
+}
 
-  const { keyring } = cipher;
-  if (source !== undefined) {
+/** One run, step by step: each is a transaction of the writer thread. */
+class Rotation {
+  readonly #parts: RotationParts;
+  readonly #options: RotationOptions & { readonly batchSize: number };
+  #values = 0;
+  #deadLetters = 0;
+
+  constructor(parts: RotationParts, options: RotationOptions & { readonly batchSize: number }) {
+    this.#parts = parts;
+    this.#options = options;
+  }
+
+  get progress(): RotationProgress {
+    return { values: this.#values, deadLetters: this.#deadLetters };
+  }
+
+  /** Encrypts with another key from now on: on the writer thread first, which writes its name down. */
+  async begin(source: KeySource): Promise<void> {
+    const { keyring, accepts } = this.#parts.cipher;
     const material = await keyToGoTo(source, keyring.active);
     if (material.id !== keyring.active.id) {
-      await step({ do: 'begin', key: toStore(material, cipher.accepts), material });
+      await this.#step({ do: 'begin', key: toStore(material, accepts), material });
     }
     keyring.activate(material);
   }
-  // What was accepted before is encrypted with the key before.
-  await flusher.barrier('arotateKey', { signal: given.signal });
-  const { tables } = await step({ do: 'tables' });
-  const spared = except();
-  const rewriteDeadLetters = async () => {
-    let after: number | undefined = 0;
-    do {
-      const { last, rewritten }: RotationStepped = await step({ do: 'dead-letters', after, limit, except: spared });
-      after = last as number | undefined;
-      done.deadLetters += rewritten;
-      told();
-    } while (after !== undefined);
-  };
-  // Before the values: what a retry brings back meanwhile is anew, or in a table that is still to come.
-  await rewriteDeadLetters();
-  for (const table of tables) {
-    if (spared.includes(foldName(table))) continue;
+
+  /** What was accepted before is encrypted with the key before. */
+  async settle(): Promise<void> {
+    await this.#parts.core.flusher.barrier('arotateKey', { signal: this.#options.signal });
+  }
+
+  async rewriteTables(): Promise<void> {
+    const { except } = this.#parts;
+    const { tables } = await this.#step({ do: 'tables' });
+    const spared = except();
+    for (const table of tables) if (!spared.includes(foldName(table))) await this.#rewriteTable(table);
+  }
+
+  async #rewriteTable(table: string): Promise<void> {
     let after: string | undefined;
     do {
-      const { last, rewritten } = await step({ do: 'values', table, after, limit });
+      const { last, rewritten } = await this.#step({ do: 'values', table, after, limit: this.#options.batchSize });
       after = last as string | undefined;
-      done.values += rewritten;
-      told();
+      this.#values += rewritten;
+      this.#tell();
     } while (after !== undefined);
   }
-  // And what was imported meanwhile.
-  await rewriteDeadLetters();
-  await step({ do: 'finish', key: toStore(keyring.active, 'nothing') });
-  cipher.accepts = 'nothing';
-  // What they hold from before may be what is not accepted any more.
-  for (const cache of core.caches) cache.clear();
-  return done;
+
+  async rewriteDeadLetters(): Promise<void> {
+    const [limit, except] = [this.#options.batchSize, this.#parts.except()];
+    let after: number | undefined = 0;
+    do {
+      const { last, rewritten }: RotationStepped = await this.#step({ do: 'dead-letters', after, limit, except });
+      after = last as number | undefined;
+      this.#deadLetters += rewritten;
+      this.#tell();
+    } while (after !== undefined);
+  }
+
+  /** The other keys are forgotten, and what is not encrypted is read no more. */
+  async finish(): Promise<void> {
+    const { core, cipher } = this.#parts;
+    await this.#step({ do: 'finish', key: toStore(cipher.keyring.active, 'nothing') });
+    cipher.accepts = 'nothing';
+    // What they hold from before may be what is not accepted any more.
+    for (const cache of core.caches) cache.clear();
+  }
+
+  #tell(): void {
+    this.#options.onProgress?.(this.progress);
+  }
+
+  /** Tries again where it may go better then. */
+  async #step(step: RotationStep): Promise<RotationStepped> {
+    const { store, clock, random } = this.#parts.core;
+    for (let attempt = 1; ; attempt++) {
+      this.#assertGoingOn();
+      try {
+        return await store.rotate(step);
+      } catch (error) {
+        const passes = error instanceof StoreFailure && (error.failure === 'transient' || error.failure === 'space');
+        if (!passes) throw toCallerError(error);
+        await sleep(backoffMs(attempt, PAUSE_FIRST_MS, PAUSE_MAX_MS, random), clock, this.#options.signal);
+      }
+    }
+  }
+
+  #assertGoingOn(): void {
+    this.#parts.core.assertOpen();
+    const { signal } = this.#options;
+    if (signal?.aborted !== true) return;
+    throw new SluiceError('SLUICE_ABORTED', 'the rotation was ended: call arotateKey() again, and it goes on', {
+      cause: signal.reason,
+    });
+  }
 }

@@ -160,16 +160,8 @@ export class Keyspace {
   read(key: string): Stored {
     const { store, reads } = this.#core;
     const liveAt = this.#expiry.now();
-    const staged = this.#expiry.staged(key, liveAt);
-    if (staged !== undefined) {
-      reads.staging++;
-      return staged;
-    }
-    const cached = this.#cache?.get(key, liveAt);
-    if (cached !== undefined) {
-      reads.cache++;
-      return cached;
-    }
+    const known = this.#known(key, liveAt);
+    if (known !== undefined) return known;
     // First: a row that is deleted between the two is absent then, and not one that stays.
     const expiresAt = this.#cache === undefined || liveAt === undefined ? undefined : this.#expiry.stored(key);
     const stored = store.sync.get(this.#target.table, key, liveAt);
@@ -182,13 +174,10 @@ export class Keyspace {
   async readMany(keys: readonly string[], hold = false): Promise<Stored[]> {
     const { store, flusher, reads } = this.#core;
     const liveAt = this.#expiry.now();
-    const known = keys.map((key): Stored => this.#expiry.staged(key, liveAt));
-    const unstaged = keys.filter((_, i) => known[i] === undefined);
-    reads.staging += keys.length - unstaged.length;
-    const cache = this.#cache;
-    const unknown = cache === undefined ? unstaged : lookIntoCache(cache, keys, known, liveAt);
-    reads.cache += unstaged.length - unknown.length;
+    const known = keys.map((key) => this.#known(key, liveAt));
+    const unknown = keys.filter((_, i) => known[i] === undefined);
     if (unknown.length === 0) return known;
+    const cache = this.#cache;
     const expiries = cache === undefined || liveAt === undefined ? undefined : this.#expiry.storedMany(unknown);
     const asked = store.getMany(this.#target.table, unknown, liveAt);
     const read = hold ? flusher.holdFor(asked) : asked;
@@ -269,6 +258,19 @@ export class Keyspace {
 
   // ── inside ──
 
+  /** What is known of a key without SQLite. */
+  #known(key: string, liveAt: number | undefined): Stored {
+    const { reads } = this.#core;
+    const staged = this.#expiry.staged(key, liveAt);
+    if (staged !== undefined) {
+      reads.staging++;
+      return staged;
+    }
+    const cached = this.#cache?.get(key, liveAt);
+    if (cached !== undefined) reads.cache++;
+    return cached;
+  }
+
   #group(members: readonly KeyMember[]): boolean {
     const plenty = this.#core.engine.group(members);
     this.wroteGroup(members);
@@ -306,17 +308,4 @@ export class Keyspace {
     const liveAt = this.#expiry.now();
     return countOverlay(overlayOf(engine.generations(), engine.appliedSeq, this.#target.table, { liveAt }), liveAt);
   }
-}
-
-/** Adds to what is known of keys; returns those of which nothing is. */
-function lookIntoCache(
-  cache: ReadCache,
-  keys: readonly string[],
-  known: Stored[],
-  liveAt: number | undefined,
-): string[] {
-  return keys.filter((key, i) => {
-    if (known[i] === undefined) known[i] = cache.get(key, liveAt);
-    return known[i] === undefined;
-  });
 }

@@ -1,7 +1,7 @@
 import { SluiceError } from '../base/errors.ts';
 import type { SqlValue } from '../base/frame/index.ts';
 import { show } from '../base/options.ts';
-import { checkWait, type WaitOptions, waitFor } from '../base/waiting.ts';
+import { checkWait, isWait, type WaitOptions, waitFor } from '../base/waiting.ts';
 import type { Encoded } from '../engine/index.ts';
 import { decodeValue, encodeValue, listOf } from './codec.ts';
 import type { Core } from './core.ts';
@@ -31,6 +31,9 @@ const CHANGE_RETRIES = 1_000;
  * Every write can throw (its promise form rejects with): `SLUICE_INVALID_KEY` for what is no key (a well-formed string of
  * at most 64 KiB in UTF-8, the empty one included), `SLUICE_INVALID_VALUE` for what JSON cannot hold, `SLUICE_FULL` when
  * staging is full, `SLUICE_CLOSED`, and `SLUICE_FAILED` after a failure that cannot pass. A refused write changes nothing.
+ *
+ * Every read of values can: `SLUICE_CLOSED`, `SLUICE_STORE` for what SQLite says, `SLUICE_INVALID_VALUE` for what another program has
+ * stored that is no JSON, and `SLUICE_DECRYPT` for what none of the keys opens.
  *
  * Not promised: that a value written by other programs while the database is open is seen at once by scans in progress,
  * and anything about the order of keys between tables.
@@ -121,9 +124,18 @@ export class Table<T = unknown> {
     return !isThere(stored) ? fallback : this.#toReader(key, stored);
   }
 
-  /** The value of a key, `undefined` if there is none. What is not staged is read by a reader thread. */
-  async aget(key: string, wait: WaitOptions = {}): Promise<T | undefined> {
-    return (await this.agetMany([key], wait)).get(key);
+  /**
+   * {@link Table.get}. What is not staged is read by a reader thread.
+   *
+   * The limits of the wait come third, as in `aget(key, undefined, { timeoutMs: 500 })`: two arguments of which the second looks
+   * like limits are `SLUICE_INVALID_OPTION`. A fallback that is to look like them has `{}` behind it.
+   */
+  aget(key: string): Promise<T | undefined>;
+  aget<D>(key: string, fallback: D, wait?: WaitOptions): Promise<T | D>;
+  async aget(key: string, fallback?: unknown, wait?: WaitOptions): Promise<unknown> {
+    if (wait === undefined) assertFallback(fallback);
+    const found = await this.agetMany([key], wait);
+    return found.has(key) ? found.get(key) : fallback;
   }
 
   /** Whether the key is there. */
@@ -195,7 +207,7 @@ export class Table<T = unknown> {
     // A value that can never be written is refused whether or not it is needed; hooks and a validator may make one of any.
     if (this.#chain === undefined) this.#encode(key, value);
     else this.#checkKeys([key]);
-    const present = await this.aget(key, wait);
+    const present = await this.aget(key, undefined, wait);
     if (present !== undefined) return present;
     const staged = this.#keys.staged(key);
     if (isThere(staged)) return this.#toReader(key, staged);
@@ -310,7 +322,7 @@ export class Table<T = unknown> {
 
   /** {@link Table.getModel}. What is not staged is read by a reader thread. */
   async agetModel<M>(key: string, schema: Schema<M>, wait: WaitOptions = {}): Promise<M | undefined> {
-    const value = await this.aget(key, wait);
+    const value = await this.aget(key, undefined, wait);
     return value === undefined ? undefined : modelOf(key, value, schema);
   }
 
@@ -480,6 +492,7 @@ export class Table<T = unknown> {
 
   /** {@link Table.refresh}, read by a reader thread. */
   async arefresh(key?: string, wait: WaitOptions = {}): Promise<void> {
+    checkWait(wait);
     if (key === undefined) return this.clearCache();
     checkKey(key);
     this.core.assertOpen();
@@ -497,15 +510,15 @@ export class Table<T = unknown> {
     return this.get(key, fallback);
   }
 
-  /** {@link Table.getFresh}. What is not staged is read by a reader thread. */
+  /** {@link Table.getFresh}. What is not staged is read by a reader thread. The arguments are those of {@link Table.aget}. */
   agetFresh(key: string): Promise<T | undefined>;
   agetFresh<D>(key: string, fallback: D, wait?: WaitOptions): Promise<T | D>;
-  async agetFresh(key: string, fallback?: unknown, wait: WaitOptions = {}): Promise<unknown> {
+  async agetFresh(key: string, fallback?: unknown, wait?: WaitOptions): Promise<unknown> {
+    if (wait === undefined) assertFallback(fallback);
     checkKey(key);
     this.core.assertOpen();
     this.#keys.forget(key);
-    const found = await this.agetMany([key], wait);
-    return found.has(key) ? found.get(key) : fallback;
+    return this.aget(key, fallback, wait ?? {});
   }
 
   /**
@@ -843,6 +856,15 @@ function modelOf<M>(key: string, value: unknown, schema: Schema<M>, make: typeof
   const problem = schemaProblem(schema);
   if (problem !== undefined) throw new SluiceError('SLUICE_INVALID_OPTION', `the schema ${problem}`);
   return make({ schema, coerce: true }, value, `the value of ${show(key)}`) as M;
+}
+
+/** Limits in the place of a fallback would be taken for one, and limit nothing: every other awaitable read has them second. */
+function assertFallback(fallback: unknown): void {
+  if (!isWait(fallback)) return;
+  throw new SluiceError(
+    'SLUICE_INVALID_OPTION',
+    `the fallback has nothing but ${Object.keys(fallback).join(' and ')}: limits of the wait come third, (key, undefined, limits); if it is meant as a fallback, say (key, fallback, {})`,
+  );
 }
 
 function isThere(value: Stored): value is Exclude<SqlValue, null> {

@@ -200,6 +200,7 @@ describe('the key', () => {
     const db = await openTemp('told.db', { encryption: { key: KEY, previous: [{ key: OTHER }] } });
     const { inspect } = await import('node:util');
     const shown = inspect(db, { depth: 10, showHidden: true }) + JSON.stringify(db.options);
+    expect(db.options).toMatchObject({ keys: [], defaults: { cipher: undefined } });
     for (const secret of [KEY, OTHER]) {
       expect(shown.includes(secret.toString('base64'))).toBe(false);
       expect(shown.includes([...secret].join(','))).toBe(false);

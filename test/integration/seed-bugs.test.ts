@@ -491,8 +491,12 @@ describe('the face', () => {
       adeleteMany: () => db.adeleteMany(['k'], off),
       apop: () => db.apop('k', off),
       aclear: () => db.aclear(off),
-      aget: () => db.aget('k', off),
-      'aget, a fallback': () => db.aget('k', 'fallback' as never),
+      aget: () => db.aget('k', undefined, off),
+      'aget, limits second': () => db.aget('k', { timeoutMs: 5 }),
+      agetFresh: () => db.agetFresh('k', undefined, off),
+      'agetFresh, limits second': () => db.agetFresh('k', { signal: undefined }),
+      arefresh: () => db.arefresh('k', off),
+      'arefresh, all': () => db.arefresh(undefined, off),
       agetMany: () => db.agetMany(['k'], off),
       ahas: () => db.ahas('k', off),
       asize: () => db.asize(off),
@@ -512,7 +516,9 @@ describe('the face', () => {
     expect(Object.entries(answers).filter(([, answer]) => answer !== 'SLUICE_INVALID_OPTION')).toEqual([]);
     // What was refused has written nothing.
     expect(db.stats().accepted).toBe(0);
-    expect((await refusal(() => db.aget('k', { timeout: 5 } as never))).message).toContain("did you mean 'timeoutMs'");
+    expect((await refusal(() => db.aget('k', undefined, { timeout: 5 } as never))).message).toContain(
+      "did you mean 'timeoutMs'",
+    );
   });
 
   test('1.16-34, 1.3-4: every method that reads or writes has an awaitable form under one rule', async () => {

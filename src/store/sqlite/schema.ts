@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { SluiceError } from '../../base/errors.ts';
-import { type Column, StoreFailure } from '../store.ts';
+import { type Column, haveKeysAndValues, StoreFailure } from '../store.ts';
 import type { Connection } from './connection.ts';
 
 /** Version of the tables below, kept in the state row. */
@@ -130,10 +130,18 @@ export const SELECT_STATE = `
 
 /** Whether there is a table of this name with keys and values. A key that is only a part of the primary key names several rows. */
 export function isKeyTable(db: Connection, table: string): boolean {
-  const columns = columnsOf(db, table) ?? [];
-  const [key, ...others] = columns.filter(({ primaryKey }) => primaryKey);
-  const isNamed = (column: Column | undefined, name: string) => column?.name.toLowerCase() === name;
-  return isNamed(key, 'key') && others.length === 0 && columns.some((column) => isNamed(column, 'value'));
+  const columns = columnsOf(db, table);
+  return columns !== undefined && haveKeysAndValues(columns);
+}
+
+/** The tables of users that have the shape of key-value tables. */
+export function keyTablesOf(db: Connection): string[] {
+  const names = db
+    .prepare(`SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'
+      AND name NOT LIKE '\\_sluice\\_%' ESCAPE '\\' ORDER BY name`)
+    .pluck()
+    .all() as string[];
+  return names.filter((name) => isKeyTable(db, name));
 }
 
 /** The columns of a table; `undefined` where there is none. */

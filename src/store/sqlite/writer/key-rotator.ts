@@ -3,7 +3,8 @@ import { SluiceError } from '../../../base/errors.ts';
 import type { SqlValue } from '../../../base/frame/index.ts';
 import { type RotationStep, type RotationStepped, StoreFailure } from '../../store.ts';
 import { quote } from '../connection.ts';
-import { keyTablesOf, storeKey } from '../keys.ts';
+import { storeKey } from '../encryption-keys.ts';
+import { keyTablesOf } from '../schema.ts';
 import type { WriterParts } from './writer-parts.ts';
 
 /**
