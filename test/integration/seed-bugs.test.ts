@@ -22,6 +22,9 @@ function onDisk(file: string, table = 'data'): Map<unknown, unknown> {
   }
 }
 
+/** What the parts of Sluice have for each other. */
+const INTERNAL = ['inside', 'tableOptions', 'toStep'];
+
 describe('write-behind', () => {
   test.each(['manual', 'immediate'] as const)(
     '1.16-1, 1.16-13: another process locks the file during a flush: nothing is lost, and nothing counted that is not committed (%s)',
@@ -538,8 +541,8 @@ describe('the face', () => {
     }
     expect(pairs).toBeGreaterThan(20);
     // Numbers that are known, options, what looks into memory only, and a stream.
-    const known = ['clearCache', 'isCached', 'needsDrain', 'sqliteVersion', 'tableOptions', 'writable'];
-    expect(without.sort()).toEqual(known);
+    const known = ['clearCache', 'isCached', 'needsDrain', 'sqliteVersion', ...INTERNAL, 'writable'];
+    expect(without.sort()).toEqual(known.sort());
   });
 
   test('1.16-34, 1.3-5: what is closed says so in every method, with one code', async () => {
@@ -583,7 +586,7 @@ describe('the face', () => {
       /^a?(size|clear|keys|values|entries|scan|copy|toDict|durable|flush|drain|getDlq|retryDlq|clearDlq)$/i;
     // Numbers and listeners are there to the end, and after it.
     const open_ = ['addHook', 'on', 'once', 'off', 'stats', 'state', 'close', 'agetV2Metrics'];
-    const notAsked = [...open_, 'needsDrain', 'sqliteVersion', 'tableOptions', 'writable'];
+    const notAsked = [...open_, 'needsDrain', 'sqliteVersion', ...INTERNAL, 'writable'];
     const answers: Record<string, string> = {};
     for (const [owner, object] of Object.entries({ db, table, rows })) {
       for (const name of namesOf(object)) {
