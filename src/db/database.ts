@@ -28,6 +28,7 @@ import {
   sameTableOptions,
   type TableOptions,
 } from './table-options.ts';
+import { runTransaction, runTransactionAsync, Transaction, type TransactionOptions } from './transaction.ts';
 
 /** Values for the parameters of a statement: a list for `?`, an object for `:name`, `@name` and `$name`. */
 export type SqlParameters = readonly unknown[] | Readonly<Record<string, unknown>>;
@@ -190,6 +191,47 @@ export class Database<T = unknown> extends Table<T> {
     }
     this.#shapes.set(foldName(name), shape);
     return new Rows<R>(this.core, shape, resolved);
+  }
+
+  // ── transactions ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /**
+   * Writes what a function writes, in several tables and keys, as one atomic write: in the log, in SQLite and in the dead-letter queue
+   * there is all of it, or none. What the function throws takes everything back, and is thrown. Its reads see its own writes.
+   *
+   * The function is synchronous, so nobody can come between. What is written past `tx`, with `db.set` say, is not part of it.
+   *
+   * Errors: whatever the function throws; `SLUICE_FULL` when staging has no room for all of it; `SLUICE_UNSUPPORTED` for an
+   * asynchronous function.
+   *
+   * @example
+   * ```ts
+   * import { open } from 'sluicedb';
+   *
+   * const db = await open<number>(':memory:');
+   * db.setMany({ ada: 100, bob: 0 });
+   * db.transaction((tx) => {
+   *   tx.increment('ada', -30);
+   *   tx.increment('bob', 30);
+   * });
+   * console.log(db.toDict()); // { ada: 70, bob: 30 }
+   * await db.close();
+   * ```
+   */
+  transaction<R>(body: (tx: Transaction<T>) => R): R {
+    return runTransaction(this.core, (work) => new Transaction<T>(work, this, this), body);
+  }
+
+  /**
+   * {@link Database.transaction} for a function that is asynchronous; resolves when its writes are as safe as the durability level
+   * says. If a key that it has read is written by somebody else before it is done, or SQL changes anything, nothing of it is made, and
+   * the function is called again: what it does besides reading and writing through `tx` should bear that.
+   *
+   * Errors: whatever the function throws; `SLUICE_CONFLICT` where it did not get through after `maxRetries`; `SLUICE_TIMEOUT` and
+   * `SLUICE_ABORTED`.
+   */
+  async atransaction<R>(body: (tx: Transaction<T>) => Promise<R>, options: TransactionOptions = {}): Promise<R> {
+    return runTransactionAsync(this.core, (work) => new Transaction<T>(work, this, this), body, options);
   }
 
   // ── SQL ───────────────────────────────────────────────────────────────────────────────────────────────────────────

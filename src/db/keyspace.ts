@@ -18,6 +18,32 @@ export interface Put {
   readonly encoded: Encoded;
 }
 
+/** A put, or a deletion where the value is `null`. */
+export interface KeyWrite {
+  readonly key: string;
+  readonly encoded: Encoded | null;
+}
+
+/** Whether any of some keys was written since they were read. */
+export class Watch {
+  readonly #keys = new Set<string>();
+  /** Stops watching. */
+  readonly end: () => void;
+  isChanged = false;
+
+  constructor(end: () => void) {
+    this.end = end;
+  }
+
+  add(key: string): void {
+    this.#keys.add(key);
+  }
+
+  wrote(key: string): void {
+    if (this.#keys.has(key)) this.isChanged = true;
+  }
+}
+
 /**
  * The keys of one table, from staging through the read cache down to SQLite: what a {@link Table} checks, and lets its hooks look
  * at, comes here to be staged, and what it reads comes from here.
@@ -32,6 +58,7 @@ export class Keyspace {
   readonly #expiry: Expiry;
   /** `undefined` where there is none: the way of a read and a write is the shorter then. */
   readonly #cache: ReadCache | undefined;
+  readonly #watches = new Set<Watch>();
 
   constructor(core: Core, name: string, { cache, cipher }: ResolvedTableOptions) {
     this.#core = core;
@@ -55,13 +82,13 @@ export class Keyspace {
     if (this.#expiry.active) return this.putMany([{ key, encoded: value }]);
     const stored = this.#seal(key, value);
     const plenty = this.#core.engine.put(this.#target, key, stored);
-    this.#cache?.wrote(key, stored);
+    this.#wrote(key, stored);
     return plenty;
   }
 
   remove(key: string): boolean {
     const plenty = this.#core.engine.delete(this.#target, key);
-    this.#cache?.wrote(key, null);
+    this.#wrote(key, null);
     return plenty;
   }
 
@@ -78,7 +105,30 @@ export class Keyspace {
   clear(): boolean {
     const plenty = this.#core.engine.clear(this.#target);
     this.#cache?.clear();
+    for (const watch of this.#watches) watch.isChanged = true;
     return plenty;
+  }
+
+  /** Puts and deletions as members of a group that has others too; {@link Keyspace.wroteGroup} is to be told when it is staged. */
+  membersOf(writes: readonly KeyWrite[]): KeyMember[] {
+    return writes.flatMap(({ key, encoded }) =>
+      encoded === null ? this.#removesOf([key]) : this.#membersOf([{ key, encoded }]),
+    );
+  }
+
+  /** A group with these members, of this table and of others, is staged. */
+  wroteGroup(members: readonly KeyMember[]): void {
+    if (this.#cache === undefined && this.#watches.size === 0) return;
+    for (const [i, { table, key, value }] of members.entries()) {
+      if (table === this.#target) this.#wrote(key, value, this.#expiry.momentOf(members[i + 1]));
+    }
+  }
+
+  /** Sees to it that somebody hears when a key is written. To be ended. */
+  watch(): Watch {
+    const watch = new Watch(() => this.#watches.delete(watch));
+    this.#watches.add(watch);
+    return watch;
   }
 
   /** What a put costs in staging. */
@@ -221,11 +271,13 @@ export class Keyspace {
 
   #group(members: readonly KeyMember[]): boolean {
     const plenty = this.#core.engine.group(members);
-    if (this.#cache === undefined) return plenty;
-    for (const [i, { table, key, value }] of members.entries()) {
-      if (table === this.#target) this.#cache.wrote(key, value, this.#expiry.momentOf(members[i + 1]));
-    }
+    this.wroteGroup(members);
     return plenty;
+  }
+
+  #wrote(key: string, stored: Encoded | null, expiresAt?: number): void {
+    this.#cache?.wrote(key, stored, expiresAt);
+    for (const watch of this.#watches) watch.wrote(key);
   }
 
   #removesOf(keys: readonly string[]): KeyMember[] {

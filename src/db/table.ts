@@ -12,6 +12,11 @@ import { Keyspace, type Stored } from './keyspace.ts';
 import { decoded, decodedAsync } from './scan.ts';
 import { type Schema, schemaProblem, storable, validated } from './schema.ts';
 import type { ResolvedTableOptions } from './table-options.ts';
+import { runTransaction, runTransactionAsync, TransactionTable, type Work } from './transaction.ts';
+import type { IncrementOptions, PatchOptions } from './transforms.ts';
+
+/** Whoever changes one value gets through: of all that come between, one is always done. */
+const CHANGE_RETRIES = 1_000;
 
 /**
  * A key-value table: strings to JSON values or bytes. Made by {@link Database.table}; a {@link Database} is itself its
@@ -47,6 +52,11 @@ export class Table<T = unknown> {
     this.#keys = new Keyspace(core, name, options);
     this.#options = options;
     this.#chain = this.#makeChain();
+  }
+
+  /** @internal What transactions work with. */
+  get inside(): { readonly keys: Keyspace; readonly chain: HookChain<unknown> | undefined } {
+    return { keys: this.#keys, chain: this.#chain as unknown as HookChain<unknown> | undefined };
   }
 
   /** @internal What `db.table` was given, and what was added since. */
@@ -192,6 +202,65 @@ export class Table<T = unknown> {
     const write = this.#prepare(key, value);
     await this.#putWithin(write, wait);
     return this.#afterRead(key, decodeValue(write.encoded) as T);
+  }
+
+  /**
+   * Adds to a number, or to a field of an object; returns the whole value as it is now. Nobody can come between the read and the
+   * write.
+   *
+   * Errors: `SLUICE_NOT_FOUND` where there is no value, or no such field, and no `default`; `SLUICE_INVALID_VALUE` where it is no
+   * number, or would not be a finite one.
+   *
+   * @example
+   * ```ts
+   * import { open } from 'sluicedb';
+   *
+   * const db = await open(':memory:');
+   * db.increment('visits', 1, { default: 0 });
+   * console.log(db.increment('visits', 41)); // 42
+   * await db.close();
+   * ```
+   */
+  increment(key: string, amount = 1, options: IncrementOptions = {}): T {
+    return runTransaction(
+      this.core,
+      (work) => new TransactionTable<T>(work, this),
+      (table) => table.increment(key, amount, options),
+    );
+  }
+
+  /** {@link Table.increment}; resolves when the write is safe. Begins anew where somebody else has come between. */
+  aincrement(key: string, amount = 1, options: IncrementOptions = {}, wait: WaitOptions = {}): Promise<T> {
+    return this.#changed(key, (table) => table.increment(key, amount, options), wait);
+  }
+
+  /**
+   * Replaces some fields of an object, as `{ ...value, ...changes }`; returns the whole object as it is now. Nobody can come between
+   * the read and the write.
+   *
+   * Errors: `SLUICE_NOT_FOUND` where there is no value, unless `create` is set; `SLUICE_INVALID_VALUE` where it is no object.
+   */
+  patch(key: string, changes: Partial<T> & object, options: PatchOptions = {}): T {
+    return runTransaction(
+      this.core,
+      (work) => new TransactionTable<T>(work, this),
+      (table) => table.patch(key, changes, options),
+    );
+  }
+
+  /** {@link Table.patch}; resolves when the write is safe. Begins anew where somebody else has come between. */
+  apatch(key: string, changes: Partial<T> & object, options: PatchOptions = {}, wait: WaitOptions = {}): Promise<T> {
+    return this.#changed(key, (table) => table.patch(key, changes, options), wait);
+  }
+
+  #changed(key: string, change: (table: TransactionTable<T>) => T, wait: WaitOptions): Promise<T> {
+    const make = (work: Work) => new TransactionTable<T>(work, this);
+    const body = async (table: TransactionTable<T>) => {
+      // So that SQLite is not read on this thread.
+      await table.aget(key);
+      return change(table);
+    };
+    return runTransactionAsync(this.core, make, body, { maxRetries: CHANGE_RETRIES, ...wait });
   }
 
   // ── models ────────────────────────────────────────────────────────────────────────────────────────────────────────
