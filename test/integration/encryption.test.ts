@@ -579,7 +579,7 @@ describe('arotateKey', () => {
     const { values } = await db.arotateKey(
       { key: OTHER },
       {
-        batchSize: 10,
+        batchSize: 2,
         onProgress(progress) {
           // Where `picky` is done, and more than enough is still to come.
           if (progress.values < 1_100) return;
