@@ -22,7 +22,7 @@ export interface RotationProgress {
 /** Options of {@link Database.arotateKey}. */
 export interface RotationOptions {
   /**
-   * How many values are encrypted anew in one transaction; writes that wait get their turn in between. Integer, 1 to 100,000.
+   * How many values are encrypted anew in one transaction, fewer where they are large; writes that wait get their turn in between. Integer, 1 to 100,000.
    * @defaultValue 1000
    */
   readonly batchSize?: number | undefined;

@@ -580,7 +580,7 @@ describe('arotateKey', () => {
     const { values } = await db.arotateKey(
       { key: OTHER },
       {
-        batchSize: 10,
+        batchSize: 2,
         onProgress(progress) {
           // Where `picky` is done, and more than enough is still to come.
           if (progress.values < 1_100) return;
@@ -644,6 +644,16 @@ describe('arotateKey', () => {
       { value: 'hallo' },
       { value: 'bonjour' },
     ]);
+  });
+
+  test('takes large values a few at a time', async () => {
+    const db = await openTemp('large.db', { encryption: { key: KEY } });
+    const value = 'x'.repeat(3 * 1024 * 1024);
+    for (let i = 0; i < 7; i++) await db.aset(`key ${i}`, value);
+    const steps: number[] = [];
+    await db.arotateKey({ key: OTHER }, { onProgress: ({ values }) => steps.push(values) });
+    expect([...new Set(steps)]).toEqual([0, 3, 6, 7]);
+    expect(db.get('key 6')).toBe(value);
   });
 
   test('leaves tables with a key of their own, or none, as they are', async () => {
