@@ -9,6 +9,7 @@ import type { Core } from '../core.ts';
 import type { ResolvedOptions } from '../options.ts';
 import type { RowShape } from '../rows.ts';
 import { Table } from '../table.ts';
+import type { ResolvedTableOptions } from '../table-options.ts';
 import { type Clause, Clauses } from './clauses.ts';
 import { columnList, columnType, isPrimaryKey, literal } from './definitions.ts';
 import { DirectSql, type ExecuteOptions, given, type IterateOptions, type QueryOptions } from './direct.ts';
@@ -167,8 +168,8 @@ export class SqlFace<T> extends Table<T> {
   readonly #inUse: TablesInUse;
 
   /** @internal */
-  constructor(core: Core, options: ResolvedOptions, inUse: TablesInUse) {
-    super(core, options.table, options.defaults);
+  constructor(core: Core, options: ResolvedOptions, table: ResolvedTableOptions, inUse: TablesInUse) {
+    super(core, options.table, table);
     this.direct = new DirectSql(core);
     this.#policy = options.sql;
     this.#inUse = inUse;
