@@ -270,6 +270,31 @@ test('what they change, constraints see', async () => {
   db.set('d', 'y');
 });
 
+test('what they change, caches forget', async () => {
+  const db = await openTemp('data.db', { cache: 'unbounded' });
+  const cached = async (value: unknown) => {
+    db.set('a', value);
+    await db.aflush();
+    expect([db.get('a'), db.isCached('a')]).toEqual([value, true]);
+  };
+  await cached(1);
+  await db.asqlUpdate('data', { value: '2' }, { where: "key = 'a'" });
+  expect(db.get('a')).toBe(2);
+  await cached(3);
+  await db.aimportRows('data', [{ key: 'a', value: '4' }], { uniqueKeys: ['key'] });
+  expect(db.get('a')).toBe(4);
+  await cached(5);
+  await db.aexecuteMany('UPDATE data SET value = ?', [['6'], ['7']]);
+  expect(db.get('a')).toBe(7);
+  await cached(8);
+  await db.aupsert('data', { key: 'a', value: '9' }, { conflictColumns: ['key'] });
+  expect(db.get('a')).toBe(9);
+  await cached(10);
+  await db.adropTable('data');
+  expect([db.get('a'), db.has('a'), db.size]).toEqual([undefined, false, 0]);
+  await cached(11);
+});
+
 test('they wait no longer than they are told to', async () => {
   const db = await openTemp('data.db', MANUAL);
   await db.acreateTable('t', { a: 'INTEGER' });

@@ -95,6 +95,20 @@ test('[fault 49] a thread that dies again and again ends in failed: who waits is
   await again.close();
 });
 
+test('many sets of parameters whose answer never comes are all there or none, and are not run again', async () => {
+  const { db, threads } = await opened();
+  await db.aexecute('CREATE TABLE n (n INTEGER)');
+  const sets = Array.from({ length: 300_000 }, (_, n) => [n]);
+  const answer = codeFrom(() => db.aexecuteMany('INSERT INTO n VALUES (?)', sets));
+  await eventually(() => db.stats().directStatements === 2, 'the statement is on its way');
+  await threads.writer.terminate();
+  expect(await answer).toBe('SLUICE_OUTCOME_UNKNOWN');
+  db.set('a', 1);
+  expect([0, sets.length]).toContain(await db.acount('n'));
+  expect(db.state).toBe('ok');
+  await db.close();
+});
+
 test('a direct statement whose answer never comes has an unknown outcome, and is not run again', async () => {
   const { db, threads } = await opened();
   await db.aexecute('CREATE TABLE n (n INTEGER)');
