@@ -71,6 +71,7 @@ export interface ImportResult {
  * `entriesAtOpen + deadLettered + imported = entries + retried + superseded + cleared + evicted`.
  */
 export interface DeadLetterCounters {
+  /** Entries that were there. A restore adds by how many it changes them, so that this may be below 0. */
   entriesAtOpen: number;
   /** Entries that an import has brought. */
   imported: number;
@@ -396,6 +397,17 @@ export class DeadLetterQueue {
   /** @internal A batch is done. */
   onBatch(result: BatchResult): void {
     this.#depart(result);
+  }
+
+  /** @internal No run is under way while `work` is, and none begins. */
+  whileIdle<T>(work: () => Promise<T>): Promise<T> {
+    return this.#oneAtATime(work);
+  }
+
+  /** @internal The queue is another one. */
+  replaced(queue: QueueState): void {
+    this.counters.entriesAtOpen += queue.entries - this.#state.entries;
+    this.#state = queue;
   }
 
   /** @internal */
