@@ -21,8 +21,6 @@ import { realFile } from './real-file.ts';
  * the one or the other. What was in the database is gone, and with it what its log has: the next `open` sets that aside. Keys are
  * not looked at: it is opened with those of the backup.
  *
- * A database that is too damaged for SQLite to open keeps its WAL, under another name (`…-wal.corrupt-<time>`).
- *
  * Errors: `SLUICE_NOT_FOUND` for a file that is not there, or no database of Sluice's; `SLUICE_STORE` for one that is damaged or no
  * SQLite database, or where SQLite or the disk said no; `SLUICE_UNSUPPORTED` for a format of a later version; `SLUICE_LOCKED` where
  * the database, or the file, is open in a process; `SLUICE_CONFLICT` for a file that was not closed, or while another program uses
@@ -69,7 +67,7 @@ async function restoreFile(path: string, given: string, watch: CopyWatch): Promi
     const before = await reportOf(path);
     const copy = await asking(stageCopy(from, path, watch));
     try {
-      await asking(settleOrSetAside(path, watch));
+      await asking(settleIfSound(path, watch));
       const facts = await asking(copy.seal(identityAfter(before)));
       watch.signal.throwIfAborted();
       await asking(Promise.resolve().then(() => swapIn(copy.path, path)));
@@ -109,17 +107,16 @@ function identityAfter(before: InspectReport | undefined): CopyIdentity {
   };
 }
 
-/** A WAL that is left over goes into its database, so that until the swap nothing of it is missing; if it can. */
-async function settleOrSetAside(path: string, watch: CopyWatch): Promise<void> {
+/**
+ * A WAL that is left over goes into its database, so that until the swap nothing of it is missing. What is no database takes
+ * nothing, and SQLite deletes the WAL of it.
+ */
+async function settleIfSound(path: string, watch: CopyWatch): Promise<void> {
   if (!existsSync(path)) return;
   try {
     await settle(path, watch);
   } catch (error) {
     const { sqliteCode = '' } = error instanceof SluiceError ? error : {};
     if (!/^SQLITE_(CORRUPT|NOTADB)/.test(sqliteCode)) throw error;
-    if (!existsSync(`${path}-wal`)) return;
-    const stamp = new Date(systemClock.now()).toISOString().replaceAll(/[:.]/g, '-');
-    await nodeFileSystem.rename(`${path}-wal`, `${path}-wal.corrupt-${stamp}`);
-    await nodeFileSystem.syncDirectory(dirname(path));
   }
 }

@@ -41,7 +41,7 @@ import {
   toCallerError,
   type Unlocked,
 } from '../store.ts';
-import { backUpTo, stageCopy, swapIn } from './copy/replacing.ts';
+import { backUpTo, discardStaged, stageCopy, swapIn } from './copy/replacing.ts';
 import { type FileId, fileIdOf } from './file-identity.ts';
 import { findKeys } from './keys.ts';
 import { SqliteReader } from './reader/reader.ts';
@@ -120,6 +120,7 @@ export class SqliteStore implements Store {
   #closed = false;
 
   static async open(options: SqliteStoreOptions): Promise<SqliteStore> {
+    discardStaged(options.path);
     const writer = spawnWriter(options);
     try {
       const found = await writer.call('open', { ...startOf(options), takeOver: true, check: false });

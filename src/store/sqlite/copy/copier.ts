@@ -138,7 +138,11 @@ function stage({ source, target }: Asked<'stage'>, tell: Tell): CopyFacts {
 
 /** The name of the database changes, and with it what lies in the log beside it: see `engine/log/recovery.ts`. */
 function seal(target: string, identity: CopyIdentity): CopyFacts {
-  return onCopy(target, (copy) => identify(copy, identity));
+  return onCopy(target, (copy) => {
+    identify(copy, identity);
+    // As it is used: the change of modes needs a moment without readers, which there will not be.
+    copy.pragma('journal_mode = WAL');
+  });
 }
 
 function settle(path: string): null {

@@ -46,9 +46,8 @@ export async function backUpTo(
 
 /** Copies what is to take the place of the database at `path`, beside it. Whoever stages holds the lock of that database. */
 export async function stageCopy(source: string, path: string, watch: CopyWatch): Promise<StagedCopy> {
-  const target = `${path}-restoring`;
-  // Of a process that was killed.
-  removeCopy(target);
+  discardStaged(path);
+  const target = stagedOf(path);
   const copying = new Copying();
   const discard = async () => {
     await copying.end();
@@ -93,6 +92,15 @@ export function swapIn(copy: string, path: string): void {
   }
   for (const suffix of BESIDE) rmSync(path + suffix, { force: true });
   renameSync(copy, path);
+}
+
+/** Deletes what a process has left behind that was killed while it restored. Whoever does holds the lock of the database. */
+export function discardStaged(path: string): void {
+  removeCopy(stagedOf(path));
+}
+
+function stagedOf(path: string): string {
+  return `${path}-restoring`;
 }
 
 function removeCopy(path: string): void {
