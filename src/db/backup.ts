@@ -139,7 +139,6 @@ export async function restoreInto(
   try {
     const unlocked = unlockCopy(cipher, copy.facts.keys, store.keysFound());
     const facts = await queue.whileIdle(async (): Promise<CopyFacts> => {
-      watch.signal.throwIfAborted();
       // Most of the way while writes are still taken.
       await flusher.barrierUnlessStalled('arestore', { signal: watch.signal });
       const release = engine.hold();
@@ -161,7 +160,7 @@ export async function restoreInto(
       } finally {
         release();
       }
-    });
+    }, watch.signal);
     const { bytes, appliedSeq, epoch } = facts;
     return { path, from, bytes, appliedSeq, epoch, durationMs: clock.elapsed() - start };
   } finally {

@@ -399,9 +399,17 @@ export class DeadLetterQueue {
     this.#depart(result);
   }
 
-  /** @internal No run is under way while `work` is, and none begins. */
-  whileIdle<T>(work: () => Promise<T>): Promise<T> {
-    return this.#oneAtATime(work);
+  /** @internal No run is under way while `work` is, and none begins. The signal calls it off while it waits for its turn. */
+  whileIdle<T>(work: () => Promise<T>, signal: AbortSignal): Promise<T> {
+    const calledOff = new Deferred<never>();
+    const callOff = () => calledOff.reject(signal.reason);
+    signal.addEventListener('abort', callOff);
+    const turn = this.#oneAtATime(() => {
+      signal.removeEventListener('abort', callOff);
+      signal.throwIfAborted();
+      return work();
+    });
+    return Promise.race([turn, calledOff.promise]);
   }
 
   /** @internal The queue is another one. */

@@ -1,16 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import {
-  chmodSync,
-  closeSync,
-  constants,
-  existsSync,
-  fstatSync,
-  fsyncSync,
-  openSync,
-  readSync,
-  statSync,
-  writeSync,
-} from 'node:fs';
+import * as fs from 'node:fs';
 import { codeOf, messageOf, SluiceError } from '../../../base/errors.ts';
 import type { CopyFacts, CopyIdentity, CopyProgress } from '../../store.ts';
 import { type Connection, openConnection } from '../connection.ts';
@@ -72,7 +61,7 @@ async function backUp(
       );
     }
     const pageBytes = db.pragma('page_size', { simple: true }) as number;
-    makeFile(target, mode ?? statSync(source).mode);
+    makeFile(target, mode ?? fs.statSync(source).mode);
     await db.backup(target, {
       progress({ totalPages, remainingPages }) {
         tell({ phase: 'copy', bytes: (totalPages - remainingPages) * pageBytes, totalBytes: totalPages * pageBytes });
@@ -102,10 +91,10 @@ async function backUp(
  * where nothing can be written. What a process that was killed has left beside it belongs to it.
  */
 function stage({ source, target }: Asked<'stage'>, tell: Tell): CopyFacts {
-  const parts = ['', '-wal', '-journal'].filter((suffix) => existsSync(source + suffix));
+  const parts = ['', '-wal', '-journal'].filter((suffix) => fs.existsSync(source + suffix));
   const looks = () => parts.map((suffix) => lookOf(source + suffix)).join();
   const before = looks();
-  const totalBytes = parts.reduce((total, suffix) => total + statSync(source + suffix).size, 0);
+  const totalBytes = parts.reduce((total, suffix) => total + fs.statSync(source + suffix).size, 0);
   let done = 0;
   for (const suffix of parts) {
     copyFile(source + suffix, target + suffix, (bytes) => {
@@ -146,7 +135,7 @@ function seal(target: string, identity: CopyIdentity): CopyFacts {
 }
 
 function settle(path: string): null {
-  if (walBytesOf(path) === 0 && !existsSync(`${path}-journal`)) return null;
+  if (walBytesOf(path) === 0 && !fs.existsSync(`${path}-journal`)) return null;
   const db = openConnection(path, { readonly: false, mustExist: true, busyTimeoutMs: BUSY_TIMEOUT_MS });
   try {
     // A journal of somebody else's is rolled back by whoever reads first.
@@ -195,12 +184,12 @@ function onCopy(target: string, work: (copy: Connection) => void): CopyFacts {
   } finally {
     db.close();
   }
-  const file = openSync(target, 'r+');
+  const file = fs.openSync(target, 'r+');
   try {
-    fsyncSync(file);
-    return { ...facts, bytes: fstatSync(file).size };
+    fs.fsyncSync(file);
+    return { ...facts, bytes: fs.fstatSync(file).size };
   } finally {
-    closeSync(file);
+    fs.closeSync(file);
   }
 }
 
@@ -228,31 +217,31 @@ function transaction(db: Connection, body: () => void): void {
 
 /** A file that is not there yet, for those alone who may read what is copied into it. */
 function makeFile(path: string, mode: number): void {
-  closeSync(openSync(path, 'wx', 0o600));
-  chmodSync(path, mode & 0o777);
+  fs.closeSync(fs.openSync(path, 'wx', 0o600));
+  fs.chmodSync(path, mode & 0o777);
 }
 
 function copyFile(from: string, to: string, copied: (bytes: number) => void): void {
-  const input = openSync(from, constants.O_RDONLY);
+  const input = fs.openSync(from, 'r');
   try {
-    makeFile(to, fstatSync(input).mode | 0o600);
-    const output = openSync(to, 'r+');
+    makeFile(to, fs.fstatSync(input).mode | 0o600);
+    const output = fs.openSync(to, 'r+');
     try {
       const chunk = Buffer.allocUnsafe(CHUNK_BYTES);
-      for (let bytes = readSync(input, chunk); bytes > 0; bytes = readSync(input, chunk)) {
-        for (let done = 0; done < bytes; ) done += writeSync(output, chunk, done, bytes - done);
+      for (let bytes = fs.readSync(input, chunk); bytes > 0; bytes = fs.readSync(input, chunk)) {
+        for (let done = 0; done < bytes; ) done += fs.writeSync(output, chunk, done, bytes - done);
         copied(bytes);
       }
     } finally {
-      closeSync(output);
+      fs.closeSync(output);
     }
   } finally {
-    closeSync(input);
+    fs.closeSync(input);
   }
 }
 
 function lookOf(path: string): string {
-  const { ino, size, mtimeNs } = statSync(path, { bigint: true });
+  const { ino, size, mtimeNs } = fs.statSync(path, { bigint: true });
   return `${ino} ${size} ${mtimeNs}`;
 }
 
