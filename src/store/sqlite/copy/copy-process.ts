@@ -10,7 +10,8 @@ import type { CopyMessage, CopyRequest } from './copy-protocol.ts';
  */
 if (isMainThread) {
   const thread = new Worker(new URL(import.meta.url));
-  thread.on('message', (message: unknown) => process.send?.(message));
+  // A parent that has gone hears nothing, and this process ends in a moment.
+  thread.on('message', (message: unknown) => process.send?.(message, () => undefined));
   process.on('message', (request: unknown) => thread.postMessage(request));
   process.on('disconnect', () => process.kill(process.pid, 'SIGKILL'));
   // Ctrl+C goes to all processes of a terminal; the parent ends this one when it is done.
