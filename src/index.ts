@@ -10,6 +10,7 @@ export type { DeathReason, DiskClass } from './base/failure.ts';
 export type { SqlValue } from './base/frame/index.ts';
 export type { WaitOptions } from './base/waiting.ts';
 export type { BackupOptions, BackupResult, CopyProgress, RestoreOptions, RestoreResult } from './db/backup.ts';
+export type { CacheLimits, CacheOptions, CacheStrategy, ResolvedCacheOptions } from './db/cache.ts';
 export { CheckHook, type ConstraintOptions, ForeignKeyHook, type Part, UniqueHook } from './db/constraints.ts';
 export type {
   CloseResult,
@@ -51,6 +52,13 @@ export { closeOnSignals } from './db/signals.ts';
 export type { V2Metrics } from './db/stats.ts';
 export type { Table } from './db/table.ts';
 export type { ResolvedTableOptions, TableOptions } from './db/table-options.ts';
+export type {
+  Transaction,
+  TransactionOptions,
+  TransactionRows,
+  TransactionTable,
+} from './db/transaction.ts';
+export type { IncrementOptions, PatchOptions } from './db/transforms.ts';
 export type {
   ClearProgress,
   DeadLetterCounters,

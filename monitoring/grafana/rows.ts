@@ -194,12 +194,25 @@ const writePath: RowSpec = {
       kind: 'graph',
       title: 'Reads and direct statements',
       description:
-        'Key reads by where the answer came from (writes still in memory, SQLite, or nowhere), and statements run directly by aexecute. Direct statements hold up the flush while they run.',
+        'Key reads by where the answer came from (writes still in memory, the read cache, SQLite, or nowhere), and statements run directly by aexecute. Direct statements hold up the flush while they run.',
       unit: 'ops',
-      width: 8,
+      width: 6,
       series: [
         { expr: sum(rate(of('reads_total')), 'source'), legend: 'read: {{source}}' },
         { expr: sum(rate(of('direct_statements_total'))), legend: 'direct statement' },
+      ],
+    },
+    {
+      kind: 'graph',
+      title: 'Read cache',
+      description:
+        'Size of the values in the read caches of all tables, how many there are, and how many had to go for others. It is empty where no table has the option "cache"; many evictions with few reads from the cache mean that it is too small to be of use.',
+      unit: 'bytes',
+      width: 6,
+      series: [
+        { expr: of('cache_size_bytes'), legend: EACH_DB },
+        { expr: of('cache_entries'), legend: `values ${EACH_DB}`, unit: 'short' },
+        { expr: rate(of('cache_evictions_total')), legend: `evicted ${EACH_DB}`, unit: 'ops' },
       ],
     },
     {
@@ -208,7 +221,7 @@ const writePath: RowSpec = {
       description:
         'Whether writers are asked to wait: from the high mark of staging on, until it is half empty. Short periods under load are how it is meant to work; if it does not go away, SQLite is too slow for what is written, or the flush stands still.',
       unit: 'none',
-      width: 8,
+      width: 6,
       expr: of('backpressure_active'),
       words: { 0: ['no', 'green'], 1: ['yes', 'orange'] },
     },
@@ -218,7 +231,7 @@ const writePath: RowSpec = {
       description:
         'Awaitable writes that wait now because staging or the log is full, and the mean time of those whose wait has ended. Both are 0 as long as there is room.',
       unit: 'short',
-      width: 8,
+      width: 6,
       series: [
         { expr: of('waiting_producers'), legend: `waiting ${EACH_DB}` },
         {

@@ -137,7 +137,7 @@ export async function restoreInto(
   const from = await restorable(source, path);
   const copy = await asking(store.stage(from, watch));
   try {
-    const unlocked = unlockCopy(cipher, copy.facts.keys, store.keysFound());
+    const unlocked = unlockCopy(cipher, copy.facts.keys);
     const facts = await queue.whileIdle(async (): Promise<CopyFacts> => {
       // Most of the way while writes are still taken.
       await flusher.barrierUnlessStalled('arestore', { signal: watch.signal });

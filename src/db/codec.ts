@@ -1,4 +1,3 @@
-import type { ValueCipher } from '../base/encryption/index.ts';
 import { messageOf, SluiceError } from '../base/errors.ts';
 import type { SqlValue } from '../base/frame/index.ts';
 import { show } from '../base/options.ts';
@@ -9,32 +8,6 @@ export const DEPTH_MAX: number = 1_000;
 
 const INT64_MIN = -(2n ** 63n);
 const INT64_MAX = 2n ** 63n - 1n;
-
-/** How the values of a table are stored. */
-export interface ValueCodec {
-  /** A value as it is stored, captured: later changes of the caller's object make no difference. */
-  encode(key: string, value: unknown): Encoded;
-  /** A stored value as the caller's own copy. */
-  decode(key: string, stored: SqlValue): unknown;
-}
-
-/** As JSON text or bytes, readable by everybody. */
-export const plainCodec: ValueCodec = {
-  encode: (_, value) => encodeValue(value),
-  decode: (_, stored) => decodeValue(stored),
-};
-
-/** As {@link plainCodec} has it, and then encrypted: bytes, whatever it was. */
-export function sealedCodec(cipher: ValueCipher, table: string): ValueCodec {
-  return {
-    encode: (key, value) => cipher.seal(table, key, encodeValue(value)),
-    decode(key, stored) {
-      // A number, say, that somebody else has put there.
-      if (typeof stored !== 'string' && !(stored instanceof Uint8Array)) return cipher.open(table, key, String(stored));
-      return decodeValue(cipher.open(table, key, stored));
-    },
-  };
-}
 
 /**
  * A value as it is stored: JSON text, or the bytes of a `Uint8Array`. Captured: later changes of the caller's object

@@ -4,6 +4,7 @@ import type { Engine } from '../engine/index.ts';
 import type { Flusher } from '../flush/index.ts';
 import type { ReadSource } from '../metrics/stats.ts';
 import type { Store } from '../store/store.ts';
+import type { ReadCache } from './cache.ts';
 
 /** What tables, rows and the database itself share. */
 export interface Core {
@@ -15,6 +16,10 @@ export interface Core {
   readonly scanMaxAgeMs: number;
   /** Reads of a key so far. */
   readonly reads: Record<ReadSource, number>;
+  /** Those of its tables that have one. */
+  readonly caches: ReadCache[];
+  /** The last write that may change keys, when it is applied, without going through their table. */
+  readonly indirect: { lastSeq: number };
   /** Changes when something else than the writes of tables may have changed what is in them. */
   foreignChanges(): number;
   /** How often the data was replaced by other data. */

@@ -9,7 +9,14 @@ import type { DeadLetterPage, DeadLetterQueue, DeadLetterSelection, RetryResult 
 import { bytesOfValues, type State } from '../engine/index.ts';
 import type { FlushResult } from '../flush/index.ts';
 import type { DatabaseStats, RecoveryNumbers } from '../metrics/stats.ts';
-import type { DeadLetter, ExecuteResult, Parameters, RestartReason, SqlRow } from '../store/store.ts';
+import {
+  type DeadLetter,
+  type ExecuteResult,
+  haveKeysAndValues,
+  type Parameters,
+  type RestartReason,
+  type SqlRow,
+} from '../store/store.ts';
 import {
   type BackupOptions,
   type BackupResult,
@@ -25,6 +32,7 @@ import { toSqlValue } from './codec.ts';
 import type { Core } from './core.ts';
 import type { DatabaseEvents } from './events.ts';
 import { type RotationOptions, type RotationProgress, rotateKey } from './key-rotation.ts';
+import { Keyspace } from './keyspace.ts';
 import type { DatabaseLog } from './logging.ts';
 import { checkName } from './names.ts';
 import type { ResolvedOptions } from './options.ts';
@@ -32,7 +40,13 @@ import { RowShape, Rows, type RowsOptions, readRowsOptions } from './rows.ts';
 import { checkDirectSql, checkStagedSql } from './sql-text.ts';
 import { readStats, toV2Metrics, type V2Metrics } from './stats.ts';
 import { Table } from './table.ts';
-import { resolveTableOptions, sameTableOptions, type TableOptions } from './table-options.ts';
+import {
+  type ResolvedTableOptions,
+  resolveTableOptions,
+  sameTableOptions,
+  type TableOptions,
+} from './table-options.ts';
+import { runTransaction, runTransactionAsync, Transaction, type TransactionOptions } from './transaction.ts';
 
 /** Values for the parameters of a statement: a list for `?`, an object for `:name`, `@name` and `$name`. */
 export type SqlParameters = readonly unknown[] | Readonly<Record<string, unknown>>;
@@ -71,6 +85,8 @@ export interface CloseResult {
 export interface DatabaseParts {
   readonly path: string;
   readonly options: ResolvedOptions;
+  /** Kept apart from the options, which everybody can read. */
+  readonly cipher: ValueCipher | undefined;
   readonly core: Omit<Core, 'assertOpen' | 'foreignChanges' | 'restores'>;
   readonly queue: DeadLetterQueue;
   readonly events: Events;
@@ -107,6 +123,7 @@ export class Database<T = unknown> extends Table<T> {
   readonly options: ResolvedOptions;
   /** Writes that SQLite refused for good. */
   readonly dlq: DeadLetterQueue;
+  readonly #cipher: ValueCipher | undefined;
   readonly #events: Events;
   readonly #log: DatabaseLog | undefined;
   readonly #recovery: RecoveryNumbers;
@@ -125,18 +142,17 @@ export class Database<T = unknown> extends Table<T> {
   readonly #foundSeq: number;
   #directStatements = 0;
   #executed = 0;
-  /** The last statement that was staged. */
-  #stagedSqlSeq = 0;
 
   /** @internal */
-  constructor({ path, options, core, queue, events, log, recovery, release }: DatabaseParts) {
+  constructor({ path, options, cipher, core, queue, events, log, recovery, release }: DatabaseParts) {
     const openCore: Core = {
       ...core,
       assertOpen: () => core.engine.health.assertOpen(),
       foreignChanges: () => this.#foreignChanges(),
       restores: () => this.#restores,
     };
-    super(openCore, options.table, options.defaults);
+    super(openCore, options.table, { ...options.defaults, cipher });
+    this.#cipher = cipher;
     this.path = path;
     this.options = options;
     this.dlq = queue;
@@ -157,7 +173,7 @@ export class Database<T = unknown> extends Table<T> {
    * the options that it was first asked for with.
    *
    * Errors: `SLUICE_INVALID_OPTION` for a name that is taken or cannot be one, for a table of another shape, and for other
-   * options than the table has.
+   * options than the table has; `SLUICE_DECRYPT` for another key than its values are encrypted with.
    */
   table<U = unknown>(name: string, options?: TableOptions<U>): Table<U> {
     this.core.assertOpen();
@@ -166,7 +182,7 @@ export class Database<T = unknown> extends Table<T> {
     let table = this.#tables.get(foldName(name));
     if (table === undefined) {
       this.#checkShape(name);
-      this.#checkKey(name, resolved.cipher);
+      this.#checkKey(name, resolved);
       table = new Table<never>(this.core, name, resolved);
       this.#tables.set(foldName(name), table);
     } else if (options !== undefined && !sameTableOptions(table.tableOptions, resolved)) {
@@ -205,6 +221,47 @@ export class Database<T = unknown> extends Table<T> {
     }
     this.#shapes.set(foldName(name), shape);
     return new Rows<R>(this.core, shape, resolved);
+  }
+
+  // ── transactions ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /**
+   * Writes what a function writes, in several tables and keys, as one atomic write: in the log, in SQLite and in the dead-letter queue
+   * there is all of it, or none. What the function throws takes everything back, and is thrown. Its reads see its own writes.
+   *
+   * The function is synchronous, so nobody can come between. What is written past `tx`, with `db.set` say, is not part of it.
+   *
+   * Errors: whatever the function throws; `SLUICE_FULL` when staging has no room for all of it; `SLUICE_UNSUPPORTED` for an
+   * asynchronous function.
+   *
+   * @example
+   * ```ts
+   * import { open } from 'sluicedb';
+   *
+   * const db = await open<number>(':memory:');
+   * db.setMany({ ada: 100, bob: 0 });
+   * db.transaction((tx) => {
+   *   tx.increment('ada', -30);
+   *   tx.increment('bob', 30);
+   * });
+   * console.log(db.toDict()); // { ada: 70, bob: 30 }
+   * await db.close();
+   * ```
+   */
+  transaction<R>(body: (tx: Transaction<T>) => R): R {
+    return runTransaction(this.core, (work) => new Transaction<T>(work, this, this), body);
+  }
+
+  /**
+   * {@link Database.transaction} for a function that is asynchronous; resolves when its writes are as safe as the durability level
+   * says. If a key that it has read is written by somebody else before it is done, or SQL changes anything, nothing of it is made, and
+   * the function is called again: what it does besides reading and writing through `tx` should bear that.
+   *
+   * Errors: whatever the function throws; `SLUICE_CONFLICT` where it did not get through after `maxRetries`; `SLUICE_TIMEOUT` and
+   * `SLUICE_ABORTED`.
+   */
+  async atransaction<R>(body: (tx: Transaction<T>) => Promise<R>, options: TransactionOptions = {}): Promise<R> {
+    return runTransactionAsync(this.core, (work) => new Transaction<T>(work, this, this), body, options);
   }
 
   // ── SQL ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -446,7 +503,7 @@ export class Database<T = unknown> extends Table<T> {
     this.#isRestoring = true;
     const before = this.#restores;
     try {
-      const { cipher } = this.options.defaults;
+      const cipher = this.#cipher;
       const result = await this.#copying('arestore', wait, (signal) =>
         restoreInto(this.#copyParts, cipher, path, () => this.#restores++, { signal, onProgress }),
       );
@@ -488,7 +545,7 @@ export class Database<T = unknown> extends Table<T> {
    */
   async arotateKey(to?: EncryptionKey, options: RotationOptions = {}): Promise<RotationProgress> {
     this.core.engine.assertAccepting();
-    const { cipher } = this.options.defaults;
+    const cipher = this.#cipher;
     if (cipher === undefined) {
       throw new SluiceError('SLUICE_UNSUPPORTED', 'the database has no key: open it with the option encryption first');
     }
@@ -584,6 +641,7 @@ export class Database<T = unknown> extends Table<T> {
       await engine.close();
     } finally {
       engine.health.close('closed');
+      for (const cache of this.core.caches) cache.clear();
       const { stuck } = await (hanging ?? store.close(left()));
       if (stuck === undefined) await this.#release();
       else this.#releaseAfter(stuck);
@@ -639,16 +697,16 @@ export class Database<T = unknown> extends Table<T> {
   #stageSql(target: Target, values: readonly SqlValue[]): boolean {
     const { engine } = this.core;
     const plenty = engine.stage(target, values);
-    this.#stagedSqlSeq = engine.lastSeq;
+    this.core.indirect.lastSeq = engine.lastSeq;
     return plenty;
   }
 
-  /** A sum of what only grows. Staged SQL changes something when it is applied, with each batch until then. */
+  /** A sum of what only grows. What is staged changes something when it is applied, with each batch until then. */
   #foreignChanges(): number {
-    const { engine } = this.core;
+    const { engine, indirect } = this.core;
     const recoveredSeq = this.#foundSeq + engine.counters.recovered;
-    const appliedSql = Math.min(engine.appliedSeq, Math.max(this.#stagedSqlSeq, recoveredSeq));
-    return this.#restores + this.#executed + this.dlq.counters.retried + engine.counters.deadLettered + appliedSql;
+    const applied = Math.min(engine.appliedSeq, Math.max(indirect.lastSeq, recoveredSeq));
+    return this.#restores + this.#executed + this.dlq.counters.retried + engine.counters.deadLettered + applied;
   }
 
   #prepareStaged(sql: string, parameters: readonly unknown[]): { target: Target; values: SqlValue[] } {
@@ -674,14 +732,15 @@ export class Database<T = unknown> extends Table<T> {
   }
 
   /** One value tells: a table is encrypted with one key, or is being brought to it by the database. */
-  #checkKey(name: string, cipher: ValueCipher | undefined): void {
-    if (cipher !== undefined && cipher === this.options.defaults.cipher) return;
-    const scan = this.core.store.sync.scan(name, {});
-    const [first] = scan.next(1);
-    scan.close();
+  #checkKey(name: string, options: ResolvedTableOptions): void {
+    const { cipher } = options;
+    const [first] = new Keyspace(this.core, name, { ...options, cache: undefined }).scan({});
     const [key, value] = first ?? [];
     if (key === undefined || !(typeof value === 'string' || value instanceof Uint8Array)) return;
     const id = typeof value === 'string' ? undefined : keyIdOf(value);
+    // A value that somebody has planted in a table of the database must not lock up all others: it is told when it is read.
+    const isAnyOfOurs = cipher === this.#cipher && (id === undefined || cipher?.keyring.has(id) === true);
+    if (cipher !== undefined && isAnyOfOurs) return;
     if (cipher !== undefined) cipher.open(name, key, value);
     else if (id !== undefined) {
       throw new SluiceError(
@@ -695,14 +754,11 @@ export class Database<T = unknown> extends Table<T> {
     const columns = this.core.store.sync.columns(name);
     // A table of rows may still be staged. A write of the wrong shape would hold up all that come after it.
     if (columns === undefined && this.#shapes.get(foldName(name))?.exists !== true) return;
-    const key = columns?.find((column) => column.name.toLowerCase() === 'key');
-    const value = columns?.find((column) => column.name.toLowerCase() === 'value');
-    if (key?.primaryKey !== true || value === undefined) {
-      throw new SluiceError(
-        'SLUICE_INVALID_OPTION',
-        `table ${show(name)} exists and is no key-value table: it needs the columns "key TEXT PRIMARY KEY" and "value TEXT". Choose another name, or use rows() and SQL`,
-      );
-    }
+    if (columns !== undefined && haveKeysAndValues(columns)) return;
+    throw new SluiceError(
+      'SLUICE_INVALID_OPTION',
+      `table ${show(name)} exists and is no key-value table: it needs the columns "key TEXT PRIMARY KEY" and "value TEXT". Choose another name, or use rows() and SQL`,
+    );
   }
 }
 

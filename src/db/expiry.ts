@@ -1,4 +1,5 @@
-import { type Encoded, type GroupMember, type Staged, TableTarget } from '../engine/index.ts';
+import type { SqlValue } from '../base/frame/index.ts';
+import { type Encoded, type KeyMember, type Staged, TableTarget } from '../engine/index.ts';
 import { expiryTableOf } from '../store/expiry-table.ts';
 import type { Core } from './core.ts';
 
@@ -49,8 +50,23 @@ export class Expiry {
     return hasExpired(engine.lookup(this.#moments, key), liveAt) ? null : value;
   }
 
+  /** When the row of a key expires that the store has. */
+  stored(key: string): number | undefined {
+    return momentIn(this.#core.store.sync.get(this.#moments.table, key));
+  }
+
+  /** The same of several, from a reader thread. */
+  async storedMany(keys: readonly string[]): Promise<(number | undefined)[]> {
+    return (await this.#core.store.getMany(this.#moments.table, keys)).map(momentIn);
+  }
+
+  /** When the put expires that comes before a member of {@link Expiry.membersOf}. */
+  momentOf(member: KeyMember | undefined): number | undefined {
+    return member?.table === this.#moments ? momentIn(member.value) : undefined;
+  }
+
   /** Puts with the moments at which they expire, counted from now: the members of an atomic group. */
-  membersOf(writes: readonly { readonly key: string; readonly encoded: Encoded }[]): GroupMember[] {
+  membersOf(writes: readonly { readonly key: string; readonly encoded: Encoded }[]): KeyMember[] {
     const puts = writes.map(({ key, encoded }) => ({ table: this.#table, key, value: encoded }));
     if (!this.active) return puts;
     const moment = this.#ttlMs === undefined ? null : String(Math.ceil(this.#core.clock.now() + this.#ttlMs));
@@ -61,4 +77,8 @@ export class Expiry {
 /** Whether a staged moment has come; a row that has none does not expire. */
 export function hasExpired(moment: Staged, liveAt: number): boolean {
   return typeof moment === 'string' && Number(moment) <= liveAt;
+}
+
+function momentIn(stored: SqlValue | undefined): number | undefined {
+  return stored === undefined || stored === null ? undefined : Number(stored);
 }

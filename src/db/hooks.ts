@@ -1,6 +1,7 @@
 import { messageOf, SluiceError } from '../base/errors.ts';
 import { type OptionReader, show } from '../base/options.ts';
 import type { Encoded } from '../engine/index.ts';
+import { decodeValue } from './codec.ts';
 import { answersLate, isThenable, storable, type Validation } from './schema.ts';
 import { tell } from './tell.ts';
 
@@ -129,8 +130,6 @@ export interface HookedStore<T> {
   readonly table: { readonly name: string };
   /** The value of a key as it is stored. */
   valueOf(key: string): T | undefined;
-  /** A value that is to be written, as it will be read. */
-  decode(key: string, encoded: Encoded): T;
   stored(): Iterable<readonly [key: string, value: T]>;
   readonly foreignChanges: number;
 }
@@ -250,8 +249,8 @@ export class HookChain<T> implements HookedTable<T> {
   }
 
   /** As it will be read, whatever became of the object that was given. */
-  #written({ key, encoded }: PendingWrite): T {
-    return this.#store.decode(key, encoded);
+  #written({ encoded }: PendingWrite): T {
+    return decodeValue(encoded) as T;
   }
 
   #for(part: (typeof PARTS)[number], key: string): readonly TableHook<T>[] {

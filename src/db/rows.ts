@@ -3,7 +3,7 @@ import { SluiceError } from '../base/errors.ts';
 import { type SqlValue, Target } from '../base/frame/index.ts';
 import { OptionReader, show } from '../base/options.ts';
 import { checkWait, type WaitOptions, waitFor } from '../base/waiting.ts';
-import { bytesOfValues } from '../engine/index.ts';
+import { bytesOfValues, type GroupMember } from '../engine/index.ts';
 import { listOf, toSqlValue } from './codec.ts';
 import type { Core } from './core.ts';
 import { readHookList, refusing, telling } from './hooks.ts';
@@ -157,6 +157,13 @@ export class Rows<T extends object = Record<string, unknown>> {
     });
   }
 
+  /** @internal A row for a transaction. */
+  toStep(given: object): { readonly member: GroupMember; readonly told: () => void } {
+    const prepared = this.#prepare(given as T);
+    const { target, values } = prepared;
+    return { member: { target, values }, told: () => this.#told(prepared) };
+  }
+
   #prepare(row: T): PreparedRow<T> {
     try {
       return this.#check(row);
@@ -185,10 +192,16 @@ export class Rows<T extends object = Record<string, unknown>> {
   }
 
   /** Stages a row, and tells the hooks. */
-  #append({ row, target, values }: PreparedRow<T>): boolean {
-    const plenty = this.#core.engine.append(target, values);
-    for (const hook of this.#hooks) telling('onWriteSuccess', () => hook.onWriteSuccess?.(row));
+  #append(prepared: PreparedRow<T>): boolean {
+    const plenty = this.#core.engine.append(prepared.target, prepared.values);
+    this.#told(prepared);
     return plenty;
+  }
+
+  #told({ row }: PreparedRow<T>): void {
+    const { engine, indirect } = this.#core;
+    if (this.#shape.holdsKeys) indirect.lastSeq = engine.lastSeq;
+    for (const hook of this.#hooks) telling('onWriteSuccess', () => hook.onWriteSuccess?.(row));
   }
 }
 
@@ -211,6 +224,8 @@ function assertRow(row: unknown): void {
 /** The columns of a table, shared by all that append to it, and the statements for the sets of columns that rows have. */
 export class RowShape {
   readonly table: string;
+  /** It may be a key-value table too. */
+  readonly holdsKeys: boolean;
   readonly #core: Core;
   readonly #columns: string[] = [];
   readonly #known = new Set<string>();
@@ -220,7 +235,9 @@ export class RowShape {
   constructor(core: Core, table: string) {
     this.table = table;
     this.#core = core;
-    for (const { name } of core.store.sync.columns(table) ?? []) this.#learn(name);
+    const columns = core.store.sync.columns(table) ?? [];
+    for (const { name } of columns) this.#learn(name);
+    this.holdsKeys = columns.some(({ name, primaryKey }) => primaryKey && name.toLowerCase() === 'key');
   }
 
   /** Looks again which columns there are. */

@@ -27,7 +27,7 @@ export interface V2Metrics {
 
 /** Reads plain fields, so that it is cheap enough for every scrape. */
 export function readStats(
-  { engine, flusher, store, clock, reads }: Core,
+  { engine, flusher, store, clock, reads, caches }: Core,
   queue: DeadLetterQueue,
   own: Pick<DatabaseStats, 'writerRestartsBy' | 'directStatements' | 'recovery'>,
 ): DatabaseStats {
@@ -80,6 +80,9 @@ export function readStats(
     ...own,
     writerRestarts: sum(own.writerRestartsBy),
     reads: { ...reads },
+    cacheEntries: caches.reduce((total, { entries }) => total + entries, 0),
+    cacheBytes: caches.reduce((total, { bytes }) => total + bytes, 0),
+    cacheEvictions: caches.reduce((total, { evictions }) => total + evictions, 0),
     deadLetters: { ...queue.counters, ...queue.state },
   };
 }

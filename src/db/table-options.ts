@@ -1,5 +1,6 @@
 import { type EncryptionOptions, type KeyMaterial, readEncryption, ValueCipher } from '../base/encryption/index.ts';
-import { isPlainObject, OptionReader, show } from '../base/options.ts';
+import { OptionReader } from '../base/options.ts';
+import { type CacheOptions, type ResolvedCacheOptions, readCacheOptions, sameCacheOptions } from './cache.ts';
 import { readHookList, type TableHook } from './hooks.ts';
 import { readSchema, type Schema } from './schema.ts';
 
@@ -7,6 +8,7 @@ import { readSchema, type Schema } from './schema.ts';
 export interface TableOptions<T = unknown> {
   /**
    * Checks each value that is written, after the hooks; it is refused with `SLUICE_VALIDATION` and all issues. `null` for none.
+   * The values of the table have the type of its output, unless another one is written: `table<Reading>(…)`.
    * @defaultValue as of the database
    */
   readonly validator?: Schema<T> | null | undefined;
@@ -19,13 +21,16 @@ export interface TableOptions<T = unknown> {
    * What looks at the writes and reads, in this order. `[]` for none.
    * @defaultValue as of the database
    */
-  readonly hooks?: readonly TableHook<T>[] | undefined;
+  readonly hooks?: readonly TableHook<NoInfer<T>>[] | undefined;
   /**
-   * `persist: true`: rows expire `ttlMs` after they were written, across restarts: they are there for no read any more, and are
-   * deleted. `ttlMs` is an integer of at least 1. `null` for rows that stay.
+   * Holds what is read and written in memory, for reads of keys (scans and sizes do not use it). Each table has one of its own.
+   * `'unbounded'` is short for `{ strategy: 'unbounded' }`; `null` for none: what is staged is in memory anyway, and SQLite has
+   * its page cache. With `{ strategy: 'ttl', ttlMs, persist: true }` the rows expire `ttlMs` after they were written, across
+   * restarts: they are there for no read any more, and are deleted. What another program changes is not seen until it is asked for
+   * with {@link Table.getFresh}, or the entry has gone.
    * @defaultValue as of the database, where it is null
    */
-  readonly cache?: { readonly strategy: 'ttl'; readonly ttlMs: number; readonly persist: true } | null | undefined;
+  readonly cache?: 'unbounded' | CacheOptions | null | undefined;
   /**
    * A key for the values of this table alone, or `null` for none: see {@link OpenOptions.encryption}. `SLUICE_DECRYPT` where the
    * values that are there are encrypted in another way. Log and dead letters are encrypted as the database is, and with these
@@ -40,8 +45,7 @@ export interface ResolvedTableOptions {
   readonly validator: Schema | undefined;
   readonly coerce: boolean;
   readonly hooks: readonly TableHook<never>[];
-  /** How long a row lives after it is written; `undefined` for ever. */
-  readonly expireAfterMs: number | undefined;
+  readonly cache: ResolvedCacheOptions | undefined;
   /** @internal What encrypts its values. */
   readonly cipher: ValueCipher | undefined;
 }
@@ -50,31 +54,21 @@ const NONE: ResolvedTableOptions = {
   validator: undefined,
   coerce: false,
   hooks: [],
+  cache: undefined,
   cipher: undefined,
-  expireAfterMs: undefined,
 };
 
 /** Reads the options of a table out of a reader that the caller finishes. */
 export function readTableOptions(options: OptionReader, inherited: ResolvedTableOptions = NONE): ResolvedTableOptions {
   const validator = readSchema(options, 'validator');
+  const cache = readCacheOptions(options);
   return Object.freeze({
     validator: validator === undefined ? inherited.validator : (validator ?? undefined),
     coerce: options.boolean('coerce', inherited.coerce),
     hooks: Object.freeze([...((readHookList(options) as readonly TableHook<never>[] | undefined) ?? inherited.hooks)]),
-    expireAfterMs: readExpiry(options, inherited.expireAfterMs),
+    cache: cache === undefined ? inherited.cache : (cache ?? undefined),
     cipher: inherited.cipher,
   });
-}
-
-function readExpiry(options: OptionReader, inherited: number | undefined): number | undefined {
-  const cache = options.any('cache');
-  if (cache === undefined) return inherited;
-  if (cache === null) return undefined;
-  const { strategy, ttlMs, persist } = isPlainObject(cache) ? cache : {};
-  if (strategy === 'ttl' && persist === true && Number.isSafeInteger(ttlMs) && (ttlMs as number) >= 1)
-    return ttlMs as number;
-  options.refuse('cache', `must be { strategy: 'ttl', ttlMs, persist: true }, not ${show(cache)}`);
-  return inherited;
 }
 
 export function resolveTableOptions<T>(given: TableOptions<T>, inherited: ResolvedTableOptions): ResolvedTableOptions {
@@ -94,6 +88,6 @@ export function resolveTableOptions<T>(given: TableOptions<T>, inherited: Resolv
 export function sameTableOptions(a: ResolvedTableOptions, b: ResolvedTableOptions): boolean {
   const sameHooks = a.hooks.length === b.hooks.length && a.hooks.every((hook, i) => hook === b.hooks[i]);
   const sameKey = a.cipher?.keyring.active.id === b.cipher?.keyring.active.id;
-  const sameExpiry = a.expireAfterMs === b.expireAfterMs;
-  return sameHooks && sameKey && sameExpiry && a.validator === b.validator && a.coerce === b.coerce;
+  const sameCache = sameCacheOptions(a.cache, b.cache);
+  return sameHooks && sameKey && sameCache && a.validator === b.validator && a.coerce === b.coerce;
 }

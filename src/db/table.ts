@@ -1,19 +1,22 @@
 import { SluiceError } from '../base/errors.ts';
 import type { SqlValue } from '../base/frame/index.ts';
 import { show } from '../base/options.ts';
-import { checkWait, type WaitOptions, waitFor } from '../base/waiting.ts';
-import { bytesOfGroup, bytesOfPut, type Encoded, type GroupMember, TableTarget } from '../engine/index.ts';
-import type { CountOverlay } from '../store/store.ts';
-import { listOf, plainCodec, sealedCodec, type ValueCodec } from './codec.ts';
+import { checkWait, isWait, type WaitOptions, waitFor } from '../base/waiting.ts';
+import type { Encoded } from '../engine/index.ts';
+import { decodeValue, encodeValue, listOf } from './codec.ts';
 import type { Core } from './core.ts';
 import { type Entries, entriesOf } from './entries.ts';
-import { Expiry } from './expiry.ts';
 import { HookChain, type HookedStore, hookProblem, type PendingWrite, type TableHook } from './hooks.ts';
 import { checkKey, type ScanOptions, toRange } from './keys.ts';
-import { countOverlay, overlayOf } from './merge.ts';
-import { decoded, decodedAsync, scanEntries, scanEntriesAsync } from './scan.ts';
+import { Keyspace, type Stored } from './keyspace.ts';
+import { decoded, decodedAsync } from './scan.ts';
 import { type Schema, schemaProblem, storable, validated } from './schema.ts';
 import type { ResolvedTableOptions } from './table-options.ts';
+import { runTransaction, runTransactionAsync, TransactionTable, type Work } from './transaction.ts';
+import type { IncrementOptions, PatchOptions } from './transforms.ts';
+
+/** Whoever changes one value gets through: of all that come between, one is always done. */
+const CHANGE_RETRIES = 1_000;
 
 /**
  * A key-value table: strings to JSON values or bytes. Made by {@link Database.table}; a {@link Database} is itself its
@@ -29,6 +32,9 @@ import type { ResolvedTableOptions } from './table-options.ts';
  * at most 64 KiB in UTF-8, the empty one included), `SLUICE_INVALID_VALUE` for what JSON cannot hold, `SLUICE_FULL` when
  * staging is full, `SLUICE_CLOSED`, and `SLUICE_FAILED` after a failure that cannot pass. A refused write changes nothing.
  *
+ * Every read of values can: `SLUICE_CLOSED`, `SLUICE_STORE` for what SQLite says, `SLUICE_INVALID_VALUE` for what another program has
+ * stored that is no JSON, and `SLUICE_DECRYPT` for what none of the keys opens.
+ *
  * Not promised: that a value written by other programs while the database is open is seen at once by scans in progress,
  * and anything about the order of keys between tables.
  */
@@ -37,9 +43,7 @@ export class Table<T = unknown> {
   readonly name: string;
   /** @internal */
   protected readonly core: Core;
-  readonly #target: TableTarget;
-  readonly #codec: ValueCodec;
-  readonly #expiry: Expiry;
+  readonly #keys: Keyspace;
   #options: ResolvedTableOptions;
   /** `undefined` where there is nothing to do: the path of a write is the shorter then. */
   #chain: HookChain<T> | undefined;
@@ -48,11 +52,14 @@ export class Table<T = unknown> {
   constructor(core: Core, name: string, options: ResolvedTableOptions) {
     this.core = core;
     this.name = name;
-    this.#target = new TableTarget(name);
-    this.#expiry = new Expiry(core, this.#target, options.expireAfterMs);
+    this.#keys = new Keyspace(core, name, options);
     this.#options = options;
-    this.#codec = options.cipher === undefined ? plainCodec : sealedCodec(options.cipher, name);
     this.#chain = this.#makeChain();
+  }
+
+  /** @internal What transactions work with. */
+  get inside(): { readonly keys: Keyspace; readonly chain: HookChain<unknown> | undefined } {
+    return { keys: this.#keys, chain: this.#chain as unknown as HookChain<unknown> | undefined };
   }
 
   /** @internal What `db.table` was given, and what was added since. */
@@ -90,9 +97,9 @@ export class Table<T = unknown> {
    * ```
    */
   set(key: string, value: T): boolean {
-    if (this.#chain === undefined) return this.#put(key, this.#encode(key, value));
+    if (this.#chain === undefined) return this.#keys.put(key, this.#encode(key, value));
     const write = this.#prepare(key, value);
-    return this.#told([write], () => this.#put(key, write.encoded));
+    return this.#told([write], () => this.#keys.put(key, write.encoded));
   }
 
   /** Writes a value; resolves when it is as safe as the durability level says. All writes of a moment share a promise. */
@@ -113,13 +120,22 @@ export class Table<T = unknown> {
   get(key: string, fallback?: unknown): unknown {
     checkKey(key);
     this.core.assertOpen();
-    const stored = this.#read(key);
-    return stored === undefined ? fallback : this.#toReader(key, stored);
+    const stored = this.#keys.read(key);
+    return !isThere(stored) ? fallback : this.#toReader(key, stored);
   }
 
-  /** The value of a key, `undefined` if there is none. What is not staged is read by a reader thread. */
-  async aget(key: string, wait: WaitOptions = {}): Promise<T | undefined> {
-    return (await this.agetMany([key], wait)).get(key);
+  /**
+   * {@link Table.get}. What is not staged is read by a reader thread.
+   *
+   * The limits of the wait come third, as in `aget(key, undefined, { timeoutMs: 500 })`: two arguments of which the second looks
+   * like limits are `SLUICE_INVALID_OPTION`. A fallback that is to look like them has `{}` behind it.
+   */
+  aget(key: string): Promise<T | undefined>;
+  aget<D>(key: string, fallback: D, wait?: WaitOptions): Promise<T | D>;
+  async aget(key: string, fallback?: unknown, wait?: WaitOptions): Promise<unknown> {
+    if (wait === undefined) assertFallback(fallback);
+    const found = await this.agetMany([key], wait);
+    return found.has(key) ? found.get(key) : fallback;
   }
 
   /** Whether the key is there. */
@@ -133,7 +149,7 @@ export class Table<T = unknown> {
     checkKey(key);
     checkWait(wait);
     this.core.assertOpen();
-    const [value] = await waitFor(this.#lookup([key]), 'ahas', wait, this.core.clock);
+    const [value] = await waitFor(this.#keys.readMany([key]), 'ahas', wait, this.core.clock);
     return isThere(value);
   }
 
@@ -142,7 +158,7 @@ export class Table<T = unknown> {
     this.#checkKeys([key]);
     this.core.engine.assertAcceptingWrite();
     const there = this.#isThere(key);
-    this.#toldOfDelete([key], () => this.core.engine.delete(this.#target, key));
+    this.#toldOfDelete([key], () => this.#keys.remove(key));
     return there;
   }
 
@@ -156,7 +172,7 @@ export class Table<T = unknown> {
     this.#checkKeys([key]);
     this.core.engine.assertAcceptingWrite();
     const value = this.get(key);
-    this.#toldOfDelete([key], () => this.core.engine.delete(this.#target, key));
+    this.#toldOfDelete([key], () => this.#keys.remove(key));
     return value;
   }
 
@@ -164,11 +180,11 @@ export class Table<T = unknown> {
   async apop(key: string, wait?: WaitOptions): Promise<T | undefined> {
     this.#checkKeys([key]);
     return this.#admitted(
-      bytesOfPut(key, ''),
+      this.#keys.bytesOfRemoves([key]),
       async () => {
         this.core.engine.assertAcceptingWrite();
-        const before = this.#lookup([key], true);
-        this.#toldOfDelete([key], () => this.core.engine.delete(this.#target, key), before);
+        const before = this.#keys.readMany([key], true);
+        this.#toldOfDelete([key], () => this.#keys.remove(key), before);
         const [[value]] = await Promise.all([before, this.core.engine.acknowledgement()]);
         return isThere(value) ? this.#toReader(key, value) : undefined;
       },
@@ -182,8 +198,8 @@ export class Table<T = unknown> {
     const present = this.get(key);
     if (present !== undefined) return present;
     const write = this.#prepare(key, value);
-    this.#told([write], () => this.#put(key, write.encoded));
-    return this.#toReader(key, write.encoded);
+    this.#told([write], () => this.#keys.put(key, write.encoded));
+    return this.#afterRead(key, decodeValue(write.encoded) as T);
   }
 
   /** The value of a key; if there is none by the time it has been looked up, writes `value` and resolves to it when that is safe. */
@@ -191,13 +207,72 @@ export class Table<T = unknown> {
     // A value that can never be written is refused whether or not it is needed; hooks and a validator may make one of any.
     if (this.#chain === undefined) this.#encode(key, value);
     else this.#checkKeys([key]);
-    const present = await this.aget(key, wait);
+    const present = await this.aget(key, undefined, wait);
     if (present !== undefined) return present;
-    const staged = this.#expiry.staged(key, this.#expiry.now());
-    if (staged !== undefined && staged !== null) return this.#toReader(key, staged);
+    const staged = this.#keys.staged(key);
+    if (isThere(staged)) return this.#toReader(key, staged);
     const write = this.#prepare(key, value);
     await this.#putWithin(write, wait);
-    return this.#toReader(key, write.encoded);
+    return this.#afterRead(key, decodeValue(write.encoded) as T);
+  }
+
+  /**
+   * Adds to a number, or to a field of an object; returns the whole value as it is now. Nobody can come between the read and the
+   * write.
+   *
+   * Errors: `SLUICE_NOT_FOUND` where there is no value, or no such field, and no `default`; `SLUICE_INVALID_VALUE` where it is no
+   * number, or would not be a finite one.
+   *
+   * @example
+   * ```ts
+   * import { open } from 'sluicedb';
+   *
+   * const db = await open(':memory:');
+   * db.increment('visits', 1, { default: 0 });
+   * console.log(db.increment('visits', 41)); // 42
+   * await db.close();
+   * ```
+   */
+  increment(key: string, amount = 1, options: IncrementOptions = {}): T {
+    return runTransaction(
+      this.core,
+      (work) => new TransactionTable<T>(work, this),
+      (table) => table.increment(key, amount, options),
+    );
+  }
+
+  /** {@link Table.increment}; resolves when the write is safe. Begins anew where somebody else has come between. */
+  aincrement(key: string, amount = 1, options: IncrementOptions = {}, wait: WaitOptions = {}): Promise<T> {
+    return this.#changed(key, (table) => table.increment(key, amount, options), wait);
+  }
+
+  /**
+   * Replaces some fields of an object, as `{ ...value, ...changes }`; returns the whole object as it is now. Nobody can come between
+   * the read and the write.
+   *
+   * Errors: `SLUICE_NOT_FOUND` where there is no value, unless `create` is set; `SLUICE_INVALID_VALUE` where it is no object.
+   */
+  patch(key: string, changes: Partial<T> & object, options: PatchOptions = {}): T {
+    return runTransaction(
+      this.core,
+      (work) => new TransactionTable<T>(work, this),
+      (table) => table.patch(key, changes, options),
+    );
+  }
+
+  /** {@link Table.patch}; resolves when the write is safe. Begins anew where somebody else has come between. */
+  apatch(key: string, changes: Partial<T> & object, options: PatchOptions = {}, wait: WaitOptions = {}): Promise<T> {
+    return this.#changed(key, (table) => table.patch(key, changes, options), wait);
+  }
+
+  #changed(key: string, change: (table: TransactionTable<T>) => T, wait: WaitOptions): Promise<T> {
+    const make = (work: Work) => new TransactionTable<T>(work, this);
+    const body = async (table: TransactionTable<T>) => {
+      // So that SQLite is not read on this thread.
+      await table.aget(key);
+      return change(table);
+    };
+    return runTransactionAsync(this.core, make, body, { maxRetries: CHANGE_RETRIES, ...wait });
   }
 
   // ── models ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -247,7 +322,7 @@ export class Table<T = unknown> {
 
   /** {@link Table.getModel}. What is not staged is read by a reader thread. */
   async agetModel<M>(key: string, schema: Schema<M>, wait: WaitOptions = {}): Promise<M | undefined> {
-    const value = await this.aget(key, wait);
+    const value = await this.aget(key, undefined, wait);
     return value === undefined ? undefined : modelOf(key, value, schema);
   }
 
@@ -266,10 +341,10 @@ export class Table<T = unknown> {
     const { engine } = this.core;
     const writes = this.#prepareAll(entries);
     try {
-      engine.assertRoom(bytesOfGroup(this.#expiry.membersOf(writes)), writes.length);
+      engine.assertRoom(this.#keys.bytesOfPuts(writes), writes.length);
       let plenty = !engine.admission.needsDrain;
       for (const write of writes) {
-        plenty = this.#told([write], () => this.#put(write.key, write.encoded));
+        plenty = this.#told([write], () => this.#keys.put(write.key, write.encoded));
       }
       return plenty;
     } finally {
@@ -285,8 +360,8 @@ export class Table<T = unknown> {
     try {
       for (const write of writes) {
         const { key, encoded } = write;
-        const bytes = this.#bytesOf(key, encoded);
-        const put = () => this.#told([write], () => this.#put(key, encoded));
+        const bytes = this.#keys.bytesOfPut(key, encoded);
+        const put = () => this.#told([write], () => this.#keys.put(key, encoded));
         if (engine.admission.hasRoom(bytes)) put();
         else {
           for (const each of writes) each.waiting = true;
@@ -305,7 +380,7 @@ export class Table<T = unknown> {
    */
   setMany(entries: Entries<T>): boolean {
     const writes = this.#prepareAll(entries);
-    return this.#told(writes, () => this.core.engine.group(this.#expiry.membersOf(writes)));
+    return this.#told(writes, () => this.#keys.putMany(writes));
   }
 
   /** Writes several entries as one atomic write; resolves when it is safe. */
@@ -319,7 +394,7 @@ export class Table<T = unknown> {
    */
   setManyPartial(entries: Entries<T>): Map<string, SluiceError> {
     const { writes, refused } = this.#prepareEach(entries);
-    if (writes.length > 0) this.#told(writes, () => this.core.engine.group(this.#expiry.membersOf(writes)));
+    if (writes.length > 0) this.#told(writes, () => this.#keys.putMany(writes));
     return refused;
   }
 
@@ -346,7 +421,7 @@ export class Table<T = unknown> {
     const wanted = checkedKeys(keys);
     checkWait(wait);
     this.core.assertOpen();
-    const values = await waitFor(this.#lookup(wanted), 'the read', wait, this.core.clock);
+    const values = await waitFor(this.#keys.readMany(wanted), 'the read', wait, this.core.clock);
     const found = new Map<string, T>();
     for (const [i, key] of wanted.entries()) {
       const value = values[i];
@@ -360,8 +435,7 @@ export class Table<T = unknown> {
     const wanted = [...new Set(this.#checkKeys(keys))];
     this.core.engine.assertAcceptingWrite();
     const there = wanted.filter((key) => this.#isThere(key)).length;
-    const members = wanted.map((key) => ({ table: this.#target, key, value: null }));
-    this.#toldOfDelete(wanted, () => this.core.engine.group(members));
+    this.#toldOfDelete(wanted, () => this.#keys.removeMany(wanted));
     return there;
   }
 
@@ -369,14 +443,13 @@ export class Table<T = unknown> {
   async adeleteMany(keys: Iterable<string>, wait?: WaitOptions): Promise<number> {
     const { engine } = this.core;
     const wanted = [...new Set(this.#checkKeys(keys))];
-    const members: GroupMember[] = wanted.map((key) => ({ table: this.#target, key, value: null }));
     return this.#admitted(
-      bytesOfGroup(members),
+      this.#keys.bytesOfRemoves(wanted),
       async () => {
         engine.assertAcceptingWrite();
-        const before = this.#lookup(wanted, true);
+        const before = this.#keys.readMany(wanted, true);
         const [first = ''] = wanted;
-        const remove = () => (wanted.length === 1 ? engine.delete(this.#target, first) : engine.group(members));
+        const remove = () => (wanted.length === 1 ? this.#keys.remove(first) : this.#keys.removeMany(wanted));
         this.#toldOfDelete(wanted, remove, before);
         const [values] = await Promise.all([before, engine.acknowledgement()]);
         return values.filter(isThere).length;
@@ -388,12 +461,88 @@ export class Table<T = unknown> {
   /** Deletes all keys of this table. Hooks that hear of deletions are called for each key that is there. */
   clear(): boolean {
     const keys = this.#chain?.hearsOfDeletes === true ? [...this.keys()] : [];
-    return this.#toldOfDelete(keys, () => this.core.engine.clear(this.#target));
+    return this.#toldOfDelete(keys, () => this.#keys.clear());
   }
 
   /** Deletes all keys of this table; resolves when that is safe. */
   async aclear(wait?: WaitOptions): Promise<void> {
-    return this.#acknowledged(bytesOfPut('', ''), () => this.clear(), wait);
+    return this.#acknowledged(this.#keys.bytesOfRemoves(['']), () => this.clear(), wait);
+  }
+
+  // ── the read cache ────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Whether a read of the key needs no SQLite: it is staged, in the read cache, or known there to be absent. */
+  isCached(key: string): boolean {
+    checkKey(key);
+    this.core.assertOpen();
+    return this.#keys.isCached(key);
+  }
+
+  /**
+   * Lets the read cache forget what it has of a key, and reads it again, on this thread; without a key, lets it forget all. For
+   * what another program has changed: what happens in this one it sees by itself.
+   */
+  refresh(key?: string): void {
+    if (key === undefined) return this.clearCache();
+    checkKey(key);
+    this.core.assertOpen();
+    this.#keys.forget(key);
+    if (this.#keys.hasCache) this.#keys.read(key);
+  }
+
+  /** {@link Table.refresh}, read by a reader thread. */
+  async arefresh(key?: string, wait: WaitOptions = {}): Promise<void> {
+    checkWait(wait);
+    if (key === undefined) return this.clearCache();
+    checkKey(key);
+    this.core.assertOpen();
+    this.#keys.forget(key);
+    if (this.#keys.hasCache) await waitFor(this.#keys.readMany([key]), 'the read', wait, this.core.clock);
+  }
+
+  /** {@link Table.get}, past the read cache, which takes what is found. What is staged is newer than anything, and comes first. */
+  getFresh(key: string): T | undefined;
+  getFresh<D>(key: string, fallback: D): T | D;
+  getFresh(key: string, fallback?: unknown): unknown {
+    checkKey(key);
+    this.core.assertOpen();
+    this.#keys.forget(key);
+    return this.get(key, fallback);
+  }
+
+  /** {@link Table.getFresh}. What is not staged is read by a reader thread. The arguments are those of {@link Table.aget}. */
+  agetFresh(key: string): Promise<T | undefined>;
+  agetFresh<D>(key: string, fallback: D, wait?: WaitOptions): Promise<T | D>;
+  async agetFresh(key: string, fallback?: unknown, wait?: WaitOptions): Promise<unknown> {
+    if (wait === undefined) assertFallback(fallback);
+    checkKey(key);
+    this.core.assertOpen();
+    this.#keys.forget(key);
+    return this.aget(key, fallback, wait ?? {});
+  }
+
+  /**
+   * Fills the read cache in the order of the keys, until it is full: nothing has to go for it. Returns how many values the cache
+   * then has; 0 for a table that has none. Reads on this thread: for large tables, {@link Table.aloadAll} is kinder.
+   */
+  loadAll(): number {
+    this.core.assertOpen();
+    return this.#keys.load();
+  }
+
+  /**
+   * {@link Table.loadAll}, read by a reader thread. What is written meanwhile stays; SQL, and a `clear`, end it early, since the
+   * cache begins anew then.
+   */
+  async aloadAll(): Promise<number> {
+    this.core.assertOpen();
+    return this.#keys.loadAsync();
+  }
+
+  /** Lets the read cache forget everything. What is staged stays. */
+  clearCache(): void {
+    this.core.assertOpen();
+    this.#keys.clearCache();
   }
 
   // ── the whole table ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -401,26 +550,24 @@ export class Table<T = unknown> {
   /** How many keys there are. Counts in SQLite on this thread: for large tables, {@link Table.asize} is kinder. */
   get size(): number {
     this.core.assertOpen();
-    return this.core.store.sync.count(this.name, this.#countOverlay());
+    return this.#keys.count();
   }
 
   /** How many keys there are, counted by a reader thread. */
   async asize(wait: WaitOptions = {}): Promise<number> {
     checkWait(wait);
     this.core.assertOpen();
-    const { store, flusher, clock } = this.core;
-    // Both halves must be of the same moment: no batch goes down while SQLite counts.
-    return waitFor(flusher.holdFor(store.count(this.name, this.#countOverlay())), 'asize', wait, clock);
+    return waitFor(this.#keys.countAsync(), 'asize', wait, this.core.clock);
   }
 
   /** All keys, in order. Lazy: see {@link Table.scan}. */
   *keys(): IterableIterator<string> {
-    for (const [key] of scanEntries(this.core, this.name, { keysOnly: true }, this.#expiry)) yield key;
+    for (const [key] of this.#keys.scan({ keysOnly: true })) yield key;
   }
 
   /** All keys, in order. Lazy: see {@link Table.ascan}. */
   async *akeys(): AsyncIterableIterator<string> {
-    for await (const [key] of scanEntriesAsync(this.core, this.name, { keysOnly: true }, this.#expiry)) yield key;
+    for await (const [key] of this.#keys.scanAsync({ keysOnly: true })) yield key;
   }
 
   /** All values, in the order of their keys. */
@@ -482,14 +629,14 @@ export class Table<T = unknown> {
    */
   scan(options: ScanOptions = {}): IterableIterator<[key: string, value: T]> {
     const { limit, ...range } = toRange(options);
-    const entries = scanEntries(this.core, this.name, range, this.#expiry);
+    const entries = this.#keys.scan(range);
     return decoded(entries, limit, (key, value) => this.#toReader(key, value));
   }
 
   /** The entries of a range of keys, read page by page by a reader thread. The same rules as for {@link Table.scan}. */
   ascan(options: ScanOptions = {}): AsyncIterableIterator<[key: string, value: T]> {
     const { limit, ...range } = toRange(options);
-    const entries = scanEntriesAsync(this.core, this.name, range, this.#expiry);
+    const entries = this.#keys.scanAsync(range);
     return decodedAsync(entries, limit, (key, value) => this.#toReader(key, value));
   }
 
@@ -497,50 +644,14 @@ export class Table<T = unknown> {
 
   #isThere(key: string): boolean {
     this.core.assertOpen();
-    return this.#read(key) !== undefined;
-  }
-
-  #read(key: string): SqlValue | undefined {
-    const { store, reads } = this.core;
-    const liveAt = this.#expiry.now();
-    const staged = this.#expiry.staged(key, liveAt);
-    if (staged !== undefined) {
-      reads.staging++;
-      return staged ?? undefined;
-    }
-    const stored = store.sync.get(this.name, key, liveAt);
-    reads[stored === undefined ? 'miss' : 'sqlite']++;
-    return stored;
-  }
-
-  /** The stored values of keys as they are now; with `hold`, no batch goes down until they are read. */
-  async #lookup(keys: readonly string[], hold = false): Promise<Stored[]> {
-    const liveAt = this.#expiry.now();
-    const staged = keys.map((key) => this.#expiry.staged(key, liveAt));
-    const unknown = keys.filter((_, i) => staged[i] === undefined);
-    const { reads } = this.core;
-    reads.staging += keys.length - unknown.length;
-    if (unknown.length === 0) return staged;
-    const read = this.core.store.getMany(this.name, unknown, liveAt);
-    const stored = await (hold ? this.core.flusher.holdFor(read) : read);
-    const found = stored.filter((value) => value !== undefined).length;
-    reads.sqlite += found;
-    reads.miss += unknown.length - found;
-    let next = 0;
-    return staged.map((value) => (value === undefined ? stored[next++] : value));
-  }
-
-  #countOverlay(): CountOverlay {
-    const { engine } = this.core;
-    const liveAt = this.#expiry.now();
-    return countOverlay(overlayOf(engine.generations(), engine.appliedSeq, this.name, { liveAt }), liveAt);
+    return isThere(this.#keys.read(key));
   }
 
   /** What a write wants to write, checked. */
   #encode(key: string, value: T): Encoded {
     try {
       checkKey(key);
-      return this.#codec.encode(key, value);
+      return encodeValue(value);
     } catch (error) {
       throw this.core.engine.countInvalid(error);
     }
@@ -550,13 +661,11 @@ export class Table<T = unknown> {
     const { hooks, validator, coerce } = this.#options;
     if (hooks.length === 0 && validator === undefined) return undefined;
     const validation = validator === undefined ? undefined : { schema: validator, coerce };
-    const { core, name } = this;
-    const expiry = this.#expiry;
+    const { core } = this;
     const store: HookedStore<T> = {
       table: this,
       valueOf: (key) => this.#valueOf(key),
-      decode: this.#decode,
-      stored: () => decoded(scanEntries(core, name, {}, expiry), Infinity, this.#decode),
+      stored: () => decoded(this.#keys.scan({}), Infinity, this.#decode),
       get foreignChanges() {
         return core.foreignChanges();
       },
@@ -607,32 +716,21 @@ export class Table<T = unknown> {
 
   #checked(key: string, value: T): PendingWrite {
     checkKey(key);
-    if (this.#chain === undefined) return { key, encoded: this.#codec.encode(key, value), waiting: false };
-    const write = { key, encoded: this.#codec.encode(key, this.#chain.beforeWrite(key, value)), waiting: false };
+    if (this.#chain === undefined) return { key, encoded: encodeValue(value), waiting: false };
+    const write = { key, encoded: encodeValue(this.#chain.beforeWrite(key, value)), waiting: false };
     this.#chain.pend(write);
     return write;
   }
 
-  #put(key: string, encoded: Encoded): boolean {
-    const { engine } = this.core;
-    if (!this.#expiry.active) return engine.put(this.#target, key, encoded);
-    return engine.group(this.#expiry.membersOf([{ key, encoded }]));
-  }
-
-  /** What a put costs in staging. */
-  #bytesOf(key: string, encoded: Encoded): number {
-    return this.#expiry.active ? bytesOfGroup(this.#expiry.membersOf([{ key, encoded }])) : bytesOfPut(key, encoded);
-  }
-
   #putWithin(write: PendingWrite, wait: WaitOptions | undefined): Promise<void> {
     const { key, encoded } = write;
-    const put = () => this.#told([write], () => this.#put(key, encoded));
-    return this.#settling([write], () => this.#acknowledged(this.#bytesOf(key, encoded), put, wait));
+    const put = () => this.#told([write], () => this.#keys.put(key, encoded));
+    return this.#settling([write], () => this.#acknowledged(this.#keys.bytesOfPut(key, encoded), put, wait));
   }
 
   #groupWithin(writes: readonly PendingWrite[], wait: WaitOptions | undefined): Promise<void> {
-    const group = () => this.#told(writes, () => this.core.engine.group(this.#expiry.membersOf(writes)));
-    const bytes = bytesOfGroup(this.#expiry.membersOf(writes));
+    const group = () => this.#told(writes, () => this.#keys.putMany(writes));
+    const bytes = this.#keys.bytesOfPuts(writes);
     return this.#settling(writes, () => this.#acknowledged(bytes, group, wait));
   }
 
@@ -650,7 +748,7 @@ export class Table<T = unknown> {
     }
     if (!chain.hearsOfWrites) return result;
     for (const { key, encoded } of writes) {
-      const value = this.#decode(key, encoded);
+      const value = decodeValue(encoded) as T;
       chain.onWriteSuccess(key, value, latest.get(key));
       latest.set(key, value);
     }
@@ -698,17 +796,20 @@ export class Table<T = unknown> {
     return result;
   }
 
-  readonly #decode = (key: string, stored: SqlValue): T => this.#codec.decode(key, stored) as T;
+  readonly #decode = (key: string, stored: SqlValue): T => decodeValue(this.#keys.open(key, stored)) as T;
 
   /** The value of a key as it is stored. */
   #valueOf(key: string): T | undefined {
-    const stored = this.#read(key);
-    return stored === undefined ? undefined : this.#decode(key, stored);
+    const stored = this.#keys.read(key);
+    return isThere(stored) ? this.#decode(key, stored) : undefined;
   }
 
   /** A stored value as a reader gets it. */
   #toReader(key: string, stored: SqlValue): T {
-    const value = this.#decode(key, stored);
+    return this.#afterRead(key, this.#decode(key, stored));
+  }
+
+  #afterRead(key: string, value: T): T {
     return this.#chain?.changesReads === true ? this.#chain.afterRead(key, value) : value;
   }
 
@@ -757,8 +858,14 @@ function modelOf<M>(key: string, value: unknown, schema: Schema<M>, make: typeof
   return make({ schema, coerce: true }, value, `the value of ${show(key)}`) as M;
 }
 
-/** What staging or SQLite has under a key: `null` deleted in staging, `undefined` in neither. */
-type Stored = SqlValue | undefined;
+/** Limits in the place of a fallback would be taken for one, and limit nothing: every other awaitable read has them second. */
+function assertFallback(fallback: unknown): void {
+  if (!isWait(fallback)) return;
+  throw new SluiceError(
+    'SLUICE_INVALID_OPTION',
+    `the fallback has nothing but ${Object.keys(fallback).join(' and ')}: limits of the wait come third, (key, undefined, limits); if it is meant as a fallback, say (key, fallback, {})`,
+  );
+}
 
 function isThere(value: Stored): value is Exclude<SqlValue, null> {
   return value !== undefined && value !== null;

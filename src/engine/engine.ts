@@ -47,10 +47,15 @@ export interface Outcome {
   readonly durable: boolean;
 }
 
+/** A key in a group; `null` deletes it. */
+export interface KeyMember {
+  readonly table: TableTarget;
+  readonly key: string;
+  readonly value: Encoded | null;
+}
+
 /** One write of a group. */
-export type GroupMember =
-  | { readonly table: TableTarget; readonly key: string; readonly value: Encoded | null }
-  | { readonly target: Target; readonly values: readonly SqlValue[] };
+export type GroupMember = KeyMember | { readonly target: Target; readonly values: readonly SqlValue[] };
 
 /** Somebody who waits until everything up to a sequence number is applied. */
 interface AppliedWaiter {

@@ -8,6 +8,7 @@ export {
   type EngineEnvironment,
   type EngineOptions,
   type GroupMember,
+  type KeyMember,
   type Outcome,
 } from './engine.ts';
 export type { Emit, EngineEvents, State } from './events.ts';

@@ -100,6 +100,9 @@ const WRITES: readonly Family[] = [
     (s) => s.bytesApplied,
   ),
   counterBy('reads_total', 'source', 'Reads of a key, by where it was found.', (s) => s.reads),
+  gauge('cache_entries', 'Values in the read caches of all tables.', (s) => s.cacheEntries),
+  gauge('cache_size_bytes', 'Size of the values in the read caches, with their keys.', (s) => s.cacheBytes),
+  counter('cache_evictions_total', 'Values that had to leave a read cache for want of room.', (s) => s.cacheEvictions),
 ];
 
 const STAGING: readonly Family[] = [

@@ -124,6 +124,12 @@ export interface DatabaseStats {
   readonly directStatements: number;
   /** Reads of a key, by where it was found; `miss` where it was nowhere. */
   readonly reads: Readonly<Record<ReadSource, number>>;
+  /** Values in the read caches of all tables. */
+  readonly cacheEntries: number;
+  /** What they count against `cache.maxBytes`, with their keys. */
+  readonly cacheBytes: number;
+  /** Values that had to leave a read cache for want of room. */
+  readonly cacheEvictions: number;
 
   /** Rows that were deleted because they had expired; those that a read finds expired are gone before that. */
   readonly expired: number;
@@ -138,8 +144,11 @@ export interface DatabaseStats {
   readonly recovery: RecoveryNumbers;
 }
 
-/** Where the value of a key was found. `staging` is also what knows that the key was deleted. */
-export type ReadSource = 'staging' | 'sqlite' | 'miss';
+/**
+ * Where the value of a key was found. `staging` is also what knows that the key was deleted, `cache` what knows that it is
+ * absent.
+ */
+export type ReadSource = 'staging' | 'cache' | 'sqlite' | 'miss';
 
 /** What a recovery found and did. */
 export interface RecoveryNumbers {

@@ -51,8 +51,6 @@ export interface Store {
    * snapshot end. To be called with nothing to apply. Rejected, everything is as it was before.
    */
   replaceWith(copy: StagedCopy, replacement: Replacement, signal: AbortSignal): Promise<Replaced>;
-  /** The keys that the store names now. */
-  keysFound(): KeysFound;
 
   /** Does a piece of what brings an encrypted store to another key. A step that was done already may be made again. */
   rotate(step: RotationStep): Promise<RotationStepped>;
@@ -358,6 +356,11 @@ export interface SyncReads {
   scan(table: string, range: KeyRange): SyncScan;
   /** The columns of a table, `undefined` where there is no such table. */
   columns(table: string): Column[] | undefined;
+  /**
+   * Whether the write of a key of the table may do more than say, or a write to another table may change this one: there are
+   * triggers, foreign keys with actions, or the table was not made by Sluice.
+   */
+  writesSpread(table: string): boolean;
 }
 
 export interface Column {
@@ -365,6 +368,13 @@ export interface Column {
   /** The declared type, upper case, empty where none was declared. */
   readonly type: string;
   readonly primaryKey: boolean;
+}
+
+/** Whether these are the columns of a key-value table: there may be others, but a key that is only a part of the primary one names several rows. */
+export function haveKeysAndValues(columns: readonly Column[]): boolean {
+  const isNamed = (column: Column | undefined, name: string) => column?.name.toLowerCase() === name;
+  const [key, ...others] = columns.filter(({ primaryKey }) => primaryKey);
+  return isNamed(key, 'key') && others.length === 0 && columns.some((column) => isNamed(column, 'value'));
 }
 
 /** Everything about a dead write but its payload, which may hold secrets. */

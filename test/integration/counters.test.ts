@@ -199,7 +199,7 @@ test('what a crash left behind is as old as it is, and recovery says what it fou
   db.get('key 1');
   db.has('nowhere');
   await db.agetMany(['key 2', 'key 3', 'nowhere']);
-  expect(db.stats().reads).toEqual({ staging: 1, sqlite: 3, miss: 2 });
+  expect(db.stats().reads).toEqual({ staging: 1, cache: 0, sqlite: 3, miss: 2 });
 });
 
 test('a log that went on with its damage says so', async () => {

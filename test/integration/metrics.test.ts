@@ -52,6 +52,7 @@ const COUNTERS: Readonly<Record<string, (stats: DatabaseStats) => number>> = {
   direct_statements_total: (s) => s.directStatements,
   rows_expired_total: (s) => s.expired,
   reads_total: (s) => sum(Object.values(s.reads)),
+  cache_evictions_total: (s) => s.cacheEvictions,
   flushes_total: (s) => s.flushes,
   flush_retries_total: (s) => s.flushRetries,
   flush_busy_seconds_total: (s) => s.flushBusyMs / 1_000,
@@ -69,6 +70,8 @@ const GAUGES: Readonly<Record<string, (stats: DatabaseStats) => number>> = {
   staging_bytes: (s) => s.stagedBytes,
   backpressure_active: (s) => Number(s.needsDrain),
   waiting_producers: (s) => s.waiting,
+  cache_entries: (s) => s.cacheEntries,
+  cache_size_bytes: (s) => s.cacheBytes,
   last_durable_seq: (s) => s.durableSeq,
   unsynced_bytes: (s) => s.unsyncedBytes,
   flush_consecutive_failures: (s) => s.flushConsecutiveFailures,
@@ -206,6 +209,7 @@ describe('what a scrape shows', () => {
       flush: { mode: 'manual' },
       staging: { maxEntries: 500 },
       whenFull: 'reject',
+      cache: { strategy: 'lru', maxEntries: 90 },
     });
     const { registry, close } = createMetrics(db, { db: 'main' });
     onTestFinished(close);
@@ -217,6 +221,8 @@ describe('what a scrape shows', () => {
     const staged = of(await expectSameAsStats(registry, 'main', db), 'main');
     expect(staged('pending_writes')).toBe(302);
     expect(staged('staging_bytes')).toBeGreaterThan(0);
+    expect([staged('cache_entries'), staged('cache_evictions_total')]).toEqual([90, 210]);
+    expect(staged('cache_size_bytes')).toBeGreaterThan(90 * 100);
 
     expect(() => {
       for (let i = 0; i < 500; i++) db.set(`more ${i}`, i);

@@ -95,7 +95,7 @@ describe('connection and lifetime', () => {
     const isTwin = (name: string) => names.has(name.slice(1)) && name.startsWith('a');
     const alone = [...names].filter((name) => !names.has(`a${name}`) && !isTwin(name)).sort();
     // What answers at once and waits for nothing, and what cannot but wait.
-    const atOnce = ['addHook', 'off', 'on', 'once', 'rows', 'stats', 'table'];
+    const atOnce = ['addHook', 'clearCache', 'isCached', 'off', 'on', 'once', 'rows', 'stats', 'table'];
     const waits = ['adrain', 'adurable', 'aexecute', 'afetchAll', 'afetchOne', 'aflush', 'arotateKey', 'close'];
     const nana = ['aclearDlq', 'agetDlq', 'agetV2Metrics', 'aretryDlq'];
     expect(alone).toEqual([...atOnce, ...waits, ...nana].sort());
@@ -110,6 +110,8 @@ describe('a key-value table', () => {
     await down(db);
     expect([db.get('nothing', 'fallback'), db.get('absent', 'fallback')]).toEqual([null, 'fallback']);
     expect([await db.aget('nothing'), await db.aget('absent')]).toEqual([null, undefined]);
+    expect([await db.aget('nothing', 'fallback'), await db.aget('absent', 'fallback')]).toEqual([null, 'fallback']);
+    expect(await db.aget('absent', 'fallback', { timeoutMs: 5_000 })).toBe('fallback');
     expect([db.has('nothing'), db.has('absent')]).toEqual([true, false]);
     expect([await db.ahas('nothing'), await db.ahas('absent')]).toEqual([true, false]);
   });
@@ -338,6 +340,40 @@ describe('writing behind', () => {
     expect(await db.afetchAll('WITH x AS (SELECT 1 AS n) SELECT n FROM x')).toEqual([{ n: 1 }]);
     expect((await db.aexecute('INSERT INTO t VALUES (1), (2) RETURNING n')).rows).toEqual([{ n: 1 }, { n: 2 }]);
     expect(await db.afetchAll('/* two */ VALUES (1), (2)')).toHaveLength(2);
+  });
+});
+
+describe('caches', () => {
+  test('what is in the cache can be seen, counted and let go', async () => {
+    const db = await manual({ cache: 'unbounded' });
+    db.setMany({ a: 1, b: 2 });
+    await db.aflush();
+    expect([db.isCached('a'), db.isCached('absent')]).toEqual([true, false]);
+    db.clearCache();
+    expect([db.isCached('a'), db.stats().cacheEntries]).toEqual([false, 0]);
+    expect([db.get('a'), db.get('a'), await db.aget('absent'), await db.aget('absent')]).toEqual([
+      1,
+      1,
+      undefined,
+      undefined,
+    ]);
+    expect(db.stats()).toMatchObject({ cacheEntries: 1, reads: { sqlite: 1, cache: 2, miss: 1 } });
+    expect([db.isCached('a'), db.isCached('absent')]).toEqual([true, true]);
+  });
+
+  test('all in memory, and flushed now and then: reads need no SQLite, and SQL sees what is staged', async () => {
+    const file = join(tempDir(), 'a.db');
+    const options: OpenOptions = { cache: 'unbounded', flush: { mode: 'time', intervalMs: 60_000 } };
+    const before = await open(file, options);
+    before.setMany(Array.from({ length: 1_000 }, (_, i) => [`k${i}`, i] as const));
+    await before.close();
+    const db = await open(file, options);
+    expect(await db.aloadAll()).toBe(1_000);
+    db.set('k0', 'newer');
+    for (let i = 0; i < 1_000; i++) expect(db.get(`k${i}`)).toBe(i === 0 ? 'newer' : i);
+    expect(db.stats()).toMatchObject({ pending: 1, flushes: 0, reads: { staging: 1, cache: 999, sqlite: 0 } });
+    expect(await db.afetchOne("SELECT value FROM data WHERE key = 'k0'")).toEqual({ value: '"newer"' });
+    await db.close();
   });
 });
 

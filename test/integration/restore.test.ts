@@ -208,6 +208,56 @@ describe('a database that is open', () => {
     expect(db.dlq.size).toBe(0);
   });
 
+  test('a cache, and what is known of triggers, though the schema has as many changes behind it', async () => {
+    const cache = { strategy: 'lru', maxEntries: 100 } as const;
+    const source = await backupOf(async (db) => {
+      db.table('t').setMany({ a: 'restored', c: 'restored' });
+      await db.aexecute('CREATE TABLE changes (n)');
+      await db.aexecute(
+        'CREATE TRIGGER upper AFTER INSERT ON t BEGIN UPDATE t SET value = upper(value) WHERE key = new.key; END',
+      );
+    });
+    // Closed, it is a backup too, and keeps the version of its schema, which a backup begins anew.
+    const closed = join(dirname(source), 'source.db');
+    const db = await openTemp();
+    const table = db.table('t', { cache });
+    table.setMany({ a: 'before', b: 'before' });
+    await db.aexecute('CREATE TABLE changes (n)');
+    await db.aexecute('CREATE TABLE other (n)');
+    expect([table.get('a'), table.get('b'), table.get('c'), table.isCached('a')]).toEqual([
+      'before',
+      'before',
+      undefined,
+      true,
+    ]);
+    const versions = async () => db.afetchOne('SELECT schema_version AS n FROM pragma_schema_version');
+    const before = await versions();
+    await db.arestore(closed);
+    expect(await versions()).toEqual(before);
+    expect([table.get('a'), table.get('b'), table.get('c'), await table.aget('a')]).toEqual([
+      'restored',
+      undefined,
+      'restored',
+      'restored',
+    ]);
+    table.set('d', 'written');
+    await db.aflush();
+    expect(table.get('d')).toBe('WRITTEN');
+  });
+
+  test('a transaction that has read what was there before begins anew, and sees what is there now', async () => {
+    const source = await backupOf((db) => db.set('n', 100));
+    const db = await openTemp();
+    db.set('n', 1);
+    let tries = 0;
+    await db.atransaction(async (tx) => {
+      const n = tx.get('n') as number;
+      if (tries++ === 0) await db.arestore(source);
+      tx.set('n', n + 1);
+    });
+    expect([tries, db.get('n')]).toEqual([2, 101]);
+  });
+
   test('at every level of durability, and of a temporary one', async () => {
     const source = await simple();
     for (const durability of ['memory', 'interval', 'applied'] as const) {

@@ -269,7 +269,7 @@ describe('what a table has from its database', () => {
     const child = db.table<number>('child', { validator: even });
     expect(db.table('child')).toBe(child);
     expect(db.table('CHILD', { validator: even })).toBe(child);
-    expect(db.table('child', { validator: even, hooks: [positive as TableHook], coerce: false })).toBe(child);
+    expect(db.table('child', { validator: even, hooks: [positive], coerce: false })).toBe(child);
     for (const options of [
       {},
       { validator: z.number() },
@@ -521,6 +521,19 @@ describe('UniqueHook', () => {
     for (const at of [1, '1', true, 'true', [1], null, null]) table.set(`k${table.size}`, { at });
     for (const at of [1, '1', true, 'true', [1]])
       expect(await codeFrom(() => table.set('z', { at }))).toBe('SLUICE_VALIDATION');
+  });
+
+  test('sees the rows that were appended to its table', async () => {
+    const db = await manual();
+    const table = db.table<number>('t', { hooks: [new UniqueHook<number>((_, value) => value)] });
+    table.set('a', 1);
+    await db.aflush();
+    const rows = db.rows<{ key: string; value: string }>('t');
+    rows.append({ key: 'b', value: '2' });
+    expect(table.set('a', 1)).toBe(true);
+    await db.aflush();
+    expect(table.get('b')).toBe(2);
+    expect(await codeFrom(() => table.set('c', 2))).toBe('SLUICE_VALIDATION');
   });
 
   test('refuses what two keys had before, as long as one of them has it', async () => {

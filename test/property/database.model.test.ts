@@ -1,6 +1,15 @@
 import { join } from 'node:path';
 import * as fc from 'fast-check';
-import { type Database, type OpenOptions, open, type Rows, type ScanOptions } from 'sluicedb';
+import {
+  type Database,
+  type EncryptionKey,
+  type OpenOptions,
+  open,
+  type Rows,
+  type ScanOptions,
+  type TableHook,
+  type Transaction,
+} from 'sluicedb';
 import { expect, test } from 'vitest';
 import { tempDir } from '../support/temp-dir.ts';
 
@@ -20,13 +29,33 @@ interface Real {
   events: Rows<Event>;
   readonly path: string;
   options: OpenOptions;
+  /** What it is encrypted with by now. */
+  encryption: EncryptionKey | undefined;
   /** What the last close has left behind. */
   left: { readonly pending: number; readonly lastSeq: number };
 }
 
 type Command = fc.AsyncCommand<Model, Real>;
 
-const tally = { commands: 0, coalesced: 0, recovered: 0, segments: 0, full: 0, waited: 0 };
+const tally = {
+  commands: 0,
+  coalesced: 0,
+  recovered: 0,
+  segments: 0,
+  full: 0,
+  waited: 0,
+  cached: 0,
+  evicted: 0,
+  'loaded into the cache': 0,
+  'refused by a hook': 0,
+  'not deleted, for a hook': 0,
+  'opened with a key': 0,
+  'encrypted anew': 0,
+  transactions: 0,
+  'taken back': 0,
+  'parts taken back': 0,
+  conflicts: 0,
+};
 
 // ── what goes in ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -40,10 +69,54 @@ const value = fc.oneof(
 const entries = fc.array(fc.tuple(key, value), { maxLength: 6 });
 const event: fc.Arbitrary<Event> = fc.record({ n: fc.integer(), text: fc.option(fc.string({ unit: 'binary' })) });
 
+type StepOf = readonly ['set' | 'delete' | 'append', string, unknown, Event];
+const steps: fc.Arbitrary<StepOf[]> = fc.array(
+  fc.tuple(fc.constantFrom('set', 'set', 'delete', 'append'), key, value, event),
+  {
+    maxLength: 5,
+  },
+);
+
 const range: fc.Arbitrary<ScanOptions> = fc.oneof(
   fc.record({ gt: key, lt: key, reverse: fc.boolean(), limit: fc.nat(5) }, { requiredKeys: [] }),
   fc.record({ gte: key, lte: key, reverse: fc.boolean(), limit: fc.nat(5) }, { requiredKeys: [] }),
   fc.record({ prefix: key, reverse: fc.boolean(), limit: fc.nat(5) }, { requiredKeys: ['prefix'] }),
+);
+
+/** What a hook minds: one key, and one kind of value. */
+const minds = (k: string, v: unknown) => k === 'b' || typeof v === 'boolean';
+const HOLDS_ON_TO = 'ab';
+
+const refusing: TableHook = {
+  beforeWrite(k, v) {
+    if (minds(k, v)) throw new Error('not this one');
+    return v;
+  },
+  beforeDelete(k) {
+    if (k === HOLDS_ON_TO) throw new Error('not this one');
+  },
+};
+
+const encryption: fc.Arbitrary<EncryptionKey> = fc.record({
+  key: fc.uint8Array({ minLength: 32, maxLength: 32 }),
+  algorithm: fc.constantFrom('aes-256-gcm' as const, 'chacha20-poly1305' as const, 'fernet' as const),
+});
+
+/** So small that hardly anything stays for long. */
+const cache: fc.Arbitrary<OpenOptions['cache']> = fc.oneof(
+  fc.constantFrom<OpenOptions['cache']>(null, 'unbounded'),
+  fc.record({
+    strategy: fc.constantFrom('lru' as const, 'unbounded' as const),
+    maxEntries: fc.constantFrom(1, 3, 8),
+    maxBytes: fc.constantFrom(1_024, 1 << 20),
+    maxAbsent: fc.constantFrom(0, 1, 10_000),
+  }),
+  fc.record({
+    strategy: fc.constant('ttl' as const),
+    ttlMs: fc.constantFrom(1, 5, 60_000),
+    maxEntries: fc.constantFrom(undefined, 4),
+    maxAbsent: fc.constantFrom(0, 1, 10_000),
+  }),
 );
 
 /** Limits so small that everything that is rare otherwise happens all the time. */
@@ -65,15 +138,32 @@ const options: fc.Arbitrary<OpenOptions> = fc
     maxEntries: fc.constantFrom(6, 1000),
     readers: fc.constantFrom(1, 3),
     drain: fc.boolean(),
+    hooked: fc.boolean(),
+    cache,
   })
   .map(
-    ({ durability, syncIntervalMs, mode, intervalMs, maxWrites, maxBytes, logBytes, maxEntries, readers, drain }) => {
+    ({
+      durability,
+      syncIntervalMs,
+      mode,
+      intervalMs,
+      maxWrites,
+      maxBytes,
+      logBytes,
+      maxEntries,
+      readers,
+      drain,
+      hooked,
+      cache,
+    }) => {
       // Whoever flushes by hand, or by a count that is never reached, makes sure that there is room for it.
       const byHand = mode === 'manual' || mode === 'count';
       return {
         durability,
         syncIntervalMs,
         readers,
+        cache,
+        hooks: hooked ? [refusing] : [],
         flush: { mode, intervalMs, maxWrites, maxBytes },
         log: { segmentBytes: 4096, maxBytes: byHand ? 1 << 30 : logBytes },
         staging: { maxEntries: byHand ? 100_000 : maxEntries },
@@ -119,15 +209,36 @@ async function whenRoom<T>(db: Database, write: () => T): Promise<T> {
   }
 }
 
-async function openReal(path: string, given: OpenOptions): Promise<Real> {
-  const db = await open(path, given);
+/** Whether a hook lets a write be made: if not, it is refused, and costs nothing. */
+async function isLet(
+  { options, db }: Real,
+  minded: readonly (readonly [string, unknown])[],
+  deleted: readonly string[],
+  write: () => Promise<unknown>,
+): Promise<boolean> {
+  const hooked = options.hooks?.length === 1;
+  const refused = hooked && minded.some(([k, v]) => minds(k, v));
+  const held = hooked && deleted.includes(HOLDS_ON_TO);
+  if (!refused && !held) return true;
+  tally[refused ? 'refused by a hook' : 'not deleted, for a hook']++;
+  const { lastSeq } = db.stats();
+  await expect((async () => write())()).rejects.toMatchObject({ code: 'SLUICE_VALIDATION' });
+  expect(db.stats().lastSeq).toBe(lastSeq);
+  return false;
+}
+
+async function openReal(path: string, given: OpenOptions, encryption: EncryptionKey | undefined): Promise<Real> {
+  const db = await open(path, { ...given, encryption });
+  if (encryption !== undefined) tally['opened with a key']++;
   await db.aexecute('CREATE TABLE IF NOT EXISTS data (key TEXT PRIMARY KEY, value TEXT)', [], { timeoutMs: 20_000 });
   const events = await whenRoom(db, () => db.rows<Event>('events', { columns: { n: 'integer', text: 'text' } }));
-  return { db, events, path, options: given, left: { pending: 0, lastSeq: 0 } };
+  return { db, events, path, options: given, encryption, left: { pending: 0, lastSeq: 0 } };
 }
 
 async function closeReal(real: Real): Promise<void> {
-  const { coalesced, logSegments, lastSeq } = real.db.stats();
+  const { coalesced, logSegments, lastSeq, reads, cacheEvictions } = real.db.stats();
+  tally.cached += reads.cache;
+  tally.evicted += cacheEvictions;
   tally.coalesced += coalesced;
   tally.segments = Math.max(tally.segments, logSegments - 1);
   const { pending } = await real.db.close();
@@ -164,54 +275,71 @@ function command<P>(
 
 const commands: fc.Arbitrary<Command>[] = [
   fc.tuple(key, value, fc.boolean()).map((p) =>
-    command('set', p, async (model, { db }, [k, v, wait]) => {
-      if (wait) await db.aset(k, v);
-      else await whenRoom(db, () => db.set(k, v));
+    command('set', p, async (model, real, [k, v, wait]) => {
+      const { db } = real;
+      const write = async () => (wait ? db.aset(k, v) : whenRoom(db, () => db.set(k, v)));
+      if (!(await isLet(real, [[k, v]], [], write))) return;
+      await write();
       model.keys.set(k, kept(v));
       expect(db.get(k)).toEqual(kept(v));
     }),
   ),
   fc.tuple(key, fc.boolean()).map((p) =>
-    command('delete', p, async (model, { db }, [k, wait]) => {
-      const there = wait ? await db.adelete(k) : await whenRoom(db, () => db.delete(k));
-      expect(there).toBe(model.keys.delete(k));
+    command('delete', p, async (model, real, [k, wait]) => {
+      const { db } = real;
+      const write = () => (wait ? db.adelete(k) : whenRoom(db, () => db.delete(k)));
+      if (!(await isLet(real, [], model.keys.has(k) ? [k] : [], write))) return;
+      expect(await write()).toBe(model.keys.delete(k));
     }),
   ),
   fc.tuple(key, fc.boolean()).map((p) =>
-    command('pop', p, async (model, { db }, [k, wait]) => {
-      expect(wait ? await db.apop(k) : await whenRoom(db, () => db.pop(k))).toEqual(model.keys.get(k));
+    command('pop', p, async (model, real, [k, wait]) => {
+      const { db } = real;
+      const write = () => (wait ? db.apop(k) : whenRoom(db, () => db.pop(k)));
+      if (!(await isLet(real, [], model.keys.has(k) ? [k] : [], write))) return;
+      expect(await write()).toEqual(model.keys.get(k));
       model.keys.delete(k);
     }),
   ),
   fc.tuple(key, value, fc.boolean()).map((p) =>
-    command('setDefault', p, async (model, { db }, [k, v, wait]) => {
+    command('setDefault', p, async (model, real, [k, v, wait]) => {
+      const { db } = real;
+      const write = () => (wait ? db.asetDefault(k, v) : whenRoom(db, () => db.setDefault(k, v)));
+      if (!(await isLet(real, model.keys.has(k) ? [] : [[k, v]], [], write))) return;
       if (!model.keys.has(k)) model.keys.set(k, kept(v));
-      const got = wait ? await db.asetDefault(k, v) : await whenRoom(db, () => db.setDefault(k, v));
-      expect(got).toEqual(model.keys.get(k));
+      expect(await write()).toEqual(model.keys.get(k));
     }),
   ),
   fc.tuple(entries, fc.boolean()).map((p) =>
-    command('setMany', p, async (model, { db }, [pairs, wait]) => {
-      if (wait) await db.asetMany(pairs);
-      else await whenRoom(db, () => db.setMany(pairs));
+    command('setMany', p, async (model, real, [pairs, wait]) => {
+      const { db } = real;
+      const write = async () => (wait ? db.asetMany(pairs) : whenRoom(db, () => db.setMany(pairs)));
+      if (!(await isLet(real, pairs, [], write))) return;
+      await write();
       for (const [k, v] of pairs) model.keys.set(k, kept(v));
     }),
   ),
   fc.tuple(fc.array(key, { maxLength: 4 }), fc.boolean()).map((p) =>
-    command('deleteMany', p, async (model, { db }, [given, wait]) => {
+    command('deleteMany', p, async (model, real, [given, wait]) => {
+      const { db } = real;
       const wanted = [...new Set(given)];
-      const there = wait ? await db.adeleteMany(wanted) : await whenRoom(db, () => db.deleteMany(wanted));
-      expect(there).toBe(wanted.filter((k) => model.keys.delete(k)).length);
+      const write = () => (wait ? db.adeleteMany(wanted) : whenRoom(db, () => db.deleteMany(wanted)));
+      const there = wanted.filter((k) => model.keys.has(k));
+      if (!(await isLet(real, [], there, write))) return;
+      expect(await write()).toBe(wanted.filter((k) => model.keys.delete(k)).length);
     }),
   ),
   fc.tuple(entries).map((p) =>
-    command('aupdate', p, async (model, { db }, [pairs]) => {
+    command('aupdate', p, async (model, real, [pairs]) => {
+      const { db } = real;
+      if (!(await isLet(real, pairs, [], () => db.aupdate(pairs)))) return;
       await db.aupdate(pairs);
       for (const [k, v] of pairs) model.keys.set(k, kept(v));
     }),
   ),
   fc.array(fc.tuple(key, value), { minLength: 2, maxLength: 12, size: 'max' }).map((p) =>
-    command('many aset at a time', p, async (model, { db }, pairs) => {
+    command('many aset at a time', p, async (model, { db, options }, given) => {
+      const pairs = options.hooks?.length === 1 ? given.filter(([k, v]) => !minds(k, v)) : given;
       const done = Promise.all(pairs.map(([k, v]) => db.aset(k, v)));
       if (db.stats().waiting > 1) tally.waited++;
       await done;
@@ -219,17 +347,20 @@ const commands: fc.Arbitrary<Command>[] = [
     }),
   ),
   fc.array(fc.tuple(key, value), { minLength: 8, maxLength: 12, size: 'max' }).map((p) =>
-    command('many set in one turn', p, async (model, { db }, pairs) => {
+    command('many set in one turn', p, async (model, { db, options }, pairs) => {
       for (const [k, v] of pairs) {
+        if (options.hooks?.length === 1 && minds(k, v)) continue;
         await whenRoom(db, () => db.set(k, v));
         model.keys.set(k, kept(v));
       }
     }),
   ),
   fc.tuple(fc.boolean()).map((p) =>
-    command('clear', p, async (model, { db }, [wait]) => {
-      if (wait) await db.aclear();
-      else await whenRoom(db, () => db.clear());
+    command('clear', p, async (model, real, [wait]) => {
+      const { db } = real;
+      const write = async () => (wait ? db.aclear() : whenRoom(db, () => db.clear()));
+      if (!(await isLet(real, [], [...model.keys.keys()], write))) return;
+      await write();
       model.keys.clear();
     }),
   ),
@@ -271,6 +402,36 @@ const commands: fc.Arbitrary<Command>[] = [
       expect(await db.agetMany(wanted)).toEqual(found);
     }),
   ),
+  fc.tuple(fc.constantFrom('written', 'deleted', 'changed by SQL', 'cleared'), key, value, fc.boolean()).map((p) =>
+    command('a read across a change', p, async (model, { db, options }, [what, k, v, flush]) => {
+      if (options.hooks?.length === 1) return;
+      // Whatever it finds, it must leave nothing old in a cache.
+      const read = db.agetMany([k, 'a']);
+      const load = db.aloadAll();
+      if (what === 'deleted') await db.adelete(k);
+      else if (what === 'cleared') await db.aclear();
+      else if (what === 'changed by SQL') await db.aexecute('DELETE FROM data WHERE key = ?', [k]);
+      else await db.aset(k, v);
+      if (what === 'cleared') model.keys.clear();
+      else if (what === 'written') model.keys.set(k, kept(v));
+      else model.keys.delete(k);
+      if (flush) await db.aflush({ timeoutMs: 20_000 });
+      await read;
+      if ((await load) > 0) tally['loaded into the cache']++;
+      expect(db.get(k)).toEqual(model.keys.get(k));
+      expect(await db.aget('a')).toEqual(model.keys.get('a'));
+    }),
+  ),
+  fc.tuple(fc.constantFrom('refresh', 'fresh', 'load', 'clear'), key, fc.boolean()).map((p) =>
+    command('cache', p, async (model, { db }, [what, k, wait]) => {
+      const all = what === 'clear' && wait ? undefined : k;
+      if (what === 'refresh' || what === 'clear') await (wait ? db.arefresh(all) : db.refresh(all));
+      else if (what === 'load') expect(wait ? await db.aloadAll() : db.loadAll()).toBe(db.stats().cacheEntries);
+      else expect(wait ? await db.agetFresh(k) : db.getFresh(k)).toEqual(model.keys.get(k));
+      expect(db.get(k)).toEqual(model.keys.get(k));
+      if (db.isCached(k)) expect(await db.aget(k)).toEqual(model.keys.get(k));
+    }),
+  ),
   fc.constant(
     command('size and keys', undefined, async (model, { db }) => {
       expect(db.size).toBe(model.keys.size);
@@ -288,7 +449,8 @@ const commands: fc.Arbitrary<Command>[] = [
     }),
   ),
   fc.tuple(range, key, value).map((p) =>
-    command('write during a scan', p, async (model, { db }, [bounds, k, v]) => {
+    command('write during a scan', p, async (model, { db, options }, [bounds, k, v]) => {
+      if (options.hooks?.length === 1) return;
       const expected = inRange(model, bounds);
       const scan = db.ascan(bounds);
       const sync = db.scan(bounds);
@@ -318,11 +480,88 @@ const commands: fc.Arbitrary<Command>[] = [
     }),
   ),
   fc.constant(command('adurable', undefined, (_, { db }) => db.adurable({ timeoutMs: 20_000 }))),
-  fc.tuple(options).map((p) =>
-    command('close and reopen', p, async (_, real, [next]) => {
+  fc
+    .tuple(steps, steps, fc.constantFrom('made', 'part thrown', 'thrown'), fc.constantFrom('sync', 'async', 'conflict'))
+    .map((p) =>
+      command('transaction', p, async (model, { db, options }, [first, part, outcome, kind]) => {
+        const hooked = options.hooks?.length === 1;
+        const isFine = ([what, k, v]: StepOf) => !hooked || !(what === 'set' ? minds(k, v) : k === HOLDS_ON_TO);
+        let seen = new Map(model.keys);
+        const perform = (
+          tx: Transaction,
+          steps: readonly StepOf[],
+          into: { keys: Map<string, unknown>; rows: Event[] },
+        ) => {
+          for (const [what, k, v, row] of steps.filter(isFine)) {
+            if (what === 'append') {
+              tx.rows<Event>('events').append(row);
+              into.rows.push(row);
+            } else if (what === 'set') {
+              tx.set(k, v);
+              into.keys.set(k, kept(v));
+            } else expect(tx.delete(k)).toBe(into.keys.delete(k));
+            expect(tx.get(k)).toEqual(into.keys.get(k));
+          }
+        };
+        const body = (tx: Transaction) => {
+          const mine = { keys: new Map(seen), rows: [] as Event[] };
+          perform(tx, first, mine);
+          const thrown = new Error('thrown');
+          try {
+            tx.transaction(() => {
+              const inner = { keys: new Map(mine.keys), rows: [...mine.rows] };
+              perform(tx, part, inner);
+              if (outcome === 'part thrown') throw thrown;
+              Object.assign(mine, inner);
+            });
+          } catch (error) {
+            if (error !== thrown) throw error;
+            tally['parts taken back']++;
+          }
+          if (outcome === 'thrown') throw thrown;
+          return mine;
+        };
+        let runs = 0;
+        const asynchronous = async (tx: Transaction) => {
+          seen = new Map(model.keys);
+          expect(await tx.aget('a')).toEqual(seen.get('a'));
+          if (kind === 'conflict' && runs++ === 0) {
+            // Somebody else comes between: all of it begins anew.
+            await db.aset('a', 'between');
+            model.keys.set('a', 'between');
+          }
+          return body(tx);
+        };
+        const made =
+          kind === 'sync' ? async () => whenRoom(db, () => db.transaction(body)) : () => db.atransaction(asynchronous);
+        tally.transactions++;
+        if (outcome === 'thrown') {
+          await expect(made()).rejects.toThrow('thrown');
+          tally['taken back']++;
+          return;
+        }
+        const { keys, rows } = await made();
+        if (runs > 1) tally.conflicts++;
+        model.keys.clear();
+        for (const [k, v] of keys) model.keys.set(k, v);
+        model.rows.push(...rows);
+      }),
+    ),
+  fc.tuple(encryption, fc.boolean()).map((p) =>
+    command('arotateKey', p, async (_, real, [next, isNew]) => {
+      if (real.encryption === undefined) return;
+      await real.db.arotateKey(isNew ? next : undefined, { batchSize: 2 });
+      if (isNew) real.encryption = next;
+      tally['encrypted anew']++;
+    }),
+  ),
+  fc.tuple(options, fc.option(encryption)).map((p) =>
+    command('close and reopen', p, async (_, real, [next, key]) => {
       await closeReal(real);
-      const { db, events } = await openReal(real.path, next);
-      Object.assign(real, { db, events, options: next });
+      // One that is not encrypted may take a key whenever it is opened.
+      const encryption = real.encryption ?? key ?? undefined;
+      const { db, events } = await openReal(real.path, next, encryption);
+      Object.assign(real, { db, events, options: next, encryption });
       const { recovered, lastSeq } = real.db.stats();
       expect(recovered).toBe(real.left.pending);
       expect(lastSeq).toBeGreaterThanOrEqual(real.left.lastSeq);
@@ -336,21 +575,26 @@ test('a database does what a map and a list would do, at every level and in ever
   const levels = new Set<string | undefined>();
   let runs = 0;
   await fc.assert(
-    fc.asyncProperty(options, fc.commands(commands, { maxCommands: 40, size: 'max' }), async (given, steps) => {
-      let real: Real | undefined;
-      const path = join(folder, `${runs++}.db`);
-      const setup = async () => {
-        real = await openReal(path, given);
-        levels.add(`${given.durability} ${given.flush?.mode}`);
-        return { model: { keys: new Map(), rows: [] } as Model, real };
-      };
-      try {
-        await fc.asyncModelRun(setup, steps);
-      } finally {
-        if (real !== undefined) await closeReal(real);
-      }
-    }),
-    { numRuns: 45 },
+    fc.asyncProperty(
+      options,
+      fc.option(encryption),
+      fc.commands(commands, { maxCommands: 40, size: 'max' }),
+      async (given, key, steps) => {
+        let real: Real | undefined;
+        const path = join(folder, `${runs++}.db`);
+        const setup = async () => {
+          real = await openReal(path, given, key ?? undefined);
+          levels.add(`${given.durability} ${given.flush?.mode}`);
+          return { model: { keys: new Map(), rows: [] } as Model, real };
+        };
+        try {
+          await fc.asyncModelRun(setup, steps);
+        } finally {
+          if (real !== undefined) await closeReal(real);
+        }
+      },
+    ),
+    { numRuns: 38 },
   );
   expect(levels.size).toBeGreaterThan(10);
   for (const [what, count] of Object.entries(tally)) expect(count, what).toBeGreaterThan(0);

@@ -1,8 +1,9 @@
 import { messageOf, SluiceError } from '../errors.ts';
 import { foldName } from '../fold-name.ts';
+import type { SqlValue } from '../frame/layout.ts';
 import { show } from '../options.ts';
 import type { KeyMaterial } from './key.ts';
-import { Keyring, keyIdOf } from './keyring.ts';
+import { Keyring, keyIdOf, notEncrypted } from './keyring.ts';
 import { openNanaSqlite } from './nanasqlite.ts';
 
 /** What is read besides what this version encrypts, until all of it is rewritten: see `arotateKey`. */
@@ -31,6 +32,11 @@ export class ValueCipher {
     this.accepts = accepts;
   }
 
+  /** How much longer than its UTF-8 a sealed value is, at most. */
+  get overheadBytes(): number {
+    return this.keyring.active.algorithm === 'fernet' ? 160 : 48;
+  }
+
   seal(table: string, key: string, value: Plain): Uint8Array {
     const isText = typeof value === 'string';
     const plain = Buffer.allocUnsafe(1 + (isText ? Buffer.byteLength(value) : value.length));
@@ -40,10 +46,13 @@ export class ValueCipher {
     return this.keyring.seal(plain, contextOf(table, key));
   }
 
-  /** Throws `SLUICE_DECRYPT` for what was not sealed for this place with one of the keys. */
-  open(table: string, key: string, stored: Plain): Plain {
+  /**
+   * Throws `SLUICE_DECRYPT` for what was not sealed for this place with one of the keys; for what is neither text nor bytes, too,
+   * which somebody else has put there.
+   */
+  open(table: string, key: string, stored: SqlValue): Plain {
     try {
-      return this.#open(table, key, stored);
+      return this.#open(table, key, stored instanceof Uint8Array ? stored : String(stored));
     } catch (cause) {
       throw new SluiceError('SLUICE_DECRYPT', `the value of ${show(key)} in ${table}: ${messageOf(cause)}`, { cause });
     }
@@ -67,17 +76,14 @@ export class ValueCipher {
   }
 
   #openAccepted(stored: Uint8Array): Plain {
-    if (this.accepts === 'plain') return stored;
     for (const key of this.keyring.keys) {
       const plain = openNanaSqlite(key, stored);
       if (plain !== undefined) return plain.toString('utf8');
     }
+    // After those of NanaSQLite, whose file may have been opened without its key once.
+    if (this.accepts === 'plain') return stored;
     throw new SluiceError('SLUICE_DECRYPT', 'none of the keys fits, as NanaSQLite encrypts');
   }
-}
-
-export function notEncrypted(): SluiceError {
-  return new SluiceError('SLUICE_DECRYPT', 'it is not encrypted, and here everything is: somebody else wrote it');
 }
 
 function contextOf(table: string, key: string): string {

@@ -43,7 +43,6 @@ import {
 } from '../store.ts';
 import { backUpTo, discardStaged, stageCopy, swapIn } from './copy/replacing.ts';
 import { type FileId, fileIdOf } from './file-identity.ts';
-import { findKeys } from './keys.ts';
 import { SqliteReader } from './reader/reader.ts';
 import { ReaderPool, storeClosed } from './reader/reader-pool.ts';
 import { type Spawn, spawnWorker, ThreadClient, ThreadDied } from './rpc.ts';
@@ -252,10 +251,6 @@ export class SqliteStore implements Store {
 
   stage(source: string, watch: CopyWatch): Promise<StagedCopy> {
     return stageCopy(source, this.#options.path, watch);
-  }
-
-  keysFound(): KeysFound {
-    return this.sync.ask(findKeys);
   }
 
   /**

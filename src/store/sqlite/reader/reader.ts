@@ -14,7 +14,7 @@ import type {
 } from '../../store.ts';
 import { type Connection, narrow, openConnection, quote, readRows, type Statement } from '../connection.ts';
 import { assertSameDatabase, type FileId } from '../file-identity.ts';
-import { columnsOf } from '../schema.ts';
+import { columnsOf, writesSpread } from '../schema.ts';
 
 const STATEMENTS_MAX = 500;
 
@@ -35,6 +35,9 @@ export class SqliteReader implements SyncReads {
   readonly #idle: Connection[] = [];
   readonly #scans = new Set<SqliteScan>();
   readonly #statements = new Map<string, Statement>();
+  /** By table, at a version of the schema. */
+  readonly #spreads = new Map<string, boolean>();
+  #spreadsAt: unknown;
   /** Tables with rows that can expire, as far as they were met. */
   readonly #expiring = new Set<string>();
   #db: Connection | undefined;
@@ -83,6 +86,20 @@ export class SqliteReader implements SyncReads {
     return reading(() => columnsOf(this.#connection(), table));
   }
 
+  writesSpread(table: string): boolean {
+    return reading(() => {
+      const db = this.#connection();
+      const version = db.pragma('schema_version', { simple: true });
+      if (version !== this.#spreadsAt) this.#spreads.clear();
+      this.#spreadsAt = version;
+      const known = this.#spreads.get(table);
+      if (known !== undefined) return known;
+      const spreads = writesSpread(db, table);
+      this.#spreads.set(table, spreads);
+      return spreads;
+    });
+  }
+
   query(sql: string, parameters: Parameters, { maxRows, timeoutMs }: QueryLimits): SqlRow[] {
     return reading(() => {
       const statement = this.#connection().prepare(sql);
@@ -112,6 +129,8 @@ export class SqliteReader implements SyncReads {
     this.#db = undefined;
     this.#statements.clear();
     this.#expiring.clear();
+    // Another database may come to the same version of its schema by another way.
+    this.#spreads.clear();
   }
 
   /** Lets go of all snapshots; whoever walks over one gets an error. */

@@ -1,6 +1,6 @@
 import { EXPIRES_AT, expiryTableOf, ownerOfExpiries } from '../../expiry-table.ts';
 import { type Connection, quote, type Statement } from '../connection.ts';
-import { columnsOf } from '../schema.ts';
+import { columnsOf, PLAIN_KEY_TABLE } from '../schema.ts';
 
 /** What the writer knows of a key-value table, with the statements for it. */
 export interface KeyTable {
@@ -120,7 +120,6 @@ export class Catalog {
       sql: string;
       indexes: number;
     };
-    const body = /\(\s*"?key"?\s+TEXT\s+PRIMARY\s+KEY\s*,\s*"?value"?\s+TEXT\s*\)\s*$/i;
-    return indexes === 0 && body.test(sql);
+    return indexes === 0 && PLAIN_KEY_TABLE.test(sql);
   }
 }

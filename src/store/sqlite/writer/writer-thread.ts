@@ -1,7 +1,6 @@
 import { type MessagePort, workerData } from 'node:worker_threads';
 import { StoreFailure } from '../../store.ts';
 import type { Connection } from '../connection.ts';
-import { findKeys } from '../keys.ts';
 import { serve } from '../rpc.ts';
 import { openDatabase, Writer } from './writer.ts';
 import type { WriterProtocol, WriterStart } from './writer-protocol.ts';
@@ -21,9 +20,9 @@ function started(): Writer {
 
 serve<WriterProtocol>(port, {
   open(start) {
-    const db = openDatabase(start);
+    const { db, keys } = openDatabase(start);
     opened = { db, start };
-    return findKeys(db);
+    return keys;
   },
   start(unlocked) {
     if (opened === undefined) throw new StoreFailure('fatal', 'the writer was started before it was opened');

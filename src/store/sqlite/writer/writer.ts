@@ -8,6 +8,7 @@ import {
   type Checkpoint,
   type CheckpointCounts,
   type ExecuteResult,
+  type KeysFound,
   type Parameters,
   type QueueChange,
   type QueueChanged,
@@ -18,8 +19,8 @@ import {
   type Unlocked,
 } from '../../store.ts';
 import { type Connection, checkVersion, narrow, openConnection, readRows } from '../connection.ts';
+import { findKeys, storeKey } from '../encryption-keys.ts';
 import { assertSameDatabase, type FileId, FileIdentity, filesGone } from '../file-identity.ts';
-import { storeKey } from '../keys.ts';
 import { classify, toFailure } from '../result-codes.ts';
 import { claimState, SELECT_STATE, type StateRow } from '../schema.ts';
 import { Applier } from './applier.ts';
@@ -43,8 +44,11 @@ const GAP_MS = 100;
 /** How long a checkpoint that a reader has held up waits for the next attempt. */
 const HELD_UP_MS = 2_000;
 
-/** A connection that can write, with everything set as a writer needs it. */
-export function openDatabase({ path, expected, check }: WriterStart): Connection {
+/** A connection that can write, with everything set as a writer needs it, and the keys that the database names. */
+export function openDatabase({ path, expected, check }: WriterStart): {
+  readonly db: Connection;
+  readonly keys: KeysFound;
+} {
   // Or SQLite would make a new file in its place.
   if (expected !== undefined) assertSameDatabase(path, expected);
   let db: Connection | undefined;
@@ -53,7 +57,7 @@ export function openDatabase({ path, expected, check }: WriterStart): Connection
     checkVersion(db);
     configure(db);
     if (check) quickCheck(db);
-    return db;
+    return { db, keys: findKeys(db) };
   } catch (error) {
     db?.close();
     throw failureAt(path, error);
