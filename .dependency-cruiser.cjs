@@ -37,18 +37,18 @@ module.exports = {
     {
       name: 'store-is-an-interface',
       comment:
-        'only open.ts, which wires everything, and inspect.ts, which looks at the files, know which store there is',
+        'only open.ts, which wires everything, and inspect.ts and restore.ts, which work on the files, know which store there is',
       severity: 'error',
-      from: { path: '^src/(engine|flush|dlq|metrics|db)/', pathNot: '^src/db/(open|inspect)\\.ts$' },
+      from: { path: '^src/(engine|flush|dlq|metrics|db)/', pathNot: '^src/db/(open|inspect|restore)\\.ts$' },
       to: { path: '^src/store/sqlite/' },
     },
     {
       name: 'threads-of-the-store-are-apart',
       comment:
-        'what runs on the writer thread, on the readers and in the process of inspect shares what lies beside it',
+        'what runs on the writer thread, on the readers and in the processes of inspect and backup shares what lies beside it',
       severity: 'error',
-      from: { path: '^src/store/sqlite/(writer|reader|examine|dead-letters)/' },
-      to: { path: '^src/store/sqlite/(writer|reader|examine)/', pathNot: '^src/store/sqlite/$1/' },
+      from: { path: '^src/store/sqlite/(writer|reader|examine|copy|dead-letters)/' },
+      to: { path: '^src/store/sqlite/(writer|reader|examine|copy)/', pathNot: '^src/store/sqlite/$1/' },
     },
     {
       name: 'engine-is-pure',

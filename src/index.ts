@@ -9,6 +9,7 @@ export { ERROR_CODES, SluiceError, type SluiceErrorCode, type SluiceErrorDetails
 export type { DeathReason, DiskClass } from './base/failure.ts';
 export type { SqlValue } from './base/frame/index.ts';
 export type { WaitOptions } from './base/waiting.ts';
+export type { BackupOptions, BackupResult, CopyProgress, RestoreOptions, RestoreResult } from './db/backup.ts';
 export type { CacheLimits, CacheOptions, CacheStrategy, ResolvedCacheOptions } from './db/cache.ts';
 export { CheckHook, type ConstraintOptions, ForeignKeyHook, type Part, UniqueHook } from './db/constraints.ts';
 export type {
@@ -41,6 +42,7 @@ export type {
   ResolvedOptions,
   StagingOptions,
 } from './db/options.ts';
+export { restore } from './db/restore.ts';
 export type { ColumnType, RowHook, Rows, RowsOptions } from './db/rows.ts';
 export type { Schema, SchemaResult } from './db/schema.ts';
 export { closeOnSignals } from './db/signals.ts';

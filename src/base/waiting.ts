@@ -120,6 +120,31 @@ export function waitFor<T>(
   });
 }
 
+/**
+ * Work that can be called off, within the limits of whoever waits for it. Unlike {@link waitFor} it does not leave the work
+ * behind: it rejects when that has come to its end.
+ */
+export async function stoppable<T>(
+  what: string,
+  wait: WaitOptions,
+  clock: Clock,
+  stop: AbortController,
+  work: (signal: AbortSignal) => Promise<T>,
+): Promise<T> {
+  const done = new Deferred<void>();
+  waitFor(done.promise, what, wait, clock).catch((error: unknown) => stop.abort(error));
+  try {
+    // A signal that is aborted already says so in a microtask.
+    await Promise.resolve();
+    stop.signal.throwIfAborted();
+    return await work(stop.signal);
+  } catch (error) {
+    throw stop.signal.aborted ? stop.signal.reason : error;
+  } finally {
+    done.resolve();
+  }
+}
+
 /** Resolves after a time, or when the signal aborts, which whoever sleeps looks at then. Holds the process. */
 export function sleep(delayMs: number, clock: Clock, signal?: AbortSignal): Promise<void> {
   if (delayMs <= 0 || signal?.aborted) return Promise.resolve();

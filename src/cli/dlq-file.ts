@@ -6,11 +6,10 @@ import type { DeadLetterPage, DeadLetterQuery, DeadLetterSelection, ImportResult
 import type { DeadLetter, DeadLetterGroup, DeadLetterSummary } from '../store/store.ts';
 import type { DlqTarget, RunOptions } from './dlq-target.ts';
 import { encryptionOfEnvironment } from './encryption.ts';
+import { interruptible } from './interruptible.ts';
 
 /** What cannot be applied now stays in the log: there is no use in waiting for it at the end. */
 const CLOSE_MS = 1_000;
-
-const SIGNALS = ['SIGINT', 'SIGTERM'] as const;
 
 /** The queue of a file that no other process has open. */
 export class FileQueue implements DlqTarget {
@@ -70,18 +69,6 @@ export class FileQueue implements DlqTarget {
 
   async close(): Promise<void> {
     await this.#db.close();
-  }
-}
-
-/** Ctrl+C ends it between two transactions. */
-async function interruptible<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
-  const stop = new AbortController();
-  const interrupt = () => stop.abort();
-  for (const signal of SIGNALS) process.once(signal, interrupt);
-  try {
-    return await work(stop.signal);
-  } finally {
-    for (const signal of SIGNALS) process.off(signal, interrupt);
   }
 }
 

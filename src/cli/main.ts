@@ -2,9 +2,11 @@
 import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
 import { SluiceError } from '../base/errors.ts';
+import { backupCommand } from './backup-command.ts';
 import { dlqCommand } from './dlq-command.ts';
 import { ingestCommand } from './ingest-command.ts';
 import { inspectCommand } from './inspect-command.ts';
+import { restoreCommand } from './restore-command.ts';
 import { serveCommand } from './serve-command.ts';
 import { verifyCommand } from './verify-command.ts';
 
@@ -21,6 +23,8 @@ const program = new Command('sluice')
   .addCommand(serveCommand(version))
   .addCommand(ingestCommand())
   .addCommand(dlqCommand())
+  .addCommand(backupCommand())
+  .addCommand(restoreCommand())
   .addCommand(inspectCommand())
   .addCommand(verifyCommand());
 

@@ -1,4 +1,5 @@
 import { SingleBar } from 'cli-progress';
+import type { CopyProgress } from '../store/store.ts';
 
 const LINE_MS = 5_000;
 const MIB = 1024 * 1024;
@@ -82,6 +83,47 @@ function startEntryLines(): EntryProgress {
     stop: () => clearInterval(timer),
   };
 }
+
+/** How far a copy of a database is. */
+export interface CopyProgressBar {
+  update(progress: CopyProgress): void;
+  stop(): void;
+}
+
+export function startCopyProgress(): CopyProgressBar {
+  return process.stderr.isTTY ? startCopyBar() : startCopyLines();
+}
+
+function startCopyBar(): CopyProgressBar {
+  const bar = new SingleBar({
+    format: ' {phase} {bar} {percentage}% | {done} of {size} MiB',
+    stream: process.stderr,
+    hideCursor: true,
+  });
+  let begun = false;
+  return {
+    update({ phase, bytes, totalBytes }) {
+      const shown = { phase: PHASES[phase], done: inMiB(bytes), size: inMiB(totalBytes) };
+      if (!begun) bar.start(totalBytes, 0, shown);
+      begun = true;
+      bar.update(bytes, shown);
+    },
+    stop: () => bar.stop(),
+  };
+}
+
+function startCopyLines(): CopyProgressBar {
+  let text = 'waiting for the database';
+  const timer = setInterval(() => console.error(text), LINE_MS).unref();
+  return {
+    update({ phase, bytes, totalBytes }) {
+      text = `${PHASES[phase]}: ${inMiB(bytes)} of ${inMiB(totalBytes)} MiB`;
+    },
+    stop: () => clearInterval(timer),
+  };
+}
+
+const PHASES: Readonly<Record<CopyProgress['phase'], string>> = { copy: 'copying', check: 'checking' };
 
 export function inMiB(bytes: number): string {
   return (bytes / MIB).toFixed(1);

@@ -22,6 +22,8 @@ export interface Core {
   readonly indirect: { lastSeq: number };
   /** Changes when something else than the writes of tables may have changed what is in them. */
   foreignChanges(): number;
+  /** How often the data was replaced by other data. */
+  restores(): number;
   /** Throws once the database is closed. */
   assertOpen(): void;
 }

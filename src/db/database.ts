@@ -4,12 +4,23 @@ import { SluiceError } from '../base/errors.ts';
 import { foldName } from '../base/fold-name.ts';
 import { type SqlValue, Target } from '../base/frame/index.ts';
 import { show } from '../base/options.ts';
-import { checkWait, settledWithin, type WaitOptions, waitFor } from '../base/waiting.ts';
+import { checkWait, settledWithin, stoppable, type WaitOptions, waitFor } from '../base/waiting.ts';
 import type { DeadLetterPage, DeadLetterQueue, DeadLetterSelection, RetryResult } from '../dlq/index.ts';
 import { bytesOfValues, type State } from '../engine/index.ts';
 import type { FlushResult } from '../flush/index.ts';
 import type { DatabaseStats, RecoveryNumbers } from '../metrics/stats.ts';
 import { type DeadLetter, haveKeysAndValues, type RestartReason } from '../store/store.ts';
+import {
+  type BackupOptions,
+  type BackupResult,
+  backUp,
+  type CopyParts,
+  type RestoreOptions,
+  type RestoreResult,
+  readBackup,
+  readRestore,
+  restoreInto,
+} from './backup.ts';
 import type { Core } from './core.ts';
 import type { DatabaseEvents } from './events.ts';
 import { type RotationOptions, type RotationProgress, rotateKey } from './key-rotation.ts';
@@ -47,7 +58,7 @@ export interface DatabaseParts {
   readonly options: ResolvedOptions;
   /** Kept apart from the options, which everybody can read. */
   readonly cipher: ValueCipher | undefined;
-  readonly core: Omit<Core, 'assertOpen' | 'foreignChanges'>;
+  readonly core: Omit<Core, 'assertOpen' | 'foreignChanges' | 'restores'>;
   readonly queue: DeadLetterQueue;
   readonly events: Events;
   readonly log: DatabaseLog | undefined;
@@ -94,6 +105,12 @@ export class Database<T = unknown> extends SqlFace<T> {
   #closing: Promise<CloseResult> | undefined;
   readonly #writerRestarts: Record<RestartReason, number> = { death: 0, reopen: 0 };
   #isRotating = false;
+  #isRestoring = false;
+  #restores = 0;
+  /** Backups and restores that are under way, and how to call them off. */
+  readonly #copies = new Map<AbortController, Promise<unknown>>();
+  /** The watermark that was found at open. */
+  readonly #foundSeq: number;
 
   /** @internal */
   constructor({ path, options, cipher, core, queue, events, log, recovery, release }: DatabaseParts) {
@@ -101,6 +118,7 @@ export class Database<T = unknown> extends SqlFace<T> {
       ...core,
       assertOpen: () => core.engine.health.assertOpen(),
       foreignChanges: () => this.#foreignChanges(),
+      restores: () => this.#restores,
     };
     const inUse = {
       rows: (name: string) => this.#shapes.get(name),
@@ -114,6 +132,7 @@ export class Database<T = unknown> extends SqlFace<T> {
     this.#events = events;
     this.#log = log;
     this.#recovery = recovery;
+    this.#foundSeq = core.store.facts.appliedSeq;
     this.#release = release;
     this.#checkShape(options.table);
     this.#tables.set(foldName(options.table), this as unknown as Table<never>);
@@ -302,6 +321,108 @@ export class Database<T = unknown> extends SqlFace<T> {
     return this.dlq.clear(selection, wait);
   }
 
+  // ── backup ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /**
+   * Writes a copy of the database, while it works on: everything accepted before the call, and all of it as of one moment.
+   * The file is checked by SQLite and on the disk before it gets its name; if something goes wrong there is no new file, and
+   * one that was there is as it was. It is a database by itself, to be opened like any other, beside the original too.
+   *
+   * It lasts as long as it takes to flush, to read the database once and to check the copy. SQLite's WAL grows meanwhile by what is
+   * written. A process that is killed leaves a file `….partial`, which can be deleted.
+   *
+   * Errors: `SLUICE_INVALID_OPTION` for the database's own files, a folder that is not there, or `:memory:`; `SLUICE_CONFLICT`
+   * for a file that is there, without `overwrite`, for dead letters with `deadLetters: 'refuse'`, and while a restore is under way;
+   * `SLUICE_LOCKED` where the file is a database that is open; `SLUICE_STORE` where SQLite or the disk said no; `SLUICE_FAILED`,
+   * `SLUICE_CLOSED`, `SLUICE_TIMEOUT`, `SLUICE_ABORTED`.
+   *
+   * @example
+   * ```ts
+   * import { mkdtempSync, rmSync } from 'node:fs';
+   * import { tmpdir } from 'node:os';
+   * import { join } from 'node:path';
+   * import { open } from 'sluicedb';
+   *
+   * const folder = mkdtempSync(join(tmpdir(), 'sluice-'));
+   * const db = await open(join(folder, 'a.db'));
+   * db.set('a', 1);
+   * const { appliedSeq } = await db.abackup(join(folder, 'backup.db'));
+   * console.log(appliedSeq); // 1
+   * await db.close();
+   * rmSync(folder, { recursive: true });
+   * ```
+   */
+  async abackup(path: string, options: BackupOptions = {}): Promise<BackupResult> {
+    this.core.engine.assertAccepting();
+    const order = readBackup(options);
+    if (this.#isRestoring) throw new SluiceError('SLUICE_CONFLICT', 'the database is being restored: wait for that');
+    const result = await this.#copying('abackup', order.wait, (signal) => backUp(this.#copyParts, path, order, signal));
+    this.#log?.backedUp(result);
+    return result;
+  }
+
+  /**
+   * Replaces everything in the database by what a file has: a backup, or any database of Sluice's that was closed. The file is
+   * copied and checked first, while the database works on; it stays as it is. Then no write is taken (`SLUICE_CONFLICT`, as of the
+   * calls of SQL and of the dead-letter queue that change something) until what was accepted is applied and the copy has taken the
+   * place of the database, which is one step: killed at any point, the next `open` finds the one or the other, and never replays
+   * the log of what was before.
+   *
+   * Afterwards reads, tables, dead letters and numbers are those of the restored data; `Rows` may have other columns, or have to be
+   * asked for again. Walks over a snapshot end with `SLUICE_CONFLICT`, and what is awaited in a reader thread is waited for. What was
+   * in the database is gone: back it up first if it may be needed. Of a database that has failed, or whose flush stands still, close
+   * it and call {@link restore}.
+   *
+   * Errors: `SLUICE_NOT_FOUND` for a file that is not there, or no database of Sluice's; `SLUICE_STORE` for one that is damaged or
+   * no SQLite database, and where SQLite, the disk or a stall is in the way; `SLUICE_UNSUPPORTED` for a format of a later
+   * version; `SLUICE_DECRYPT` for one with a key that the database is not open with; `SLUICE_LOCKED` for one that is open;
+   * `SLUICE_CONFLICT` for one that was not closed, while a backup, another restore or a change of keys is under way, and while
+   * another program reads the database; `SLUICE_INVALID_OPTION`, `SLUICE_CLOSED`, `SLUICE_TIMEOUT`, `SLUICE_ABORTED`. The database
+   * goes on with what it had. `SLUICE_FAILED`: it is restored, but could not go on; close it, and open it again.
+   *
+   * @example
+   * ```ts
+   * import { mkdtempSync, rmSync } from 'node:fs';
+   * import { tmpdir } from 'node:os';
+   * import { join } from 'node:path';
+   * import { open } from 'sluicedb';
+   *
+   * const folder = mkdtempSync(join(tmpdir(), 'sluice-'));
+   * const db = await open(join(folder, 'a.db'));
+   * db.set('a', 1);
+   * await db.abackup(join(folder, 'backup.db'));
+   * db.set('a', 2);
+   * await db.arestore(join(folder, 'backup.db'));
+   * console.log(db.get('a')); // 1
+   * await db.close();
+   * rmSync(folder, { recursive: true });
+   * ```
+   */
+  async arestore(path: string, options: RestoreOptions = {}): Promise<RestoreResult> {
+    this.core.engine.assertAccepting();
+    const { onProgress, wait } = readRestore(options, 'arestore');
+    if (this.#isRestoring || this.#isRotating || this.#copies.size > 0) {
+      throw new SluiceError(
+        'SLUICE_CONFLICT',
+        'the database is being backed up, restored or encrypted anew: wait for that',
+      );
+    }
+    this.#isRestoring = true;
+    const before = this.#restores;
+    try {
+      const cipher = this.#cipher;
+      const result = await this.#copying('arestore', wait, (signal) =>
+        restoreInto(this.#copyParts, cipher, path, () => this.#restores++, { signal, onProgress }),
+      );
+      this.#log?.restored(result);
+      return result;
+    } finally {
+      this.#isRestoring = false;
+      // Not of the database as it was: it may have columns that are staged.
+      if (this.#restores > before) for (const shape of this.#shapes.values()) shape.reload();
+    }
+  }
+
   // ── keys ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
   /**
@@ -335,6 +456,7 @@ export class Database<T = unknown> extends SqlFace<T> {
     if (cipher === undefined) {
       throw new SluiceError('SLUICE_UNSUPPORTED', 'the database has no key: open it with the option encryption first');
     }
+    if (this.#isRestoring) throw new SluiceError('SLUICE_CONFLICT', 'the database is being restored: wait for that');
     if (this.#isRotating) throw new SluiceError('SLUICE_CONFLICT', 'the key is being changed already: wait for that');
     this.#isRotating = true;
     try {
@@ -415,6 +537,7 @@ export class Database<T = unknown> extends SqlFace<T> {
     engine.stopIntake();
     engine.health.close('closing');
     this.dlq.close();
+    await this.#endCopies();
     await this.#drainForClose();
     const flushed = flusher.close();
     // The store gives up on a batch that does not come back, and that ends the flush.
@@ -448,6 +571,24 @@ export class Database<T = unknown> extends SqlFace<T> {
       });
   }
 
+  get #copyParts(): CopyParts {
+    return { core: this.core, queue: this.dlq, path: this.path };
+  }
+
+  #copying<R>(what: string, wait: WaitOptions, work: (signal: AbortSignal) => Promise<R>): Promise<R> {
+    const stop = new AbortController();
+    const copying = stoppable(what, wait, this.core.clock, stop, work).finally(() => this.#copies.delete(stop));
+    this.#copies.set(stop, copying);
+    return copying;
+  }
+
+  async #endCopies(): Promise<void> {
+    const copies = [...this.#copies];
+    const ended = new SluiceError('SLUICE_CLOSED', 'the database is being closed: the copy was called off');
+    for (const [stop] of copies) stop.abort(ended);
+    await Promise.allSettled(copies.map(([, copying]) => copying));
+  }
+
   async #drainForClose(): Promise<void> {
     const { engine, flusher } = this.core;
     const { closeTimeoutMs } = this.options;
@@ -469,10 +610,10 @@ export class Database<T = unknown> extends SqlFace<T> {
 
   /** A sum of what only grows. What is staged changes something when it is applied, with each batch until then. */
   #foreignChanges(): number {
-    const { engine, store, indirect } = this.core;
-    const recoveredSeq = store.facts.appliedSeq + engine.counters.recovered;
+    const { engine, indirect } = this.core;
+    const recoveredSeq = this.#foundSeq + engine.counters.recovered;
     const applied = Math.min(engine.appliedSeq, Math.max(indirect.lastSeq, recoveredSeq));
-    return this.direct.executed + this.dlq.counters.retried + engine.counters.deadLettered + applied;
+    return this.#restores + this.direct.executed + this.dlq.counters.retried + engine.counters.deadLettered + applied;
   }
 
   #prepareStaged(given: string | Sql, parameters: readonly unknown[]): { target: Target; values: SqlValue[] } {

@@ -6,6 +6,7 @@ import {
   newDerivation,
   openNanaSqlite,
   type Secrets,
+  type ValueCipher,
 } from '../base/encryption/index.ts';
 import { messageOf, SluiceError } from '../base/errors.ts';
 import type { KeysFound, StoredKey, Unlocked } from '../store/store.ts';
@@ -38,6 +39,31 @@ export async function unlock(given: readonly KeySource[], found: KeysFound): Pro
   const isStored = stored.includes(active.id) && activeOf(found).id === active.id;
   const secrets: Secrets = { keys: [active, ...keys.slice(1)], accepts };
   return { secrets, store: isStored ? undefined : toStore(active, accepts) };
+}
+
+/**
+ * The keys to go on with when a copy takes the place of an open database: those that it has, if they are all that the copy needs. What encrypted before encrypts from then on.
+ */
+export function unlockCopy(cipher: ValueCipher | undefined, found: KeysFound): Unlocked | undefined {
+  if (cipher === undefined) {
+    if (found.keys.length === 0) return undefined;
+    throw new SluiceError(
+      'SLUICE_DECRYPT',
+      `what is to be restored is encrypted with the key ${activeOf(found).id}, and the database is open without one: open it with that key`,
+    );
+  }
+  const { keyring } = cipher;
+  const missing = found.keys.filter(({ id }) => !keyring.has(id));
+  if (missing.length > 0) {
+    throw new SluiceError(
+      'SLUICE_DECRYPT',
+      `what is to be restored is encrypted with the key ${missing.map(({ id }) => id).join(', ')}: open the database with it, as encryption.previous`,
+    );
+  }
+  const accepts = found.keys.length === 0 ? found.before : acceptedBy(keyring, activeOf(found));
+  const { active } = keyring;
+  const isStored = found.keys.length > 0 && activeOf(found).id === active.id;
+  return { secrets: { keys: keyring.keys, accepts }, store: isStored ? undefined : toStore(active, accepts) };
 }
 
 /** A key as the database is to name it. */

@@ -3,6 +3,7 @@ import { show } from '../base/options.ts';
 import type { Durability, State } from '../engine/index.ts';
 import type { RecoveryReport } from '../engine/log/index.ts';
 import type { DeadLetterSummary } from '../store/store.ts';
+import type { BackupResult, RestoreResult } from './backup.ts';
 import type { DatabaseEvents, EventHandlers } from './events.ts';
 import { tell } from './tell.ts';
 
@@ -123,6 +124,14 @@ export class DatabaseLog {
     const { path, durability } = this.#subject;
     const found = writes === 0 ? '' : `: ${writes} writes were recovered from its log`;
     this.#say('info', { durability, recovered: writes }, `opened ${path}${found}`);
+  }
+
+  backedUp({ path, bytes, appliedSeq, durationMs }: BackupResult): void {
+    this.#say('info', { destination: path, bytes, appliedSeq, durationMs }, `backed up to ${path}`);
+  }
+
+  restored({ from, bytes, appliedSeq, durationMs }: RestoreResult): void {
+    this.#say('warn', { source: from, bytes, appliedSeq, durationMs }, `restored from ${from}: what was here is gone`);
   }
 
   closed(pending: number): void {

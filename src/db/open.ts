@@ -1,8 +1,8 @@
 import { randomUUID } from 'node:crypto';
 import { rmSync } from 'node:fs';
-import { mkdtemp, readlink, realpath } from 'node:fs/promises';
+import { mkdtemp } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { basename, dirname, join, resolve } from 'node:path';
+import { dirname, join } from 'node:path';
 import { EventEmitter } from 'eventemitter3';
 import { type Clock, systemClock } from '../base/clock.ts';
 import { ValueCipher } from '../base/encryption/index.ts';
@@ -25,6 +25,7 @@ import type { DatabaseEvents, EventHandlers } from './events.ts';
 import { DatabaseLog } from './logging.ts';
 import { checkName } from './names.ts';
 import { type OpenOptions, type ResolvedOptions, resolveOptions } from './options.ts';
+import { realFile } from './real-file.ts';
 import { checkStagedSql } from './sql/statements.ts';
 import { tell } from './tell.ts';
 
@@ -133,6 +134,7 @@ async function openFile<T>(
       breaker,
       spawn,
       clock,
+      fileSystem,
       unlock: async (found) => {
         const unlocked = await unlock(options.keys, found);
         cipher = unlocked && new ValueCipher(unlocked.secrets);
@@ -272,7 +274,7 @@ function emitterOf(events: Events, diagnostics: EventHandlers, log: DatabaseLog 
   };
 }
 
-async function makeLogFolder(fileSystem: FileSystem, directory: string): Promise<void> {
+export async function makeLogFolder(fileSystem: FileSystem, directory: string): Promise<void> {
   try {
     await fileSystem.makeDirectory(directory);
     await fileSystem.syncDirectory(dirname(directory));
@@ -293,32 +295,6 @@ function logNotReady(directory: string, cause: unknown): SluiceError {
   return new SluiceError(
     'SLUICE_LOG_IO',
     `the log in ${directory} cannot be read or repaired: ${messageOf(cause)}. Nothing was replayed or deleted: repair the disk and open again`,
-    { cause },
-  );
-}
-
-/** The file with all links resolved, so that two names of one file are one database. */
-async function realFile(path: string): Promise<string> {
-  const absolute = resolve(path);
-  try {
-    return await realpath(absolute);
-  } catch (error) {
-    if (codeOf(error) !== 'ENOENT') throw notOpened(absolute, error);
-  }
-  // A link whose file is not there yet: SQLite will make the file it names, so the log belongs beside that one.
-  const target = await readlink(absolute).catch(() => undefined);
-  if (target !== undefined) return realFile(resolve(dirname(absolute), target));
-  try {
-    return join(await realpath(dirname(absolute)), basename(absolute));
-  } catch (error) {
-    throw notOpened(absolute, error);
-  }
-}
-
-function notOpened(path: string, cause: unknown): SluiceError {
-  return new SluiceError(
-    'SLUICE_INVALID_OPTION',
-    `${path} cannot be opened: ${codeOf(cause) ?? ''} on its folder; make the folder first`,
     { cause },
   );
 }

@@ -257,6 +257,15 @@ export class RowShape {
     return this.#holdsKeys;
   }
 
+  /** Looks again which columns there are. */
+  reload(): void {
+    this.#columns.length = 0;
+    this.#known.clear();
+    this.#targets.clear();
+    this.#full = undefined;
+    for (const { name } of this.#core.store.sync.columns(this.table) ?? []) this.#learn(name);
+  }
+
   get exists(): boolean {
     return this.#columns.length > 0;
   }

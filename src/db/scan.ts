@@ -54,7 +54,10 @@ export async function* scanEntriesAsync(
     const merger = new Merger(overlayOf(generations, scan.appliedSeq, table, range), range.reverse ?? false);
     for (let isLast = false; !isLast; ) {
       age.check();
-      const page = await scan.next(PAGE_ROWS);
+      const page = await scan.next(PAGE_ROWS).catch((error: unknown) => {
+        age.check();
+        throw error;
+      });
       isLast = page.length < PAGE_ROWS;
       yield* merger.merge(page, isLast);
     }
@@ -95,6 +98,7 @@ export async function* decodedAsync<T>(
 /** Closes a snapshot that is left open: it would keep the WAL from shrinking, and staging in memory. */
 export function limitAge(core: Core, scan: { close(): void }): { check(): void; end(): void } {
   let expired = false;
+  const restores = core.restores();
   const timer = core.clock.after(core.scanMaxAgeMs, () => {
     expired = true;
     scan.close();
@@ -102,6 +106,9 @@ export function limitAge(core: Core, scan: { close(): void }): { check(): void; 
   return {
     check() {
       core.assertOpen();
+      if (core.restores() !== restores) {
+        throw new SluiceError('SLUICE_CONFLICT', 'the database was restored while it was walked through: begin anew');
+      }
       if (!expired) return;
       throw new SluiceError(
         'SLUICE_TIMEOUT',

@@ -71,6 +71,7 @@ export interface ImportResult {
  * `entriesAtOpen + deadLettered + imported = entries + retried + superseded + cleared + evicted`.
  */
 export interface DeadLetterCounters {
+  /** Entries that were there. A restore adds by how many it changes them, so that this may be below 0. */
   entriesAtOpen: number;
   /** Entries that an import has brought. */
   imported: number;
@@ -396,6 +397,25 @@ export class DeadLetterQueue {
   /** @internal A batch is done. */
   onBatch(result: BatchResult): void {
     this.#depart(result);
+  }
+
+  /** @internal No run is under way while `work` is, and none begins. The signal calls it off while it waits for its turn. */
+  whileIdle<T>(work: () => Promise<T>, signal: AbortSignal): Promise<T> {
+    const calledOff = new Deferred<never>();
+    const callOff = () => calledOff.reject(signal.reason);
+    signal.addEventListener('abort', callOff);
+    const turn = this.#oneAtATime(() => {
+      signal.removeEventListener('abort', callOff);
+      signal.throwIfAborted();
+      return work();
+    });
+    return Promise.race([turn, calledOff.promise]);
+  }
+
+  /** @internal The queue is another one. */
+  replaced(queue: QueueState): void {
+    this.counters.entriesAtOpen += queue.entries - this.#state.entries;
+    this.#state = queue;
   }
 
   /** @internal */

@@ -113,6 +113,7 @@ export class Engine {
   #appliedSeq: number;
   #framedSeq: number;
   #accepting = true;
+  #held = false;
   #releasing: Promise<void> = RESOLVED;
 
   constructor(options: EngineOptions, log: AppendLog, appliedSeq: number, env: EngineEnvironment) {
@@ -358,6 +359,27 @@ export class Engine {
     if (open.writes >= GENERATION_WRITES) this.seal();
   }
 
+  /** Accepts nothing until the function that it returns is called: the data is about to be other data. */
+  hold(): () => void {
+    this.#held = true;
+    return () => {
+      this.#held = false;
+    };
+  }
+
+  /**
+   * Goes on for other data, which has everything up to `seq`, in a log of another epoch. To be called while it is held, with
+   * nothing pending.
+   */
+  async renew(epoch: number, seq: number): Promise<void> {
+    this.#lastSeq = this.#appliedSeq = this.#framedSeq = seq;
+    this.#staging.restart(seq);
+    if (this.commit !== undefined) return this.commit.renew(epoch, seq);
+    await this.#releasing;
+    await this.#log.renew(epoch, seq);
+    this.releaseLog();
+  }
+
   /** Accepts nothing any more. */
   stopIntake(): void {
     this.#accepting = false;
@@ -387,20 +409,22 @@ export class Engine {
   assertAccepting(): void {
     if (!this.#accepting) throw closedError();
     if (this.health.state === 'failed') throw this.#failedError();
+    if (this.#held) throw heldError();
   }
 
   /** The same for a write: one that is turned away is counted. */
   assertAcceptingWrite(): void {
-    if (this.#accepting && this.health.state !== 'failed') return;
-    this.admission.refused[this.#accepting ? 'failed' : 'closed']++;
+    if (this.#accepting && !this.#held && this.health.state !== 'failed') return;
+    this.admission.refused[this.#accepting && !this.#held ? 'failed' : 'closed']++;
     this.assertAccepting();
   }
 
   /** Counts a write that was turned away for what it wanted to write. Returns the error, to be thrown: no closure per write. */
   countInvalid(error: unknown): unknown {
     // A row with a new column makes a write of its own first, which may have been turned away and counted.
-    const counted = ['SLUICE_FULL', 'SLUICE_CLOSED', 'SLUICE_FAILED'].includes(codeOf(error) ?? '');
-    if (!counted) this.admission.refused.invalid++;
+    const code = codeOf(error) ?? '';
+    const counted = ['SLUICE_FULL', 'SLUICE_CLOSED', 'SLUICE_FAILED'].includes(code);
+    if (!counted && !(this.#held && code === 'SLUICE_CONFLICT')) this.admission.refused.invalid++;
     return error;
   }
 
@@ -528,6 +552,13 @@ export function bytesOfGroup(members: readonly GroupMember[]): number {
 
 function closedError(): SluiceError {
   return new SluiceError('SLUICE_CLOSED', 'the database is closed: open it again to write');
+}
+
+function heldError(): SluiceError {
+  return new SluiceError(
+    'SLUICE_CONFLICT',
+    'the database is being restored and takes no writes until arestore() has resolved: decide then whether they are still meant',
+  );
 }
 
 function deadError(seq: number): SluiceError {

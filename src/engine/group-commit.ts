@@ -157,6 +157,17 @@ export class GroupCommit {
     this.#start();
   }
 
+  /** The log goes on for other data: see {@link AppendLog.renew}. To be called with everything applied, and no write coming. */
+  async renew(epoch: number, seq: number): Promise<void> {
+    while (this.#running !== undefined) await this.#running;
+    this.#running = this.#log.renew(epoch, seq).finally(() => {
+      this.#running = undefined;
+    });
+    await this.#running;
+    this.#acknowledgedSeq = seq;
+    this.release(seq);
+  }
+
   /** Writes and syncs what is left, and ends. A disk that has no room now is not waited for. */
   async close(): Promise<void> {
     this.#closing = true;

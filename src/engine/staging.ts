@@ -48,6 +48,11 @@ export class Staging {
     return this.#sealed[0];
   }
 
+  /** Begins anew behind `seq`. To be called with nothing staged. */
+  restart(seq: number): void {
+    this.open = new Generation(seq + 1);
+  }
+
   /** Ends the open generation, which must have writes, and opens the next. */
   seal(): void {
     this.#sealed.push(this.open);

@@ -216,6 +216,17 @@ export class Flusher {
     }
   }
 
+  /** As a barrier, but a flush that stands still is an error. */
+  async barrierUnlessStalled(what: string, wait: WaitOptions): Promise<void> {
+    await this.barrierOrStall(what, wait);
+    if (this.#engine.pending === 0 || this.#stall === undefined) return;
+    throw new SluiceError(
+      'SLUICE_STORE',
+      `${what} needs everything applied that was accepted, and the flush stands still (${this.#stall.reason}): ${this.#stall.error.message}`,
+      { cause: this.#stall.error },
+    );
+  }
+
   /** No batch goes down before `read` is settled: for a read that must see the store as it is now. */
   holdFor<T>(read: Promise<T>): Promise<T> {
     this.#holds.add(read);

@@ -253,7 +253,7 @@ const DEAD_LETTERS: readonly Family[] = [
   ),
   gauge(
     'dlq_entries_at_open',
-    'Entries that were in the dead-letter queue at open.',
+    'Entries that were in the dead-letter queue at open, and by how many a restore has changed them.',
     (s) => s.deadLetters.entriesAtOpen,
   ),
   counter('dlq_imported_total', 'Dead letters that came in by an import.', (s) => s.deadLetters.imported),

@@ -45,6 +45,19 @@ export interface Store {
 
   readonly deadLetters: DeadLetterStore;
 
+  /**
+   * Writes a copy of what is committed at one moment to a new file, checks it, makes it a database of its own, and gives it
+   * its name when it is on the disk. Work goes on meanwhile. Rejected or aborted, it leaves nothing behind.
+   */
+  backUp(order: BackupOrder, watch: CopyWatch): Promise<CopyFacts>;
+  /** Copies a file that may take the place of this store, and checks it. Must be discarded, whatever becomes of it. */
+  stage(source: string, watch: CopyWatch): Promise<StagedCopy>;
+  /**
+   * Puts a staged copy in the place of the store, all of it or nothing. Whoever reads waits meanwhile, and walks over a
+   * snapshot end. To be called with nothing to apply. Rejected, everything is as it was before.
+   */
+  replaceWith(copy: StagedCopy, replacement: Replacement, signal: AbortSignal): Promise<Replaced>;
+
   /** Does a piece of what brings an encrypted store to another key. A step that was done already may be made again. */
   rotate(step: RotationStep): Promise<RotationStepped>;
 
@@ -151,6 +164,80 @@ export interface RotationStepped {
   /** Where the next step of the kind goes on; `undefined` after the last one. */
   readonly last: string | number | undefined;
   readonly rewritten: number;
+}
+
+/** How far a copy is: see {@link Store.backUp}. */
+export interface CopyProgress {
+  /** `copy` while it is written, `check` while SQLite checks it, which says nothing of how far it is. */
+  readonly phase: 'copy' | 'check';
+  /** What is copied. */
+  readonly bytes: number;
+  /** What there is to be copied. */
+  readonly totalBytes: number;
+}
+
+/** Who watches a copy, and may call it off. */
+export interface CopyWatch {
+  readonly signal: AbortSignal;
+  readonly onProgress: (progress: CopyProgress) => void;
+}
+
+export interface BackupOrder {
+  readonly destination: string;
+  readonly deadLetters: 'include' | 'refuse';
+  /** Permissions of the file that is replaced, if one is. */
+  readonly mode: number | undefined;
+  /** Throws where the destination is not free any more. */
+  readonly recheck: () => Promise<void>;
+}
+
+/** What a copy holds. */
+export interface CopyFacts {
+  readonly databaseId: string;
+  readonly epoch: number;
+  /** No write and no dead letter in it has a higher number. */
+  readonly appliedSeq: number;
+  readonly queue: QueueState;
+  readonly keys: KeysFound;
+  /** Size of the file. */
+  readonly bytes: number;
+}
+
+/** A copy that lies ready beside a store. */
+export interface StagedCopy {
+  readonly facts: CopyFacts;
+  /** What the copy is to be, written into it; it is on the disk then. */
+  seal(identity: CopyIdentity): Promise<CopyFacts>;
+  /** The file. */
+  readonly path: string;
+  /** Deletes what is left of it. */
+  discard(): Promise<void>;
+}
+
+/** Which database a copy becomes. */
+export interface CopyIdentity {
+  readonly databaseId: string;
+  readonly epoch: number;
+  /** New writes get numbers above this one, and above what is in the copy. */
+  readonly appliedSeq: number;
+  readonly owner: string;
+  /** The key that encrypts from now on, where the copy names another one. */
+  readonly key: StoredKey | undefined;
+}
+
+/** What takes the place of a store. */
+export interface Replacement {
+  readonly appliedSeq: number;
+  readonly unlocked: Unlocked | undefined;
+  /** Called in the moment in which it takes its place. */
+  readonly onSwap: () => void;
+}
+
+/** What came of it. From here on there is no way back. */
+export interface Replaced {
+  readonly facts: CopyFacts;
+  /** Why the store cannot go on all the same: it is as it has to be, but not known to be so after a power cut, say. */
+  readonly failure: Error | undefined;
 }
 
 export interface Batch {

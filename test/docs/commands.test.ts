@@ -71,6 +71,13 @@ const RUN: Readonly<Record<string, Around>> = {
     prepare: withFile,
     check: (output) => expect(output).toContain('watermark     write 1'),
   },
+  'docs/backups.md: sluice backup telemetry.db backup.db': {
+    prepare: withFile,
+    check: (output) => {
+      expect(output).toContain('everything up to write 1');
+      expect(output).toContain('epoch 2');
+    },
+  },
   'docs/collector.md: curl -s -H \'Content-Type: application/json\' -d \'{"filter":{"table":"readings"},"ratePerSecond":500}\' http://127.0.0.1:9464/dlq/retry':
     {
       prepare: withDeadLetters,

@@ -126,8 +126,17 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   'cli/records.ts': ['node:fs', 'node:fs/promises'],
   // Sizes, for the progress.
   'cli/verify-command.ts': ['node:fs/promises'],
+  // Looks at names: where a backup may go.
+  'db/backup.ts': ['node:fs', 'node:fs/promises'],
   'db/inspect.ts': ['node:fs', 'node:fs/promises'],
   'db/open.ts': ['node:fs', 'node:fs/promises'],
+  'db/real-file.ts': ['node:fs/promises'],
+  // Whether the file is there.
+  'db/restore.ts': ['node:fs'],
+  // Reads what nobody has open, and writes copies, in a process of its own.
+  'store/sqlite/copy/copier.ts': ['node:fs'],
+  // Renames, and deletes names, of files that nobody has open any more.
+  'store/sqlite/copy/replacing.ts': ['node:fs'],
   // Reads a private copy where the folder cannot be written to, in a process of its own.
   'store/sqlite/examine/examiner.ts': ['node:fs'],
   'store/sqlite/file-identity.ts': ['node:fs'],

@@ -67,6 +67,7 @@ interface OpenSegment {
 export class AppendLog {
   readonly #options: AppendLogOptions;
   readonly #sealed: SealedSegment[];
+  #epoch: number;
   #open: OpenSegment | undefined;
   #end: SegmentEnd;
   #highestNumber: number;
@@ -86,6 +87,7 @@ export class AppendLog {
 
   constructor(options: AppendLogOptions, start: LogStart) {
     this.#options = options;
+    this.#epoch = options.epoch;
     this.#sealed = [...start.sealed];
     this.#sealedBytes = start.sealed.reduce((total, { bytes }) => total + bytes, 0);
     this.#end = start.end;
@@ -203,6 +205,22 @@ export class AppendLog {
     return released;
   }
 
+  /**
+   * Goes on for other data, which has everything up to `seq`: in a new segment, for which the ones before do not count. To be
+   * called with nothing that waits; they are deleted with the next release.
+   */
+  async renew(epoch: number, seq: number): Promise<void> {
+    const segment = this.#open;
+    if (segment !== undefined) {
+      this.#retire(segment, segment.offset, segment.lastSeq);
+      await segment.file.close().catch(ignore);
+    }
+    this.forget(seq);
+    this.#epoch = epoch;
+    this.#end = { number: 0, offset: 0, lastSeq: seq };
+    this.#syncedSeq = seq;
+  }
+
   async close(): Promise<void> {
     const segment = this.#open;
     this.#open = undefined;
@@ -210,7 +228,8 @@ export class AppendLog {
   }
 
   async #create(): Promise<OpenSegment> {
-    const { fileSystem, databaseId, epoch } = this.#options;
+    const { fileSystem, databaseId } = this.#options;
+    const epoch = this.#epoch;
     const number = ++this.#highestNumber;
     const first = (this.#waiting[0] as Frame).firstSeq;
     const header = encodeHeader({ databaseId, epoch, number, firstSeq: first, previous: this.#end });

@@ -12,6 +12,15 @@ export interface Connection {
   close(): unknown;
 }
 
+/** A connection as it is opened. */
+export interface OpenedConnection extends Connection {
+  /** SQLite's online backup; `progress` says how many pages come next. */
+  backup(
+    file: string,
+    options: { progress(pages: { readonly totalPages: number; readonly remainingPages: number }): number },
+  ): Promise<unknown>;
+}
+
 export interface Statement {
   /** Whether it returns rows. */
   readonly reader: boolean;
@@ -42,7 +51,7 @@ const WITHDRAWN_VERSION = '3.52.0';
 export function openConnection(
   path: string,
   { readonly, busyTimeoutMs, mustExist = readonly }: ConnectionOptions,
-): Connection {
+): OpenedConnection {
   try {
     return new Database(path, { readonly, fileMustExist: mustExist, timeout: busyTimeoutMs });
   } catch (error) {

@@ -48,6 +48,18 @@ export class FileIdentity {
   }
 }
 
+/** The database that stands at a name now. */
+export function fileIdOf(path: string): FileId {
+  const found = statOf(path);
+  if (found === undefined) throw filesGone(path, 'missing', 'there');
+  return { dev: found.dev, ino: found.ino };
+}
+
+/** Size of the WAL beside a database: 0 where there is none. */
+export function walBytesOf(path: string): number {
+  return Number(statOf(walOf(path))?.size ?? 0);
+}
+
 /** Throws unless the database that a thread before this one had open is still in its place. */
 export function assertSameDatabase(path: string, expected: FileId): void {
   const fate = fateOf(statOf(path), expected);

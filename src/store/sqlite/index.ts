@@ -1,3 +1,4 @@
+export { settle, stageCopy, swapIn } from './copy/replacing.ts';
 export { Examination } from './examine/examination.ts';
 export type { DatabaseChecks, DatabaseFacts, DeadLetterFacts } from './examine/examine-protocol.ts';
 export { acquireLock, lastOwner, type Owner, type ProcessLock } from './lock.ts';

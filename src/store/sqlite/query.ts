@@ -2,6 +2,7 @@ import { SluiceError } from '../../base/errors.ts';
 import type { SqlValue } from '../../base/frame/index.ts';
 import { toJsonValue } from '../../base/json.ts';
 import { type Connection, narrow, openConnection } from './connection.ts';
+import { type FileId, fileIdOf } from './file-identity.ts';
 
 /** How long a query may wait for a lock, which in WAL mode it hardly ever has to. */
 const BUSY_TIMEOUT_MS = 1_000;
@@ -29,18 +30,18 @@ export interface QueryResult {
  * limit: SQLite cannot be stopped from within its thread, so let it run in a process that can be killed.
  */
 export class QueryConnection {
-  readonly #db: Connection;
+  readonly #path: string;
+  #database: FileId;
+  #db: Connection;
 
   constructor(path: string) {
-    this.#db = openConnection(path, { readonly: true, busyTimeoutMs: BUSY_TIMEOUT_MS });
-    this.#db.pragma('query_only = ON');
-    this.#db.pragma('trusted_schema = OFF');
-    // Large sorts stay within the memory limit instead of filling the disk.
-    this.#db.pragma('temp_store = MEMORY');
-    this.#db.pragma(`hard_heap_limit = ${HEAP_BYTES}`);
+    this.#path = path;
+    this.#database = fileIdOf(path);
+    this.#db = openReading(path);
   }
 
   run(sql: string, { maxRows, maxBytes }: ResultLimits): QueryResult {
+    this.#follow();
     const statement = this.#db.prepare(sql);
     if (!statement.reader || !statement.readonly) {
       throw new SluiceError('SLUICE_INVALID_SQL', 'only a statement that reads, and returns rows, can be queried');
@@ -61,4 +62,23 @@ export class QueryConnection {
     }
     return { columns: JSON.stringify(columns), rows: `[${rows.join(',\n')}]`, rowCount: rows.length, truncated };
   }
+
+  /** A restore puts another file in the place of the one that is open here. */
+  #follow(): void {
+    const { dev, ino } = fileIdOf(this.#path);
+    if (dev === this.#database.dev && ino === this.#database.ino) return;
+    this.#db.close();
+    this.#database = { dev, ino };
+    this.#db = openReading(this.#path);
+  }
+}
+
+function openReading(path: string): Connection {
+  const db = openConnection(path, { readonly: true, busyTimeoutMs: BUSY_TIMEOUT_MS });
+  db.pragma('query_only = ON');
+  db.pragma('trusted_schema = OFF');
+  // Large sorts stay within the memory limit instead of filling the disk.
+  db.pragma('temp_store = MEMORY');
+  db.pragma(`hard_heap_limit = ${HEAP_BYTES}`);
+  return db;
 }

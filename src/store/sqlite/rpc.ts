@@ -19,7 +19,7 @@ interface ResponseMessage {
 }
 
 /** An error by value: a class instance does not survive the way through a port. */
-interface WireError {
+export interface WireError {
   readonly name: string;
   readonly message: string;
   readonly code?: string | undefined;
@@ -141,7 +141,7 @@ export function serve<P extends Protocol>(
   });
 }
 
-function toWire(error: unknown): WireError {
+export function toWire(error: unknown): WireError {
   const { name, message, code } = error as Partial<SluiceError> & { name?: string };
   const wire = { name: name ?? 'Error', message: message ?? String(error), code };
   if (error instanceof StoreFailure) return { ...wire, failure: error.failure, sqliteCode: error.sqliteCode };
@@ -149,7 +149,7 @@ function toWire(error: unknown): WireError {
   return wire;
 }
 
-function fromWire({ name, message, code, failure, sqliteCode }: WireError): Error {
+export function fromWire({ name, message, code, failure, sqliteCode }: WireError): Error {
   if (failure !== undefined) return new StoreFailure(failure, message, sqliteCode);
   if (name === 'SluiceError') return new SluiceError(code as SluiceErrorCode, message, { sqliteCode });
   const error = new Error(message);

@@ -1,15 +1,21 @@
 import { randomUUID } from 'node:crypto';
+import { dirname } from 'node:path';
 import { type Clock, systemClock, type Timer } from '../../base/clock.ts';
 import type { Secrets } from '../../base/encryption/index.ts';
 import { codeOf, messageOf, SluiceError } from '../../base/errors.ts';
 import { diskMeaning, sqliteMeaning } from '../../base/failure.ts';
+import type { FileSystem } from '../../base/file-system.ts';
 import type { SqlValue } from '../../base/frame/index.ts';
-import { settledWithin } from '../../base/waiting.ts';
+import { nodeFileSystem } from '../../base/node-file-system.ts';
+import { Deferred, settledWithin, sleep } from '../../base/waiting.ts';
 import {
+  type BackupOrder,
   type Batch,
   type BatchResult,
   type Breaker,
   type Checkpoint,
+  type CopyFacts,
+  type CopyWatch,
   type CountOverlay,
   type DeadLetterStore,
   type ExecutedAll,
@@ -22,10 +28,13 @@ import {
   type QueueChanged,
   type QueueLimits,
   type RepeatedStatement,
+  type Replaced,
+  type Replacement,
   type RestartReason,
   type RotationStep,
   type RotationStepped,
   type SqlRow,
+  type StagedCopy,
   type Statement,
   type Store,
   type StoreCursor,
@@ -36,7 +45,8 @@ import {
   toCallerError,
   type Unlocked,
 } from '../store.ts';
-import type { FileId } from './file-identity.ts';
+import { backUpTo, discardStaged, stageCopy, swapIn } from './copy/replacing.ts';
+import { type FileId, fileIdOf } from './file-identity.ts';
 import { SqliteReader } from './reader/reader.ts';
 import { ReaderPool, storeClosed } from './reader/reader-pool.ts';
 import { type Spawn, spawnWorker, ThreadClient, ThreadDied } from './rpc.ts';
@@ -55,6 +65,14 @@ const LOOK_MS = 2_000;
 /** How long the writer thread has to itself between two goes at rows that have expired, where there are many. */
 const SWEEP_PAUSE_MS = 20;
 
+/** How long something else may read the database before it is not replaced under it. */
+const SETTLE_MS = 5_000;
+const SETTLE_PAUSE_MS = 50;
+
+/** How often a writer thread for what has replaced the database is started, and how long the pause between two is. */
+const RESTARTS_MAX = 5;
+const RESTART_PAUSE_MS = 200;
+
 export interface SqliteStoreOptions {
   readonly path: string;
   /** Names this process in the state row. */
@@ -66,6 +84,8 @@ export interface SqliteStoreOptions {
   readonly unlock?: ((found: KeysFound) => Promise<Unlocked | undefined>) | undefined;
   readonly spawn?: Spawn | undefined;
   readonly clock?: Clock | undefined;
+  /** Renames copies that are complete. */
+  readonly fileSystem?: FileSystem | undefined;
   readonly onWriterRestart?: ((reason: RestartReason) => void) | undefined;
   readonly onCheckpoint?: ((checkpoint: Checkpoint) => void) | undefined;
   /** The database is lost to this process, without a batch that could have said so. */
@@ -77,14 +97,16 @@ export interface SqliteStoreOptions {
  * the calling thread for the synchronous calls.
  */
 export class SqliteStore implements Store {
-  readonly facts: StoreFacts;
   readonly sync: SqliteReader;
   readonly deadLetters: DeadLetterStore;
   readonly #options: SqliteStoreOptions;
   readonly #readers: ReaderPool;
   readonly #clock: Clock;
+  #facts: StoreFacts;
   /** The database file that the writer opened first: another one in its place is another database. */
-  readonly #database: FileId;
+  #database: FileId;
+  /** While another file takes its place. */
+  #replacing: Deferred<void> | undefined;
   #secrets: Secrets | undefined;
   #writer: WriterThread;
   #report: WriterReport;
@@ -101,6 +123,7 @@ export class SqliteStore implements Store {
   #closed = false;
 
   static async open(options: SqliteStoreOptions): Promise<SqliteStore> {
+    discardStaged(options.path);
     const writer = spawnWriter(options);
     try {
       const found = await writer.call('open', { ...startOf(options), takeOver: true, check: false });
@@ -127,7 +150,7 @@ export class SqliteStore implements Store {
     this.#clock = options.clock ?? systemClock;
     this.#writer = writer;
     this.#database = started.database;
-    this.facts = started.facts;
+    this.#facts = started.facts;
     this.#report = started.report;
     this.#take(started.report);
     this.sync = new SqliteReader(options.path, started.database, 0);
@@ -142,6 +165,10 @@ export class SqliteStore implements Store {
       change: (change) => this.#changeQueue(change),
     };
     this.#lookLater();
+  }
+
+  get facts(): StoreFacts {
+    return this.#facts;
   }
 
   get numbers(): StoreNumbers {
@@ -192,6 +219,8 @@ export class SqliteStore implements Store {
     call: C,
     request: WriterProtocol[C]['request'],
   ): Promise<WriterProtocol[C]['response']> {
+    // It was meant for what was there before.
+    if (this.#replacing !== undefined) throw beingRestored();
     try {
       return await (await this.#liveWriter()).call(call, request);
     } catch (error) {
@@ -230,6 +259,105 @@ export class SqliteStore implements Store {
     if (step.do === 'finish') this.#secrets = { ...secrets, accepts: 'nothing' };
     this.#readers.unlock(this.#secrets as Secrets);
     return stepped;
+  }
+
+  backUp(order: BackupOrder, watch: CopyWatch): Promise<CopyFacts> {
+    return backUpTo(order, { path: this.#options.path, database: this.#database }, this.#fileSystem, watch);
+  }
+
+  stage(source: string, watch: CopyWatch): Promise<StagedCopy> {
+    return stageCopy(source, this.#options.path, watch);
+  }
+
+  /**
+   * Until the rename, which replaces all at once, everything is as it was: the database without a WAL, with its log. From then
+   * on there is the other one, and the log is not for it. So nobody may have the file open in between: SQLite would carry on
+   * with what lies beside it, whichever database that is of.
+   */
+  async replaceWith(
+    copy: StagedCopy,
+    { appliedSeq, unlocked, onSwap }: Replacement,
+    signal: AbortSignal,
+  ): Promise<Replaced> {
+    const { path, owner } = this.#options;
+    const { databaseId, epoch } = this.#facts;
+    await this.#liveWriter();
+    this.#replacing = new Deferred();
+    let facts: CopyFacts;
+    try {
+      await unlessAborted(this.#readers.hold(), signal);
+      await this.#settle(signal);
+      facts = await copy.seal({ databaseId, epoch: epoch + 1, appliedSeq, owner, key: unlocked?.store });
+      signal.throwIfAborted();
+      await this.#endWriter();
+      // No turn of the event loop from here on, so that no synchronous read opens anything in between.
+      this.sync.close();
+      swapIn(copy.path, path);
+      this.#database = fileIdOf(path);
+      this.sync.replaced(this.#database);
+      const { epoch: next, appliedSeq: watermark, queue } = facts;
+      this.#facts = { ...this.#facts, epoch: next, appliedSeq: watermark, queue, durable: true };
+      this.#secrets = unlocked?.secrets;
+      if (this.#secrets !== undefined) this.#readers.unlock(this.#secrets);
+      onSwap();
+    } catch (error) {
+      this.#goOn();
+      throw error;
+    }
+    return { facts, failure: await this.#goOnWithReplacement().catch((error: Error) => error) };
+  }
+
+  /** Nothing is in the WAL alone any more. */
+  async #settle(signal: AbortSignal): Promise<void> {
+    const latest = this.#clock.elapsed() + SETTLE_MS;
+    for (;;) {
+      this.sync.endScans();
+      if (await this.#writer.call('settle', null)) return;
+      if (this.#clock.elapsed() > latest) {
+        throw new SluiceError(
+          'SLUICE_CONFLICT',
+          `some other program is reading ${this.#options.path}, and would go on with what is replaced: let it end, and try again`,
+        );
+      }
+      await sleep(SETTLE_PAUSE_MS, this.#clock, signal);
+      signal.throwIfAborted();
+    }
+  }
+
+  async #endWriter(): Promise<void> {
+    await this.#writer.call('close', null);
+    await this.#writer.terminate();
+    // It is started again on purpose: that is nothing to tell of, and no death.
+    this.#restartTold = true;
+    this.#deaths = 0;
+  }
+
+  async #goOnWithReplacement(): Promise<undefined> {
+    try {
+      await this.#fileSystem.syncDirectory(dirname(this.#options.path));
+      for (let attempt = 1; ; attempt++) {
+        try {
+          await this.#restart();
+          return undefined;
+        } catch (error) {
+          const isFinal = error instanceof StoreFailure && error.failure === 'fatal';
+          if (isFinal || attempt === RESTARTS_MAX) throw error;
+        }
+        await sleep(RESTART_PAUSE_MS, this.#clock);
+      }
+    } finally {
+      this.#goOn();
+    }
+  }
+
+  #goOn(): void {
+    this.#readers.release(this.#database);
+    this.#replacing?.resolve();
+    this.#replacing = undefined;
+  }
+
+  get #fileSystem(): FileSystem {
+    return this.#options.fileSystem ?? nodeFileSystem;
   }
 
   query(sql: string, parameters: Parameters, limits: QueryLimits): Promise<SqlRow[]> {
@@ -287,7 +415,7 @@ export class SqliteStore implements Store {
   async #lookNow(): Promise<void> {
     let more = false;
     try {
-      if (!this.#writer.dead && this.#starting === undefined) {
+      if (!this.#writer.dead && this.#starting === undefined && this.#replacing === undefined) {
         const { report, swept } = await this.#writer.call('look', { now: this.#clock.now() });
         this.#take(report);
         this.#expired += swept.expired;
@@ -322,6 +450,7 @@ export class SqliteStore implements Store {
   #liveWriter(): Promise<WriterThread> {
     // The lock may be another process's by now.
     if (this.#closed) return Promise.reject(storeClosed());
+    if (this.#replacing !== undefined) return this.#replacing.promise.then(() => this.#liveWriter());
     if (this.#starting === undefined && this.#writer.dead) {
       this.#starting = this.#restart().finally(() => {
         this.#starting = undefined;
@@ -353,6 +482,26 @@ export class SqliteStore implements Store {
     }
     this.#check = this.#restartTold = false;
     return writer;
+  }
+}
+
+/** What was asked of a database whose place another one takes. */
+function beingRestored(): SluiceError {
+  return new SluiceError(
+    'SLUICE_CONFLICT',
+    'the database is being restored: ask again when arestore() has resolved, and for what is there then',
+  );
+}
+
+async function unlessAborted(done: Promise<void>, signal: AbortSignal): Promise<void> {
+  signal.throwIfAborted();
+  const aborted = new Deferred<never>();
+  const onAbort = () => aborted.reject(signal.reason);
+  signal.addEventListener('abort', onAbort);
+  try {
+    await Promise.race([done, aborted.promise]);
+  } finally {
+    signal.removeEventListener('abort', onAbort);
   }
 }
 

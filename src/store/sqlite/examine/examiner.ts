@@ -6,6 +6,7 @@ import { codeOf, messageOf } from '../../../base/errors.ts';
 import { type SqlValue, singleWriteProblem } from '../../../base/frame/index.ts';
 import { type Connection, narrow, openConnection } from '../connection.ts';
 import { decodeWrite, namesOf } from '../dead-letters/write-copy.ts';
+import { checkIntegrity, isDamage } from '../integrity.ts';
 import { isLocked } from '../lock.ts';
 import type { DatabaseChecks, DatabaseFacts, DeadLetterFacts, ExamineFailure } from './examine-protocol.ts';
 
@@ -111,10 +112,6 @@ function libraryVersion(): string {
   }
 }
 
-function isDamage(error: unknown): boolean {
-  return /^SQLITE_(CORRUPT|NOTADB|IOERR)/.test(codeOf(error) ?? '');
-}
-
 function hasTable(db: Connection, name: string): boolean {
   return db.prepare("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?").get(name) !== undefined;
 }
@@ -138,18 +135,6 @@ function deadLetterFacts(db: Connection): DeadLetterFacts {
 function runChecks(db: Connection, hasDeadLetters: boolean): DatabaseChecks {
   const letters = hasDeadLetters ? checkDeadLetters(db) : { deadLetters: 0, badDeadLetters: [] };
   return { ...letters, ...checkIntegrity(db) };
-}
-
-function checkIntegrity(db: Connection): Pick<DatabaseChecks, 'integrity' | 'integrityFailure'> {
-  try {
-    const rows = db.pragma(`integrity_check(${FINDINGS_MAX})`) as { integrity_check: string }[];
-    const found = rows.map((row) => row.integrity_check).filter((text) => text !== 'ok');
-    return { integrity: found, integrityFailure: undefined };
-  } catch (error) {
-    // An index may need a function or collation that only the program knows whose database it is.
-    if (!isDamage(error)) return { integrity: [], integrityFailure: messageOf(error) };
-    return { integrity: [messageOf(error)], integrityFailure: undefined };
-  }
 }
 
 interface DeadLetterRow {

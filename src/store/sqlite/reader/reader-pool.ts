@@ -1,6 +1,7 @@
 import type { Secrets } from '../../../base/encryption/index.ts';
 import { messageOf, SluiceError } from '../../../base/errors.ts';
 import type { SqlValue } from '../../../base/frame/index.ts';
+import { Deferred } from '../../../base/waiting.ts';
 import type {
   CountOverlay,
   KeyRange,
@@ -28,12 +29,14 @@ interface PointReads {
 /** The reader threads: started when first needed, the least loaded one serves, a dead one is replaced. */
 export class ReaderPool {
   readonly #path: string;
-  readonly #database: FileId;
+  #database: FileId;
   readonly #size: number;
   readonly #spawn: Spawn;
   readonly #readers: Reader[] = [];
   #secrets: Secrets | undefined;
   #pointReads: PointReads | undefined;
+  /** While the database is being replaced. */
+  #held: Deferred<void> | undefined;
   #closed = false;
   #closing: readonly Reader[] = [];
 
@@ -59,6 +62,7 @@ export class ReaderPool {
   }
 
   async scan(table: string, range: KeyRange): Promise<StoreScan> {
+    if (this.#held !== undefined) await this.#held.promise;
     const reader = this.#pick();
     const { scan, appliedSeq } = await readerErrors(reader.call('openScan', { table, range }));
     return {
@@ -69,6 +73,7 @@ export class ReaderPool {
   }
 
   async cursor(statement: Statement): Promise<StoreCursor> {
+    if (this.#held !== undefined) await this.#held.promise;
     const reader = this.#pick();
     const cursor = await readerErrors(reader.call('openCursor', statement));
     return {
@@ -79,6 +84,24 @@ export class ReaderPool {
 
   async close(): Promise<void> {
     this.#closed = true;
+    this.#held?.resolve();
+    await this.#end();
+  }
+
+  /** Ends the threads when they have answered. Who asks for something meanwhile waits until {@link release}. */
+  hold(): Promise<void> {
+    this.#held = new Deferred();
+    return this.#end();
+  }
+
+  /** Goes on, with the file that stands there now. */
+  release(database: FileId): void {
+    this.#database = database;
+    this.#held?.resolve();
+    this.#held = undefined;
+  }
+
+  async #end(): Promise<void> {
     this.#closing = this.#readers.splice(0);
     await Promise.all(
       this.#closing.map(async (reader) => {
@@ -114,6 +137,7 @@ export class ReaderPool {
     call: C,
     request: ReaderProtocol[C]['request'],
   ): Promise<ReaderProtocol[C]['response']> {
+    if (this.#held !== undefined) await this.#held.promise;
     return readerErrors(this.#pick().call(call, request));
   }
 

@@ -32,7 +32,7 @@ const ROWS_BETWEEN_CHECKS = 64;
 export class SqliteReader implements SyncReads {
   readonly #path: string;
   readonly #busyTimeoutMs: number;
-  readonly #database: FileId;
+  #database: FileId;
   readonly #idle: Connection[] = [];
   readonly #scans = new Set<SqliteScan>();
   readonly #cursors = new Set<SqliteCursor>();
@@ -141,13 +141,26 @@ export class SqliteReader implements SyncReads {
   }
 
   close(): void {
-    for (const open of [...this.#scans, ...this.#cursors]) open.close();
+    this.endScans();
     for (const db of this.#idle) db.close();
     this.#idle.length = 0;
     this.#db?.close();
     this.#db = undefined;
     this.#statements.clear();
     this.#expiring.clear();
+    // Another database may come to the same version of its schema by another way.
+    this.#spreads.clear();
+  }
+
+  /** Lets go of all snapshots; whoever walks over one gets an error. */
+  endScans(): void {
+    for (const open of [...this.#scans, ...this.#cursors]) open.close();
+  }
+
+  /** Another file stands in the place of the one before: nothing of that is read any more. */
+  replaced(database: FileId): void {
+    this.close();
+    this.#database = database;
   }
 
   /** Several statements in one transaction: the writer may commit between two of them. */
@@ -265,6 +278,9 @@ class SqliteScan implements SyncScan {
   }
 
   #next(count: number): Entry[] {
+    // Its rows would say that they have come to their end.
+    if (!this.#open)
+      throw new SluiceError('SLUICE_CONFLICT', 'the database is being restored, which ends all scans: begin anew');
     const page: Entry[] = [];
     while (page.length < count) {
       const row = this.#rows?.next();

@@ -34,6 +34,8 @@ export type WriterProtocol = {
   /** A change is made once under its id. */
   changeQueue: { request: { id: string; change: QueueChange }; response: QueueChanged };
   rotate: { request: RotationStep; response: RotationStepped };
+  /** Carries all of the WAL into the database: whether that was possible. */
+  settle: { request: null; response: boolean };
   /** The last call: carries the WAL into the database and closes it. */
   close: { request: null; response: null };
 };

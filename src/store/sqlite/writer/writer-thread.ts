@@ -42,6 +42,7 @@ serve<WriterProtocol>(port, {
   executeAll: (statements) => started().executeAll(statements),
   changeQueue: ({ id, change }) => started().changeQueue(id, change),
   rotate: (step) => started().rotate(step),
+  settle: () => started().settle(),
   close() {
     started().close();
     return null;

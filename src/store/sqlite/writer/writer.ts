@@ -246,6 +246,11 @@ export class Writer {
     };
   }
 
+  /** Whether the database file has everything now: nothing of it is in the WAL alone. */
+  settle(): boolean {
+    return this.#onFiles(() => this.#checkpoint('TRUNCATE'));
+  }
+
   close(): void {
     clearTimeout(this.#gap);
     clearImmediate(this.#soon);
