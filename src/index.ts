@@ -47,6 +47,7 @@ export type {
 export type { ColumnType, RowHook, Rows, RowsOptions } from './db/rows.ts';
 export type { Schema, SchemaResult } from './db/schema.ts';
 export { closeOnSignals } from './db/signals.ts';
+export type { SqlTransaction, SqlTransactionOptions } from './db/sql-transaction.ts';
 export type { V2Metrics } from './db/stats.ts';
 export type { Table } from './db/table.ts';
 export type { ResolvedTableOptions, TableOptions } from './db/table-options.ts';

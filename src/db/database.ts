@@ -19,6 +19,7 @@ import { checkName } from './names.ts';
 import type { ResolvedOptions } from './options.ts';
 import { RowShape, Rows, type RowsOptions, readRowsOptions } from './rows.ts';
 import { checkDirectSql, checkStagedSql } from './sql-text.ts';
+import { type SqlTransaction, type SqlTransactionOptions, SqlTransactions } from './sql-transaction.ts';
 import { readStats, toV2Metrics, type V2Metrics } from './stats.ts';
 import { Table } from './table.ts';
 import { resolveTableOptions, sameTableOptions, type TableOptions } from './table-options.ts';
@@ -106,6 +107,7 @@ export class Database<T = unknown> extends Table<T> {
   #closing: Promise<CloseResult> | undefined;
   readonly #writerRestarts: Record<RestartReason, number> = { death: 0, reopen: 0 };
   #isRotating = false;
+  readonly #transactions: SqlTransactions;
   #directStatements = 0;
   #executed = 0;
 
@@ -124,6 +126,7 @@ export class Database<T = unknown> extends Table<T> {
     this.#log = log;
     this.#recovery = recovery;
     this.#release = release;
+    this.#transactions = new SqlTransactions(this.core);
     this.#checkShape(options.table);
     this.#tables.set(foldName(options.table), this as unknown as Table<never>);
     events.on('writer-restart', ({ reason }) => this.#writerRestarts[reason]++);
@@ -282,6 +285,74 @@ export class Database<T = unknown> extends Table<T> {
     return (await this.afetchAll<R>(sql, parameters, { ...options, maxRows: 1 }))[0];
   }
 
+  // ── SQL transactions ──────────────────────────────────────────────────────────────────────────────────────────────
+
+  /**
+   * Runs a function with an SQL transaction that is held open on the writer thread: statements with their results, one after the
+   * other, which see what those before them have done; all of it is committed when the function is done, and resolves when that is
+   * on the disk, or rolled back when it throws: then what it threw is thrown. It begins when everything accepted before the call is
+   * applied. Meanwhile no batch is written: what is staged comes after it. So it has a limit of time, see
+   * {@link SqlTransactionOptions.timeoutMs}.
+   *
+   * What is called on the database itself, inside the function too, is not part of the transaction. Calls that would wait for its end
+   * are refused there, with `SLUICE_CONFLICT`. Never run twice: if the thread dies before it answers to the COMMIT, the error is
+   * `SLUICE_OUTCOME_UNKNOWN`, and before that everything is rolled back.
+   *
+   * Errors: whatever the function throws; `SLUICE_STORE`, with `sqliteCode`, where SQLite says no; `SLUICE_TIMEOUT` and
+   * `SLUICE_ABORTED` at the end of its time.
+   *
+   * @example
+   * ```ts
+   * import { open } from 'sluicedb';
+   *
+   * const db = await open(':memory:');
+   * await db.aexecute('CREATE TABLE account (name TEXT PRIMARY KEY, cents INTEGER CHECK (cents >= 0))');
+   * await db.aexecute("INSERT INTO account VALUES ('ada', 100), ('bob', 0)");
+   * await db.atransaction(
+   *   async (tx) => {
+   *     await tx.aexecute('UPDATE account SET cents = cents - ? WHERE name = ?', [30, 'ada']);
+   *     await tx.aexecute('UPDATE account SET cents = cents + ? WHERE name = ?', [30, 'bob']);
+   *   },
+   *   { sql: true },
+   * );
+   * console.log(await db.afetchAll('SELECT * FROM account')); // [ { name: 'ada', cents: 70 }, { name: 'bob', cents: 30 } ]
+   * await db.close();
+   * ```
+   */
+  async atransaction<R>(
+    body: (tx: SqlTransaction) => Promise<R>,
+    options: SqlTransactionOptions & { readonly sql: true },
+  ): Promise<R> {
+    return this.#transactions.run(body, options);
+  }
+
+  /**
+   * Begins an SQL transaction that the caller ends: with {@link Database.acommit} or {@link Database.arollback}, or with those of the
+   * transaction itself. One at a time: `SLUICE_CONFLICT` while there is one. Better is {@link Database.atransaction}, which cannot
+   * be forgotten: this one is rolled back after `timeoutMs`.
+   *
+   * Unlike NanaSQLite's, only what is called on the transaction is part of it: another task's write, accepted and acknowledged, is not
+   * undone with it.
+   */
+  abeginTransaction(options: SqlTransactionOptions = {}): Promise<SqlTransaction> {
+    return this.#transactions.begin(options);
+  }
+
+  /** Commits what {@link Database.abeginTransaction} has begun: see {@link SqlTransaction.acommit}. `SLUICE_CONFLICT` where there is nothing. */
+  async acommit(): Promise<void> {
+    await this.#transactions.takeBegun().acommit();
+  }
+
+  /** Rolls back what {@link Database.abeginTransaction} has begun: see {@link SqlTransaction.arollback}. `SLUICE_CONFLICT` where there is nothing. */
+  async arollback(): Promise<void> {
+    await this.#transactions.takeBegun().arollback();
+  }
+
+  /** Whether what {@link Database.abeginTransaction} has begun is open. */
+  get inTransaction(): boolean {
+    return this.#transactions.hasBegun;
+  }
+
   // ── waiting ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
   /** Resolves when everything accepted before the call is as safe as the durability level says. */
@@ -394,7 +465,7 @@ export class Database<T = unknown> extends Table<T> {
   stats(): DatabaseStats {
     return readStats(this.core, this.dlq, {
       writerRestartsBy: { ...this.#writerRestarts },
-      directStatements: this.#directStatements,
+      directStatements: this.#directStatements + this.#transactions.counts.statements,
       recovery: { ...this.#recovery },
     });
   }
@@ -449,6 +520,7 @@ export class Database<T = unknown> extends Table<T> {
     engine.stopIntake();
     engine.health.close('closing');
     this.dlq.close();
+    this.#transactions.close();
     await this.#drainForClose();
     const flushed = flusher.close();
     // The store gives up on a batch that does not come back, and that ends the flush.
@@ -506,7 +578,8 @@ export class Database<T = unknown> extends Table<T> {
     const { engine, store, indirect } = this.core;
     const recoveredSeq = store.facts.appliedSeq + engine.counters.recovered;
     const applied = Math.min(engine.appliedSeq, Math.max(indirect.lastSeq, recoveredSeq));
-    return this.#executed + this.dlq.counters.retried + engine.counters.deadLettered + applied;
+    const direct = this.#executed + this.#transactions.counts.commits;
+    return direct + this.dlq.counters.retried + engine.counters.deadLettered + applied;
   }
 
   #prepareStaged(sql: string, parameters: readonly unknown[]): { target: Target; values: SqlValue[] } {

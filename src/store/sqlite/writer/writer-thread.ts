@@ -39,6 +39,19 @@ serve<WriterProtocol>(port, {
     return { report: started().report(), swept };
   },
   execute: ({ sql, parameters }) => started().execute(sql, parameters),
+  begin() {
+    started().begin();
+    return null;
+  },
+  executeHeld: (statement) => started().executeHeld(statement),
+  commit() {
+    started().commit();
+    return null;
+  },
+  rollback() {
+    started().rollback();
+    return null;
+  },
   changeQueue: ({ id, change }) => started().changeQueue(id, change),
   rotate: (step) => started().rotate(step),
   close() {

@@ -24,12 +24,13 @@ import { findKeys, storeKey } from '../keys.ts';
 import { classify, toFailure } from '../result-codes.ts';
 import { claimState, SELECT_STATE, type StateRow } from '../schema.ts';
 import { Applier } from './applier.ts';
+import { HeldTransaction } from './held-transaction.ts';
 import { KeyRotator } from './key-rotator.ts';
 import { QueueChanger } from './queue-changer.ts';
 import { freeBytes, reclassify } from './space-probe.ts';
 import { NOTHING_SWEPT, Sweeper, type Swept } from './sweeper.ts';
 import { type WriterParts, writerParts } from './writer-parts.ts';
-import type { WriterReport, WriterStart } from './writer-protocol.ts';
+import type { HeldAnswer, HeldStatement, WriterReport, WriterStart } from './writer-protocol.ts';
 
 /** At start another program may hold the file for a moment; nobody else waits for this thread yet. Not for checkpoints. */
 const START_BUSY_TIMEOUT_MS = 5_000;
@@ -76,6 +77,7 @@ export class Writer {
   readonly #applier: Applier;
   readonly #queue: QueueChanger;
   readonly #sweeper: Sweeper;
+  readonly #held: HeldTransaction;
   readonly facts: StoreFacts;
   readonly #files: FileIdentity;
   #durable: boolean;
@@ -112,6 +114,7 @@ export class Writer {
       this.#applier = new Applier(parts, { limits: queueLimits, breaker });
       this.#queue = new QueueChanger(parts, queueLimits);
       this.#sweeper = new Sweeper(parts);
+      this.#held = new HeldTransaction(parts);
       this.facts = { ...this.#readFacts(version), queue: parts.dead.state };
     } catch (error) {
       this.#db.close();
@@ -160,6 +163,37 @@ export class Writer {
         throw new SluiceError('SLUICE_STORE', `SQLite refused the statement: ${message}`, { sqliteCode: code });
       throw toFailure(error);
     }
+  }
+
+  /** Begins a transaction of the user's. Until its end no checkpoint is tried, which would fail for nothing. */
+  begin(): void {
+    this.#onFiles(() => this.#held.begin());
+    this.#endGap();
+  }
+
+  executeHeld(statement: HeldStatement): HeldAnswer {
+    return this.#held.execute(statement);
+  }
+
+  commit(): void {
+    try {
+      this.assertFiles();
+      this.#held.commit();
+      this.assertFiles();
+    } catch (error) {
+      this.#held.rollback();
+      if (error instanceof SluiceError || error instanceof StoreFailure) throw error;
+      const { class: found, code, message } = classify(error, { ownStatement: true });
+      if (found !== 'permanent') throw this.#failureOf(error);
+      throw new SluiceError('SLUICE_STORE', `SQLite refused to commit: ${message}`, { sqliteCode: code });
+    } finally {
+      this.#awaitGap();
+    }
+  }
+
+  rollback(): void {
+    this.#held.rollback();
+    this.#awaitGap();
   }
 
   changeQueue(id: string, change: QueueChange): QueueChanged {
@@ -211,8 +245,8 @@ export class Writer {
   }
 
   close(): void {
-    clearTimeout(this.#gap);
-    clearImmediate(this.#soon);
+    this.#endGap();
+    this.#held.rollback();
     this.#checkpoint('TRUNCATE');
     this.#db.close();
   }
@@ -233,6 +267,11 @@ export class Writer {
       // What has come meanwhile goes first: this was no gap.
       this.#checkpointIn(GAP_MS);
     });
+  }
+
+  #endGap(): void {
+    clearTimeout(this.#gap);
+    clearImmediate(this.#soon);
   }
 
   /** How much is in the WAL, and how much of that is in the database too. */
