@@ -1,3 +1,4 @@
+import { renameSync } from 'node:fs';
 import { join } from 'node:path';
 import Sqlite from 'better-sqlite3';
 import { type Database, type OpenOptions, open, type SqlTransaction, UniqueHook } from 'sluicedb';
@@ -573,6 +574,31 @@ describe('what the writer thread does by itself', () => {
     }, SQL);
     expect(await outside(db)).toEqual([1, 2]);
     await eventually(() => db.stats().expired === 1, 'it is swept afterwards');
+  });
+});
+
+describe('a database that is lost', () => {
+  test('to another process: no transaction is begun', async () => {
+    const { db, file } = await opened();
+    const other = new Sqlite(file);
+    other.prepare("UPDATE _sluice_state SET owner = 'another one'").run();
+    expect(await codeFrom(() => db.atransaction((tx) => insert(tx, 1), SQL))).toBe('SLUICE_STORE');
+    expect(await codeFrom(() => db.abeginTransaction())).toBe('SLUICE_STORE');
+    expect(other.prepare(NUMBERS).all()).toEqual([]);
+    // The write lock is free.
+    other.prepare('INSERT INTO t (n) VALUES (2)').run();
+    other.close();
+  });
+
+  test('because its file was moved: nothing is committed into what nobody would find', async () => {
+    const { db, file } = await opened();
+    const body = async (tx: SqlTransaction) => {
+      await insert(tx, 1);
+      renameSync(file, `${file}-elsewhere`);
+    };
+    expect(await codeFrom(() => db.atransaction(body, SQL))).toBe('SLUICE_STORE');
+    renameSync(`${file}-elsewhere`, file);
+    expect(inFile(file)).toEqual([]);
   });
 });
 

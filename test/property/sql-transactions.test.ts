@@ -5,7 +5,7 @@ import { expect, test } from 'vitest';
 import { settle } from '../support/eventually.ts';
 import { tempDir } from '../support/temp-dir.ts';
 
-const RUNS = 40;
+const RUNS = 25;
 const SQL = { sql: true } as const;
 
 type Change =
