@@ -52,6 +52,13 @@ export type { V2Metrics } from './db/stats.ts';
 export type { Table } from './db/table.ts';
 export type { ResolvedTableOptions, TableOptions } from './db/table-options.ts';
 export type {
+  Transaction,
+  TransactionOptions,
+  TransactionRows,
+  TransactionTable,
+} from './db/transaction.ts';
+export type { IncrementOptions, PatchOptions } from './db/transforms.ts';
+export type {
   ClearProgress,
   DeadLetterCounters,
   DeadLetterPage,

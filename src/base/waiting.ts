@@ -50,6 +50,13 @@ export function checkWait(wait: WaitOptions = {}, others: readonly string[] = []
   throw new SluiceError('SLUICE_INVALID_OPTION', `timeoutMs must be an integer of at least 1, not ${show(timeoutMs)}`);
 }
 
+/** Whether something looks like limits of a wait: it has nothing else. */
+export function isWait(given: unknown): given is WaitOptions {
+  if (!isPlainObject(given)) return false;
+  const names = Object.keys(given);
+  return names.length > 0 && names.every((name) => WAIT_OPTIONS.includes(name));
+}
+
 /** Whether `promise` is settled within a time, either way. Holds the process: its caller waits for the answer. */
 export function settledWithin(promise: Promise<unknown>, limitMs: number, clock: Clock): Promise<boolean> {
   return new Promise((resolve) => {

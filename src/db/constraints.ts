@@ -61,6 +61,19 @@ export class ForeignKeyHook<T = unknown> implements TableHook<T> {
   /**
    * `target` is the table that is referred to. A part that is `undefined` or `null` refers to nothing, and passes. Nothing is
    * done when the key that is referred to is deleted.
+   *
+   * @example
+   * ```ts
+   * import { ForeignKeyHook, open } from 'sluicedb';
+   *
+   * const db = await open(':memory:');
+   * const rooms = db.table('rooms');
+   * const readings = db.table<{ room: string }>('readings', { hooks: [new ForeignKeyHook('room', rooms)] });
+   * rooms.set('kitchen', {});
+   * readings.set('1', { room: 'kitchen' });
+   * console.log([...readings.setManyPartial({ 2: { room: 'cellar' } }).keys()]); // [ '2' ]
+   * await db.close();
+   * ```
    */
   constructor(
     part: Part<T>,
@@ -112,7 +125,23 @@ export class UniqueHook<T = unknown> implements TableHook<T> {
   readonly #message: string | undefined;
   readonly #indexes = new WeakMap<HookedTable<T>, Index>();
 
-  /** A part that is `undefined` or `null` is no value, and may be there many times. */
+  /**
+   * A part that is `undefined` or `null` is no value, and may be there many times.
+   *
+   * @example
+   * ```ts
+   * import { open, UniqueHook } from 'sluicedb';
+   *
+   * interface User {
+   *   email: string;
+   * }
+   * const db = await open(':memory:');
+   * const users = db.table<User>('users', { hooks: [new UniqueHook('email')] });
+   * users.set('ada', { email: 'ada@example.org' });
+   * console.log([...users.setManyPartial({ bob: { email: 'ada@example.org' } }).keys()]); // [ 'bob' ]
+   * await db.close();
+   * ```
+   */
   constructor(part: Part<T>, { keys, message }: ConstraintOptions = {}) {
     this.#part = part;
     this.#message = message;

@@ -9,11 +9,19 @@ import type { DeadLetterPage, DeadLetterQueue, DeadLetterSelection, RetryResult 
 import { bytesOfValues, type State } from '../engine/index.ts';
 import type { FlushResult } from '../flush/index.ts';
 import type { DatabaseStats, RecoveryNumbers } from '../metrics/stats.ts';
-import type { DeadLetter, ExecuteResult, Parameters, RestartReason, SqlRow } from '../store/store.ts';
+import {
+  type DeadLetter,
+  type ExecuteResult,
+  haveKeysAndValues,
+  type Parameters,
+  type RestartReason,
+  type SqlRow,
+} from '../store/store.ts';
 import { toSqlValue } from './codec.ts';
 import type { Core } from './core.ts';
 import type { DatabaseEvents } from './events.ts';
 import { type RotationOptions, type RotationProgress, rotateKey } from './key-rotation.ts';
+import { Keyspace } from './keyspace.ts';
 import type { DatabaseLog } from './logging.ts';
 import { checkName } from './names.ts';
 import type { ResolvedOptions } from './options.ts';
@@ -22,7 +30,13 @@ import { checkDirectSql, checkStagedSql } from './sql-text.ts';
 import { type SqlTransaction, type SqlTransactionOptions, SqlTransactions } from './sql-transaction.ts';
 import { readStats, toV2Metrics, type V2Metrics } from './stats.ts';
 import { Table } from './table.ts';
-import { resolveTableOptions, sameTableOptions, type TableOptions } from './table-options.ts';
+import {
+  type ResolvedTableOptions,
+  resolveTableOptions,
+  sameTableOptions,
+  type TableOptions,
+} from './table-options.ts';
+import { runTransaction, runTransactionAsync, Transaction, type TransactionOptions } from './transaction.ts';
 
 /** Values for the parameters of a statement: a list for `?`, an object for `:name`, `@name` and `$name`. */
 export type SqlParameters = readonly unknown[] | Readonly<Record<string, unknown>>;
@@ -61,6 +75,8 @@ export interface CloseResult {
 export interface DatabaseParts {
   readonly path: string;
   readonly options: ResolvedOptions;
+  /** Kept apart from the options, which everybody can read. */
+  readonly cipher: ValueCipher | undefined;
   readonly core: Omit<Core, 'assertOpen' | 'foreignChanges'>;
   readonly queue: DeadLetterQueue;
   readonly events: Events;
@@ -97,6 +113,7 @@ export class Database<T = unknown> extends Table<T> {
   readonly options: ResolvedOptions;
   /** Writes that SQLite refused for good. */
   readonly dlq: DeadLetterQueue;
+  readonly #cipher: ValueCipher | undefined;
   readonly #events: Events;
   readonly #log: DatabaseLog | undefined;
   readonly #recovery: RecoveryNumbers;
@@ -112,13 +129,14 @@ export class Database<T = unknown> extends Table<T> {
   #executed = 0;
 
   /** @internal */
-  constructor({ path, options, core, queue, events, log, recovery, release }: DatabaseParts) {
+  constructor({ path, options, cipher, core, queue, events, log, recovery, release }: DatabaseParts) {
     const openCore: Core = {
       ...core,
       assertOpen: () => core.engine.health.assertOpen(),
       foreignChanges: () => this.#foreignChanges(),
     };
-    super(openCore, options.table, options.defaults);
+    super(openCore, options.table, { ...options.defaults, cipher });
+    this.#cipher = cipher;
     this.path = path;
     this.options = options;
     this.dlq = queue;
@@ -139,7 +157,7 @@ export class Database<T = unknown> extends Table<T> {
    * the options that it was first asked for with.
    *
    * Errors: `SLUICE_INVALID_OPTION` for a name that is taken or cannot be one, for a table of another shape, and for other
-   * options than the table has.
+   * options than the table has; `SLUICE_DECRYPT` for another key than its values are encrypted with.
    */
   table<U = unknown>(name: string, options?: TableOptions<U>): Table<U> {
     this.core.assertOpen();
@@ -148,7 +166,7 @@ export class Database<T = unknown> extends Table<T> {
     let table = this.#tables.get(foldName(name));
     if (table === undefined) {
       this.#checkShape(name);
-      this.#checkKey(name, resolved.cipher);
+      this.#checkKey(name, resolved);
       table = new Table<never>(this.core, name, resolved);
       this.#tables.set(foldName(name), table);
     } else if (options !== undefined && !sameTableOptions(table.tableOptions, resolved)) {
@@ -187,6 +205,121 @@ export class Database<T = unknown> extends Table<T> {
     }
     this.#shapes.set(foldName(name), shape);
     return new Rows<R>(this.core, shape, resolved);
+  }
+
+  // ── transactions ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /**
+   * Writes what a function writes, in several tables and keys, as one atomic write: in the log, in SQLite and in the dead-letter queue
+   * there is all of it, or none. What the function throws takes everything back, and is thrown. Its reads see its own writes.
+   *
+   * The function is synchronous, so nobody can come between. What is written past `tx`, with `db.set` say, is not part of it.
+   *
+   * Errors: whatever the function throws; `SLUICE_FULL` when staging has no room for all of it; `SLUICE_UNSUPPORTED` for an
+   * asynchronous function.
+   *
+   * @example
+   * ```ts
+   * import { open } from 'sluicedb';
+   *
+   * const db = await open<number>(':memory:');
+   * db.setMany({ ada: 100, bob: 0 });
+   * db.transaction((tx) => {
+   *   tx.increment('ada', -30);
+   *   tx.increment('bob', 30);
+   * });
+   * console.log(db.toDict()); // { ada: 70, bob: 30 }
+   * await db.close();
+   * ```
+   */
+  transaction<R>(body: (tx: Transaction<T>) => R): R {
+    return runTransaction(this.core, (work) => new Transaction<T>(work, this, this), body);
+  }
+
+  /**
+   * {@link Database.transaction} for a function that is asynchronous; resolves when its writes are as safe as the durability level
+   * says. If a key that it has read is written by somebody else before it is done, or SQL changes anything, nothing of it is made, and
+   * the function is called again: what it does besides reading and writing through `tx` should bear that.
+   *
+   * Errors: whatever the function throws; `SLUICE_CONFLICT` where it did not get through after `maxRetries`; `SLUICE_TIMEOUT` and
+   * `SLUICE_ABORTED`.
+   */
+  async atransaction<R>(body: (tx: Transaction<T>) => Promise<R>, options?: TransactionOptions): Promise<R>;
+  /**
+   * Runs a function with an SQL transaction that is held open on the writer thread: statements with their results, one after the
+   * other, which see what those before them have done; all of it is committed when the function is done, and resolves when that is
+   * on the disk, or rolled back when it throws: then what it threw is thrown. It begins when everything accepted before the call is
+   * applied. Meanwhile no batch is written: what is staged comes after it. So it has a limit of time, see
+   * {@link SqlTransactionOptions.timeoutMs}.
+   *
+   * What is called on the database itself, inside the function too, is not part of the transaction. Calls that would wait for its end
+   * are refused there, with `SLUICE_CONFLICT`. Never run twice: if the thread dies before it answers to the COMMIT, the error is
+   * `SLUICE_OUTCOME_UNKNOWN`, and before that everything is rolled back.
+   *
+   * Errors: whatever the function throws; `SLUICE_STORE`, with `sqliteCode`, where SQLite says no; `SLUICE_TIMEOUT` and
+   * `SLUICE_ABORTED` at the end of its time.
+   *
+   * @example
+   * ```ts
+   * import { open } from 'sluicedb';
+   *
+   * const db = await open(':memory:');
+   * await db.aexecute('CREATE TABLE account (name TEXT PRIMARY KEY, cents INTEGER CHECK (cents >= 0))');
+   * await db.aexecute("INSERT INTO account VALUES ('ada', 100), ('bob', 0)");
+   * await db.atransaction(
+   *   async (tx) => {
+   *     await tx.aexecute('UPDATE account SET cents = cents - ? WHERE name = ?', [30, 'ada']);
+   *     await tx.aexecute('UPDATE account SET cents = cents + ? WHERE name = ?', [30, 'bob']);
+   *   },
+   *   { sql: true },
+   * );
+   * console.log(await db.afetchAll('SELECT * FROM account')); // [ { name: 'ada', cents: 70 }, { name: 'bob', cents: 30 } ]
+   * await db.close();
+   * ```
+   */
+  async atransaction<R>(
+    body: (tx: SqlTransaction) => Promise<R>,
+    options: SqlTransactionOptions & { readonly sql: true },
+  ): Promise<R>;
+  async atransaction<R>(
+    body: (tx: never) => Promise<R>,
+    options: TransactionOptions | (SqlTransactionOptions & { readonly sql: true }) = {},
+  ): Promise<R> {
+    checkWait(options, ['sql', 'maxRetries']);
+    const { sql = false, ...limits } = options;
+    if (sql === true) return this.#transactions.run(body as (tx: SqlTransaction) => Promise<R>, limits);
+    if (sql !== false) {
+      throw new SluiceError('SLUICE_INVALID_OPTION', `sql must be true or false, not ${show(sql)}`);
+    }
+    const ofKeys = body as (tx: Transaction<T>) => Promise<R>;
+    return runTransactionAsync(this.core, (work) => new Transaction<T>(work, this, this), ofKeys, limits);
+  }
+
+  /**
+   * Begins an SQL transaction that the caller ends: with {@link Database.acommit} or {@link Database.arollback}, or with those of the
+   * transaction itself. One at a time: `SLUICE_CONFLICT` while there is one. Better is {@link Database.atransaction}, which cannot
+   * be forgotten: this one is rolled back after `timeoutMs`.
+   *
+   * Unlike NanaSQLite's, only what is called on the transaction is part of it: another task's write, accepted and acknowledged, is not
+   * undone with it.
+   */
+  abeginTransaction(options: SqlTransactionOptions = {}): Promise<SqlTransaction> {
+    return this.#transactions.begin(options);
+  }
+
+  /** Commits what {@link Database.abeginTransaction} has begun: see {@link SqlTransaction.acommit}. `SLUICE_CONFLICT` where there is nothing. */
+  async acommit(): Promise<void> {
+    await this.#transactions.takeBegun().acommit();
+  }
+
+  /** Rolls back what {@link Database.abeginTransaction} has begun: see {@link SqlTransaction.arollback}. `SLUICE_CONFLICT` where there is nothing. */
+  async arollback(): Promise<void> {
+    await this.#transactions.takeBegun().arollback();
+  }
+
+  /** Whether what {@link Database.abeginTransaction} has begun is open. */
+  get inTransaction(): boolean {
+    return this.#transactions.hasBegun;
   }
 
   // ── SQL ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -285,74 +418,6 @@ export class Database<T = unknown> extends Table<T> {
     return (await this.afetchAll<R>(sql, parameters, { ...options, maxRows: 1 }))[0];
   }
 
-  // ── SQL transactions ──────────────────────────────────────────────────────────────────────────────────────────────
-
-  /**
-   * Runs a function with an SQL transaction that is held open on the writer thread: statements with their results, one after the
-   * other, which see what those before them have done; all of it is committed when the function is done, and resolves when that is
-   * on the disk, or rolled back when it throws: then what it threw is thrown. It begins when everything accepted before the call is
-   * applied. Meanwhile no batch is written: what is staged comes after it. So it has a limit of time, see
-   * {@link SqlTransactionOptions.timeoutMs}.
-   *
-   * What is called on the database itself, inside the function too, is not part of the transaction. Calls that would wait for its end
-   * are refused there, with `SLUICE_CONFLICT`. Never run twice: if the thread dies before it answers to the COMMIT, the error is
-   * `SLUICE_OUTCOME_UNKNOWN`, and before that everything is rolled back.
-   *
-   * Errors: whatever the function throws; `SLUICE_STORE`, with `sqliteCode`, where SQLite says no; `SLUICE_TIMEOUT` and
-   * `SLUICE_ABORTED` at the end of its time.
-   *
-   * @example
-   * ```ts
-   * import { open } from 'sluicedb';
-   *
-   * const db = await open(':memory:');
-   * await db.aexecute('CREATE TABLE account (name TEXT PRIMARY KEY, cents INTEGER CHECK (cents >= 0))');
-   * await db.aexecute("INSERT INTO account VALUES ('ada', 100), ('bob', 0)");
-   * await db.atransaction(
-   *   async (tx) => {
-   *     await tx.aexecute('UPDATE account SET cents = cents - ? WHERE name = ?', [30, 'ada']);
-   *     await tx.aexecute('UPDATE account SET cents = cents + ? WHERE name = ?', [30, 'bob']);
-   *   },
-   *   { sql: true },
-   * );
-   * console.log(await db.afetchAll('SELECT * FROM account')); // [ { name: 'ada', cents: 70 }, { name: 'bob', cents: 30 } ]
-   * await db.close();
-   * ```
-   */
-  async atransaction<R>(
-    body: (tx: SqlTransaction) => Promise<R>,
-    options: SqlTransactionOptions & { readonly sql: true },
-  ): Promise<R> {
-    return this.#transactions.run(body, options);
-  }
-
-  /**
-   * Begins an SQL transaction that the caller ends: with {@link Database.acommit} or {@link Database.arollback}, or with those of the
-   * transaction itself. One at a time: `SLUICE_CONFLICT` while there is one. Better is {@link Database.atransaction}, which cannot
-   * be forgotten: this one is rolled back after `timeoutMs`.
-   *
-   * Unlike NanaSQLite's, only what is called on the transaction is part of it: another task's write, accepted and acknowledged, is not
-   * undone with it.
-   */
-  abeginTransaction(options: SqlTransactionOptions = {}): Promise<SqlTransaction> {
-    return this.#transactions.begin(options);
-  }
-
-  /** Commits what {@link Database.abeginTransaction} has begun: see {@link SqlTransaction.acommit}. `SLUICE_CONFLICT` where there is nothing. */
-  async acommit(): Promise<void> {
-    await this.#transactions.takeBegun().acommit();
-  }
-
-  /** Rolls back what {@link Database.abeginTransaction} has begun: see {@link SqlTransaction.arollback}. `SLUICE_CONFLICT` where there is nothing. */
-  async arollback(): Promise<void> {
-    await this.#transactions.takeBegun().arollback();
-  }
-
-  /** Whether what {@link Database.abeginTransaction} has begun is open. */
-  get inTransaction(): boolean {
-    return this.#transactions.hasBegun;
-  }
-
   // ── waiting ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
   /** Resolves when everything accepted before the call is as safe as the durability level says. */
@@ -436,7 +501,7 @@ export class Database<T = unknown> extends Table<T> {
    */
   async arotateKey(to?: EncryptionKey, options: RotationOptions = {}): Promise<RotationProgress> {
     this.core.engine.assertAccepting();
-    const { cipher } = this.options.defaults;
+    const cipher = this.#cipher;
     if (cipher === undefined) {
       throw new SluiceError('SLUICE_UNSUPPORTED', 'the database has no key: open it with the option encryption first');
     }
@@ -605,14 +670,15 @@ export class Database<T = unknown> extends Table<T> {
   }
 
   /** One value tells: a table is encrypted with one key, or is being brought to it by the database. */
-  #checkKey(name: string, cipher: ValueCipher | undefined): void {
-    if (cipher !== undefined && cipher === this.options.defaults.cipher) return;
-    const scan = this.core.store.sync.scan(name, {});
-    const [first] = scan.next(1);
-    scan.close();
+  #checkKey(name: string, options: ResolvedTableOptions): void {
+    const { cipher } = options;
+    const [first] = new Keyspace(this.core, name, { ...options, cache: undefined }).scan({});
     const [key, value] = first ?? [];
     if (key === undefined || !(typeof value === 'string' || value instanceof Uint8Array)) return;
     const id = typeof value === 'string' ? undefined : keyIdOf(value);
+    // A value that somebody has planted in a table of the database must not lock up all others: it is told when it is read.
+    const isAnyOfOurs = cipher === this.#cipher && (id === undefined || cipher?.keyring.has(id) === true);
+    if (cipher !== undefined && isAnyOfOurs) return;
     if (cipher !== undefined) cipher.open(name, key, value);
     else if (id !== undefined) {
       throw new SluiceError(
@@ -626,14 +692,11 @@ export class Database<T = unknown> extends Table<T> {
     const columns = this.core.store.sync.columns(name);
     // A table of rows may still be staged. A write of the wrong shape would hold up all that come after it.
     if (columns === undefined && this.#shapes.get(foldName(name))?.exists !== true) return;
-    const key = columns?.find((column) => column.name.toLowerCase() === 'key');
-    const value = columns?.find((column) => column.name.toLowerCase() === 'value');
-    if (key?.primaryKey !== true || value === undefined) {
-      throw new SluiceError(
-        'SLUICE_INVALID_OPTION',
-        `table ${show(name)} exists and is no key-value table: it needs the columns "key TEXT PRIMARY KEY" and "value TEXT". Choose another name, or use rows() and SQL`,
-      );
-    }
+    if (columns !== undefined && haveKeysAndValues(columns)) return;
+    throw new SluiceError(
+      'SLUICE_INVALID_OPTION',
+      `table ${show(name)} exists and is no key-value table: it needs the columns "key TEXT PRIMARY KEY" and "value TEXT". Choose another name, or use rows() and SQL`,
+    );
   }
 }
 

@@ -31,8 +31,8 @@ export async function unlock(given: readonly KeySource[], found: KeysFound): Pro
   const known = await materialsOf(given, found.keys);
   assertComplete(known, found.keys);
   const stored = found.keys.map(({ id }) => id);
-  const active = known.get(first) ?? (await newKey(first));
-  const keys = [active, ...[...known.values()].flatMap((key) => (key.id === active.id ? [] : [key]))] as const;
+  const active = known.get(first)?.[0] ?? (await newKey(first));
+  const keys = [active, ...[...known.values()].flat().filter((key) => key.id !== active.id)] as const;
   const accepts = found.keys.length === 0 ? found.before : acceptedBy(new Keyring(keys), activeOf(found));
   if (found.sample !== undefined) assertFits(keys, found.sample);
   const isStored = stored.includes(active.id) && activeOf(found).id === active.id;
@@ -41,40 +41,55 @@ export async function unlock(given: readonly KeySource[], found: KeysFound): Pro
 }
 
 /** A key as the database is to name it. */
-export function toStore(key: KeyMaterial & Pick<Partial<StoredKey>, 'derivation'>, accepts: Accepts): StoredKey {
+export function toStore(key: KeyMaterial, accepts: Accepts): StoredKey {
   const { id, algorithm, derivation } = key;
   const proof = new Keyring([key]).seal(Buffer.from(accepts), PROOF);
   return { id, algorithm, derivation, active: true, proof };
 }
 
+/** The key to go to: the one that encrypts already, where the source is that, or a new one. */
+export async function keyToGoTo(source: KeySource, active: KeyMaterial): Promise<KeyMaterial> {
+  if (source.isPassphrase && active.derivation !== undefined && active.algorithm === source.algorithm) {
+    const { id } = await source.material(active.derivation);
+    if (id === active.id) return active;
+  }
+  return newKey(source);
+}
+
 /** A key that the database does not name yet. */
-export async function newKey(source: KeySource): Promise<KeyMaterial & Pick<StoredKey, 'derivation'>> {
+async function newKey(source: KeySource): Promise<KeyMaterial> {
   const derivation = source.isPassphrase ? newDerivation() : undefined;
   return { ...(await source.material(derivation)), derivation };
 }
 
-/** Which key each source is, of those that the database names; and of the others those that need no salt. */
+/**
+ * Which keys each source is, of those that the database names, the active one first; and of the others those that need no salt. One
+ * passphrase may be several keys, each with a salt of its own.
+ */
 async function materialsOf(
   given: readonly KeySource[],
   stored: readonly StoredKey[],
-): Promise<Map<KeySource, KeyMaterial>> {
-  const known = new Map<KeySource, KeyMaterial>();
+): Promise<Map<KeySource, readonly KeyMaterial[]>> {
+  const known = new Map<KeySource, readonly KeyMaterial[]>();
+  const activeFirst = [...stored].sort((a, b) => Number(b.active) - Number(a.active));
   for (const source of given) {
     if (!source.isPassphrase) {
-      known.set(source, source.materialNow());
+      known.set(source, [source.materialNow()]);
       continue;
     }
-    for (const { id, derivation, algorithm } of stored) {
+    const keys: KeyMaterial[] = [];
+    for (const { id, derivation, algorithm } of activeFirst) {
       if (derivation === undefined || algorithm !== source.algorithm) continue;
       const key = await source.material(derivation);
-      if (key.id === id) known.set(source, { ...key, derivation } as KeyMaterial);
+      if (key.id === id) keys.push({ ...key, derivation });
     }
+    known.set(source, keys);
   }
   return known;
 }
 
-function assertComplete(known: ReadonlyMap<KeySource, KeyMaterial>, stored: readonly StoredKey[]): void {
-  const ids = [...known.values()].map(({ id }) => id);
+function assertComplete(known: ReadonlyMap<KeySource, readonly KeyMaterial[]>, stored: readonly StoredKey[]): void {
+  const ids = [...known.values()].flat().map(({ id }) => id);
   const missing = stored.filter(({ id }) => !ids.includes(id));
   if (missing.length === 0) return;
   const names = missing.map(({ id, algorithm }) => `${id} (${algorithm})`).join(', ');

@@ -18,6 +18,32 @@ export interface Put {
   readonly encoded: Encoded;
 }
 
+/** A put, or a deletion where the value is `null`. */
+export interface KeyWrite {
+  readonly key: string;
+  readonly encoded: Encoded | null;
+}
+
+/** Whether any of some keys was written since they were read. */
+export class Watch {
+  readonly #keys = new Set<string>();
+  /** Stops watching. */
+  readonly end: () => void;
+  isChanged = false;
+
+  constructor(end: () => void) {
+    this.end = end;
+  }
+
+  add(key: string): void {
+    this.#keys.add(key);
+  }
+
+  wrote(key: string): void {
+    if (this.#keys.has(key)) this.isChanged = true;
+  }
+}
+
 /**
  * The keys of one table, from staging through the read cache down to SQLite: what a {@link Table} checks, and lets its hooks look
  * at, comes here to be staged, and what it reads comes from here.
@@ -32,6 +58,7 @@ export class Keyspace {
   readonly #expiry: Expiry;
   /** `undefined` where there is none: the way of a read and a write is the shorter then. */
   readonly #cache: ReadCache | undefined;
+  readonly #watches = new Set<Watch>();
 
   constructor(core: Core, name: string, { cache, cipher }: ResolvedTableOptions) {
     this.#core = core;
@@ -55,13 +82,13 @@ export class Keyspace {
     if (this.#expiry.active) return this.putMany([{ key, encoded: value }]);
     const stored = this.#seal(key, value);
     const plenty = this.#core.engine.put(this.#target, key, stored);
-    this.#cache?.wrote(key, stored);
+    this.#wrote(key, stored);
     return plenty;
   }
 
   remove(key: string): boolean {
     const plenty = this.#core.engine.delete(this.#target, key);
-    this.#cache?.wrote(key, null);
+    this.#wrote(key, null);
     return plenty;
   }
 
@@ -78,7 +105,30 @@ export class Keyspace {
   clear(): boolean {
     const plenty = this.#core.engine.clear(this.#target);
     this.#cache?.clear();
+    for (const watch of this.#watches) watch.isChanged = true;
     return plenty;
+  }
+
+  /** Puts and deletions as members of a group that has others too; {@link Keyspace.wroteGroup} is to be told when it is staged. */
+  membersOf(writes: readonly KeyWrite[]): KeyMember[] {
+    return writes.flatMap(({ key, encoded }) =>
+      encoded === null ? this.#removesOf([key]) : this.#membersOf([{ key, encoded }]),
+    );
+  }
+
+  /** A group with these members, of this table and of others, is staged. */
+  wroteGroup(members: readonly KeyMember[]): void {
+    if (this.#cache === undefined && this.#watches.size === 0) return;
+    for (const [i, { table, key, value }] of members.entries()) {
+      if (table === this.#target) this.#wrote(key, value, this.#expiry.momentOf(members[i + 1]));
+    }
+  }
+
+  /** Sees to it that somebody hears when a key is written. To be ended. */
+  watch(): Watch {
+    const watch = new Watch(() => this.#watches.delete(watch));
+    this.#watches.add(watch);
+    return watch;
   }
 
   /** What a put costs in staging. */
@@ -110,16 +160,8 @@ export class Keyspace {
   read(key: string): Stored {
     const { store, reads } = this.#core;
     const liveAt = this.#expiry.now();
-    const staged = this.#expiry.staged(key, liveAt);
-    if (staged !== undefined) {
-      reads.staging++;
-      return staged;
-    }
-    const cached = this.#cache?.get(key, liveAt);
-    if (cached !== undefined) {
-      reads.cache++;
-      return cached;
-    }
+    const known = this.#known(key, liveAt);
+    if (known !== undefined) return known;
     // First: a row that is deleted between the two is absent then, and not one that stays.
     const expiresAt = this.#cache === undefined || liveAt === undefined ? undefined : this.#expiry.stored(key);
     const stored = store.sync.get(this.#target.table, key, liveAt);
@@ -132,13 +174,10 @@ export class Keyspace {
   async readMany(keys: readonly string[], hold = false): Promise<Stored[]> {
     const { store, flusher, reads } = this.#core;
     const liveAt = this.#expiry.now();
-    const known = keys.map((key): Stored => this.#expiry.staged(key, liveAt));
-    const unstaged = keys.filter((_, i) => known[i] === undefined);
-    reads.staging += keys.length - unstaged.length;
-    const cache = this.#cache;
-    const unknown = cache === undefined ? unstaged : lookIntoCache(cache, keys, known, liveAt);
-    reads.cache += unstaged.length - unknown.length;
+    const known = keys.map((key) => this.#known(key, liveAt));
+    const unknown = keys.filter((_, i) => known[i] === undefined);
     if (unknown.length === 0) return known;
+    const cache = this.#cache;
     const expiries = cache === undefined || liveAt === undefined ? undefined : this.#expiry.storedMany(unknown);
     const asked = store.getMany(this.#target.table, unknown, liveAt);
     const read = hold ? flusher.holdFor(asked) : asked;
@@ -219,13 +258,28 @@ export class Keyspace {
 
   // ── inside ──
 
+  /** What is known of a key without SQLite. */
+  #known(key: string, liveAt: number | undefined): Stored {
+    const { reads } = this.#core;
+    const staged = this.#expiry.staged(key, liveAt);
+    if (staged !== undefined) {
+      reads.staging++;
+      return staged;
+    }
+    const cached = this.#cache?.get(key, liveAt);
+    if (cached !== undefined) reads.cache++;
+    return cached;
+  }
+
   #group(members: readonly KeyMember[]): boolean {
     const plenty = this.#core.engine.group(members);
-    if (this.#cache === undefined) return plenty;
-    for (const [i, { table, key, value }] of members.entries()) {
-      if (table === this.#target) this.#cache.wrote(key, value, this.#expiry.momentOf(members[i + 1]));
-    }
+    this.wroteGroup(members);
     return plenty;
+  }
+
+  #wrote(key: string, stored: Encoded | null, expiresAt?: number): void {
+    this.#cache?.wrote(key, stored, expiresAt);
+    for (const watch of this.#watches) watch.wrote(key);
   }
 
   #removesOf(keys: readonly string[]): KeyMember[] {
@@ -254,17 +308,4 @@ export class Keyspace {
     const liveAt = this.#expiry.now();
     return countOverlay(overlayOf(engine.generations(), engine.appliedSeq, this.#target.table, { liveAt }), liveAt);
   }
-}
-
-/** Adds to what is known of keys; returns those of which nothing is. */
-function lookIntoCache(
-  cache: ReadCache,
-  keys: readonly string[],
-  known: Stored[],
-  liveAt: number | undefined,
-): string[] {
-  return keys.filter((key, i) => {
-    if (known[i] === undefined) known[i] = cache.get(key, liveAt);
-    return known[i] === undefined;
-  });
 }

@@ -49,7 +49,7 @@ const thisMachine: Machine = { clock: systemClock, random: systemRandom, fileSys
  * folder that goes away at close.
  *
  * Errors: `SLUICE_INVALID_OPTION` with all problems at once, `SLUICE_LOCKED` where another process has the file,
- * `SLUICE_LOG_CORRUPT` where the log is damaged, `SLUICE_LOG_IO` where it cannot be read, `SLUICE_STORE` where SQLite cannot
+ * `SLUICE_DECRYPT` where its key is missing or a wrong one, `SLUICE_LOG_CORRUPT` where the log is damaged, `SLUICE_LOG_IO` where it cannot be read, `SLUICE_STORE` where SQLite cannot
  * open the file, `SLUICE_NATIVE` where better-sqlite3 did not load, `SLUICE_UNSUPPORTED` for a format of another version.
  *
  * @example
@@ -66,12 +66,12 @@ const thisMachine: Machine = { clock: systemClock, random: systemRandom, fileSys
  * }
  * ```
  */
-export async function open<T = unknown>(path: string, options: OpenOptions = {}): Promise<Database<T>> {
+export async function open<T = unknown>(path: string, options: OpenOptions<T> = {}): Promise<Database<T>> {
   return openOn(thisMachine, path, options);
 }
 
 /** @internal The same on another machine. */
-export async function openOn<T = unknown>(machine: Machine, path: string, given: OpenOptions): Promise<Database<T>> {
+export async function openOn<T = unknown>(machine: Machine, path: string, given: OpenOptions<T>): Promise<Database<T>> {
   if (typeof path !== 'string' || path === '') {
     throw new SluiceError('SLUICE_INVALID_OPTION', `path must be a file name or ':memory:', not ${show(path)}`);
   }
@@ -204,7 +204,8 @@ async function openFile<T>(
     };
     const db = new Database<T>({
       path,
-      options: { ...options, defaults: { ...options.defaults, cipher } },
+      options: Object.freeze({ ...options, keys: [] }),
+      cipher,
       core,
       queue,
       events,

@@ -3,7 +3,7 @@ import { SluiceError } from '../base/errors.ts';
 import { type SqlValue, Target } from '../base/frame/index.ts';
 import { OptionReader, show } from '../base/options.ts';
 import { checkWait, type WaitOptions, waitFor } from '../base/waiting.ts';
-import { bytesOfValues } from '../engine/index.ts';
+import { bytesOfValues, type GroupMember } from '../engine/index.ts';
 import { listOf, toSqlValue } from './codec.ts';
 import type { Core } from './core.ts';
 import { readHookList, refusing, telling } from './hooks.ts';
@@ -157,6 +157,13 @@ export class Rows<T extends object = Record<string, unknown>> {
     });
   }
 
+  /** @internal A row for a transaction. */
+  toStep(given: object): { readonly member: GroupMember; readonly told: () => void } {
+    const prepared = this.#prepare(given as T);
+    const { target, values } = prepared;
+    return { member: { target, values }, told: () => this.#told(prepared) };
+  }
+
   #prepare(row: T): PreparedRow<T> {
     try {
       return this.#check(row);
@@ -185,12 +192,16 @@ export class Rows<T extends object = Record<string, unknown>> {
   }
 
   /** Stages a row, and tells the hooks. */
-  #append({ row, target, values }: PreparedRow<T>): boolean {
+  #append(prepared: PreparedRow<T>): boolean {
+    const plenty = this.#core.engine.append(prepared.target, prepared.values);
+    this.#told(prepared);
+    return plenty;
+  }
+
+  #told({ row }: PreparedRow<T>): void {
     const { engine, indirect } = this.#core;
-    const plenty = engine.append(target, values);
     if (this.#shape.holdsKeys) indirect.lastSeq = engine.lastSeq;
     for (const hook of this.#hooks) telling('onWriteSuccess', () => hook.onWriteSuccess?.(row));
-    return plenty;
   }
 }
 

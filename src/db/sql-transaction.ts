@@ -411,7 +411,7 @@ export class SqlTransactions {
   async #open(what: string, options: SqlTransactionOptions): Promise<Session> {
     const { engine, clock } = this.#core;
     engine.assertAccepting();
-    checkWait(options, ['sql']);
+    checkWait(options);
     this.#refuseInside(what);
     const { signal, timeoutMs = TIMEOUT_MS } = options;
     const start = clock.elapsed();

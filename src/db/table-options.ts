@@ -8,6 +8,7 @@ import { readSchema, type Schema } from './schema.ts';
 export interface TableOptions<T = unknown> {
   /**
    * Checks each value that is written, after the hooks; it is refused with `SLUICE_VALIDATION` and all issues. `null` for none.
+   * The values of the table have the type of its output, unless another one is written: `table<Reading>(…)`.
    * @defaultValue as of the database
    */
   readonly validator?: Schema<T> | null | undefined;
@@ -20,13 +21,13 @@ export interface TableOptions<T = unknown> {
    * What looks at the writes and reads, in this order. `[]` for none.
    * @defaultValue as of the database
    */
-  readonly hooks?: readonly TableHook<T>[] | undefined;
-  /**
+  readonly hooks?: readonly TableHook<NoInfer<T>>[] | undefined;
   /**
    * Holds what is read and written in memory, for reads of keys (scans and sizes do not use it). Each table has one of its own.
    * `'unbounded'` is short for `{ strategy: 'unbounded' }`; `null` for none: what is staged is in memory anyway, and SQLite has
    * its page cache. With `{ strategy: 'ttl', ttlMs, persist: true }` the rows expire `ttlMs` after they were written, across
-   * restarts: they are there for no read any more, and are deleted.
+   * restarts: they are there for no read any more, and are deleted. What another program changes is not seen until it is asked for
+   * with {@link Table.getFresh}, or the entry has gone.
    * @defaultValue as of the database, where it is null
    */
   readonly cache?: 'unbounded' | CacheOptions | null | undefined;

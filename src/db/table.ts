@@ -1,7 +1,7 @@
 import { SluiceError } from '../base/errors.ts';
 import type { SqlValue } from '../base/frame/index.ts';
 import { show } from '../base/options.ts';
-import { checkWait, type WaitOptions, waitFor } from '../base/waiting.ts';
+import { checkWait, isWait, type WaitOptions, waitFor } from '../base/waiting.ts';
 import type { Encoded } from '../engine/index.ts';
 import { decodeValue, encodeValue, listOf } from './codec.ts';
 import type { Core } from './core.ts';
@@ -12,6 +12,11 @@ import { Keyspace, type Stored } from './keyspace.ts';
 import { decoded, decodedAsync } from './scan.ts';
 import { type Schema, schemaProblem, storable, validated } from './schema.ts';
 import type { ResolvedTableOptions } from './table-options.ts';
+import { runTransaction, runTransactionAsync, TransactionTable, type Work } from './transaction.ts';
+import type { IncrementOptions, PatchOptions } from './transforms.ts';
+
+/** Whoever changes one value gets through: of all that come between, one is always done. */
+const CHANGE_RETRIES = 1_000;
 
 /**
  * A key-value table: strings to JSON values or bytes. Made by {@link Database.table}; a {@link Database} is itself its
@@ -26,6 +31,9 @@ import type { ResolvedTableOptions } from './table-options.ts';
  * Every write can throw (its promise form rejects with): `SLUICE_INVALID_KEY` for what is no key (a well-formed string of
  * at most 64 KiB in UTF-8, the empty one included), `SLUICE_INVALID_VALUE` for what JSON cannot hold, `SLUICE_FULL` when
  * staging is full, `SLUICE_CLOSED`, and `SLUICE_FAILED` after a failure that cannot pass. A refused write changes nothing.
+ *
+ * Every read of values can: `SLUICE_CLOSED`, `SLUICE_STORE` for what SQLite says, `SLUICE_INVALID_VALUE` for what another program has
+ * stored that is no JSON, and `SLUICE_DECRYPT` for what none of the keys opens.
  *
  * Not promised: that a value written by other programs while the database is open is seen at once by scans in progress,
  * and anything about the order of keys between tables.
@@ -47,6 +55,11 @@ export class Table<T = unknown> {
     this.#keys = new Keyspace(core, name, options);
     this.#options = options;
     this.#chain = this.#makeChain();
+  }
+
+  /** @internal What transactions work with. */
+  get inside(): { readonly keys: Keyspace; readonly chain: HookChain<unknown> | undefined } {
+    return { keys: this.#keys, chain: this.#chain as unknown as HookChain<unknown> | undefined };
   }
 
   /** @internal What `db.table` was given, and what was added since. */
@@ -111,9 +124,18 @@ export class Table<T = unknown> {
     return !isThere(stored) ? fallback : this.#toReader(key, stored);
   }
 
-  /** The value of a key, `undefined` if there is none. What is not staged is read by a reader thread. */
-  async aget(key: string, wait: WaitOptions = {}): Promise<T | undefined> {
-    return (await this.agetMany([key], wait)).get(key);
+  /**
+   * {@link Table.get}. What is not staged is read by a reader thread.
+   *
+   * The limits of the wait come third, as in `aget(key, undefined, { timeoutMs: 500 })`: two arguments of which the second looks
+   * like limits are `SLUICE_INVALID_OPTION`. A fallback that is to look like them has `{}` behind it.
+   */
+  aget(key: string): Promise<T | undefined>;
+  aget<D>(key: string, fallback: D, wait?: WaitOptions): Promise<T | D>;
+  async aget(key: string, fallback?: unknown, wait?: WaitOptions): Promise<unknown> {
+    if (wait === undefined) assertFallback(fallback);
+    const found = await this.agetMany([key], wait);
+    return found.has(key) ? found.get(key) : fallback;
   }
 
   /** Whether the key is there. */
@@ -185,13 +207,72 @@ export class Table<T = unknown> {
     // A value that can never be written is refused whether or not it is needed; hooks and a validator may make one of any.
     if (this.#chain === undefined) this.#encode(key, value);
     else this.#checkKeys([key]);
-    const present = await this.aget(key, wait);
+    const present = await this.aget(key, undefined, wait);
     if (present !== undefined) return present;
     const staged = this.#keys.staged(key);
     if (isThere(staged)) return this.#toReader(key, staged);
     const write = this.#prepare(key, value);
     await this.#putWithin(write, wait);
     return this.#afterRead(key, decodeValue(write.encoded) as T);
+  }
+
+  /**
+   * Adds to a number, or to a field of an object; returns the whole value as it is now. Nobody can come between the read and the
+   * write.
+   *
+   * Errors: `SLUICE_NOT_FOUND` where there is no value, or no such field, and no `default`; `SLUICE_INVALID_VALUE` where it is no
+   * number, or would not be a finite one.
+   *
+   * @example
+   * ```ts
+   * import { open } from 'sluicedb';
+   *
+   * const db = await open(':memory:');
+   * db.increment('visits', 1, { default: 0 });
+   * console.log(db.increment('visits', 41)); // 42
+   * await db.close();
+   * ```
+   */
+  increment(key: string, amount = 1, options: IncrementOptions = {}): T {
+    return runTransaction(
+      this.core,
+      (work) => new TransactionTable<T>(work, this),
+      (table) => table.increment(key, amount, options),
+    );
+  }
+
+  /** {@link Table.increment}; resolves when the write is safe. Begins anew where somebody else has come between. */
+  aincrement(key: string, amount = 1, options: IncrementOptions = {}, wait: WaitOptions = {}): Promise<T> {
+    return this.#changed(key, (table) => table.increment(key, amount, options), wait);
+  }
+
+  /**
+   * Replaces some fields of an object, as `{ ...value, ...changes }`; returns the whole object as it is now. Nobody can come between
+   * the read and the write.
+   *
+   * Errors: `SLUICE_NOT_FOUND` where there is no value, unless `create` is set; `SLUICE_INVALID_VALUE` where it is no object.
+   */
+  patch(key: string, changes: Partial<T> & object, options: PatchOptions = {}): T {
+    return runTransaction(
+      this.core,
+      (work) => new TransactionTable<T>(work, this),
+      (table) => table.patch(key, changes, options),
+    );
+  }
+
+  /** {@link Table.patch}; resolves when the write is safe. Begins anew where somebody else has come between. */
+  apatch(key: string, changes: Partial<T> & object, options: PatchOptions = {}, wait: WaitOptions = {}): Promise<T> {
+    return this.#changed(key, (table) => table.patch(key, changes, options), wait);
+  }
+
+  #changed(key: string, change: (table: TransactionTable<T>) => T, wait: WaitOptions): Promise<T> {
+    const make = (work: Work) => new TransactionTable<T>(work, this);
+    const body = async (table: TransactionTable<T>) => {
+      // So that SQLite is not read on this thread.
+      await table.aget(key);
+      return change(table);
+    };
+    return runTransactionAsync(this.core, make, body, { maxRetries: CHANGE_RETRIES, ...wait });
   }
 
   // ── models ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -241,7 +322,7 @@ export class Table<T = unknown> {
 
   /** {@link Table.getModel}. What is not staged is read by a reader thread. */
   async agetModel<M>(key: string, schema: Schema<M>, wait: WaitOptions = {}): Promise<M | undefined> {
-    const value = await this.aget(key, wait);
+    const value = await this.aget(key, undefined, wait);
     return value === undefined ? undefined : modelOf(key, value, schema);
   }
 
@@ -411,6 +492,7 @@ export class Table<T = unknown> {
 
   /** {@link Table.refresh}, read by a reader thread. */
   async arefresh(key?: string, wait: WaitOptions = {}): Promise<void> {
+    checkWait(wait);
     if (key === undefined) return this.clearCache();
     checkKey(key);
     this.core.assertOpen();
@@ -428,15 +510,15 @@ export class Table<T = unknown> {
     return this.get(key, fallback);
   }
 
-  /** {@link Table.getFresh}. What is not staged is read by a reader thread. */
+  /** {@link Table.getFresh}. What is not staged is read by a reader thread. The arguments are those of {@link Table.aget}. */
   agetFresh(key: string): Promise<T | undefined>;
   agetFresh<D>(key: string, fallback: D, wait?: WaitOptions): Promise<T | D>;
-  async agetFresh(key: string, fallback?: unknown, wait: WaitOptions = {}): Promise<unknown> {
+  async agetFresh(key: string, fallback?: unknown, wait?: WaitOptions): Promise<unknown> {
+    if (wait === undefined) assertFallback(fallback);
     checkKey(key);
     this.core.assertOpen();
     this.#keys.forget(key);
-    const found = await this.agetMany([key], wait);
-    return found.has(key) ? found.get(key) : fallback;
+    return this.aget(key, fallback, wait ?? {});
   }
 
   /**
@@ -774,6 +856,15 @@ function modelOf<M>(key: string, value: unknown, schema: Schema<M>, make: typeof
   const problem = schemaProblem(schema);
   if (problem !== undefined) throw new SluiceError('SLUICE_INVALID_OPTION', `the schema ${problem}`);
   return make({ schema, coerce: true }, value, `the value of ${show(key)}`) as M;
+}
+
+/** Limits in the place of a fallback would be taken for one, and limit nothing: every other awaitable read has them second. */
+function assertFallback(fallback: unknown): void {
+  if (!isWait(fallback)) return;
+  throw new SluiceError(
+    'SLUICE_INVALID_OPTION',
+    `the fallback has nothing but ${Object.keys(fallback).join(' and ')}: limits of the wait come third, (key, undefined, limits); if it is meant as a fallback, say (key, fallback, {})`,
+  );
 }
 
 function isThere(value: Stored): value is Exclude<SqlValue, null> {

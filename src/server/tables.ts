@@ -36,7 +36,7 @@ export class PairTable implements KnownTable {
   }
 
   get(key: string, timeoutMs: number): Promise<unknown> {
-    return this.#table.aget(key, { timeoutMs });
+    return this.#table.aget(key, undefined, { timeoutMs });
   }
 
   get #table(): Table {

@@ -308,6 +308,13 @@ export interface Column {
   readonly primaryKey: boolean;
 }
 
+/** Whether these are the columns of a key-value table: there may be others, but a key that is only a part of the primary one names several rows. */
+export function haveKeysAndValues(columns: readonly Column[]): boolean {
+  const isNamed = (column: Column | undefined, name: string) => column?.name.toLowerCase() === name;
+  const [key, ...others] = columns.filter(({ primaryKey }) => primaryKey);
+  return isNamed(key, 'key') && others.length === 0 && columns.some((column) => isNamed(column, 'value'));
+}
+
 /** Everything about a dead write but its payload, which may hold secrets. */
 export interface DeadLetterSummary {
   /** Names the entry for `retry` and `clear`. Grows in the order in which writes die. */

@@ -110,6 +110,8 @@ describe('a key-value table', () => {
     await down(db);
     expect([db.get('nothing', 'fallback'), db.get('absent', 'fallback')]).toEqual([null, 'fallback']);
     expect([await db.aget('nothing'), await db.aget('absent')]).toEqual([null, undefined]);
+    expect([await db.aget('nothing', 'fallback'), await db.aget('absent', 'fallback')]).toEqual([null, 'fallback']);
+    expect(await db.aget('absent', 'fallback', { timeoutMs: 5_000 })).toBe('fallback');
     expect([db.has('nothing'), db.has('absent')]).toEqual([true, false]);
     expect([await db.ahas('nothing'), await db.ahas('absent')]).toEqual([true, false]);
   });

@@ -691,6 +691,11 @@ describe('limits', () => {
       );
       expect(await codeFrom(() => db.abeginTransaction(options as never))).toBe('SLUICE_INVALID_OPTION');
     }
+    for (const options of [null, { sql: 1 }, { sql: true, maxRetries: 1 }]) {
+      expect(await codeFrom(() => db.atransaction(never, options as never))).toBe('SLUICE_INVALID_OPTION');
+    }
+    await db.atransaction(async (tx) => void tx.set('a', 1), { sql: false });
+    expect(db.get('a')).toBe(1);
     await db.abeginTransaction();
     await db.arollback();
   });

@@ -299,6 +299,14 @@ onBoth(
       'fallback',
       undefined,
     ]);
+    // Limits in the place of a fallback are refused; with limits behind them, they are one.
+    const limits = { timeoutMs: 5_000 };
+    for (const read of [db.aget.bind(db), db.agetFresh.bind(db)]) {
+      expect([await read('9', 'fallback'), await read('none', {}), await read('none')]).toEqual([null, {}, undefined]);
+      await expect(read('9', limits)).rejects.toThrow(/come third/);
+      expect(await read('none', limits, {})).toBe(limits);
+      expect(await read('none', { ...limits, port: 1 })).toEqual({ ...limits, port: 1 });
+    }
     await db.close();
   },
 );

@@ -269,7 +269,7 @@ describe('what a table has from its database', () => {
     const child = db.table<number>('child', { validator: even });
     expect(db.table('child')).toBe(child);
     expect(db.table('CHILD', { validator: even })).toBe(child);
-    expect(db.table('child', { validator: even, hooks: [positive as TableHook], coerce: false })).toBe(child);
+    expect(db.table('child', { validator: even, hooks: [positive], coerce: false })).toBe(child);
     for (const options of [
       {},
       { validator: z.number() },

@@ -8,6 +8,7 @@ import {
   type Rows,
   type ScanOptions,
   type TableHook,
+  type Transaction,
 } from 'sluicedb';
 import { expect, test } from 'vitest';
 import { tempDir } from '../support/temp-dir.ts';
@@ -50,6 +51,10 @@ const tally = {
   'not deleted, for a hook': 0,
   'opened with a key': 0,
   'encrypted anew': 0,
+  transactions: 0,
+  'taken back': 0,
+  'parts taken back': 0,
+  conflicts: 0,
 };
 
 // ── what goes in ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -63,6 +68,14 @@ const value = fc.oneof(
 );
 const entries = fc.array(fc.tuple(key, value), { maxLength: 6 });
 const event: fc.Arbitrary<Event> = fc.record({ n: fc.integer(), text: fc.option(fc.string({ unit: 'binary' })) });
+
+type StepOf = readonly ['set' | 'delete' | 'append', string, unknown, Event];
+const steps: fc.Arbitrary<StepOf[]> = fc.array(
+  fc.tuple(fc.constantFrom('set', 'set', 'delete', 'append'), key, value, event),
+  {
+    maxLength: 5,
+  },
+);
 
 const range: fc.Arbitrary<ScanOptions> = fc.oneof(
   fc.record({ gt: key, lt: key, reverse: fc.boolean(), limit: fc.nat(5) }, { requiredKeys: [] }),
@@ -467,6 +480,73 @@ const commands: fc.Arbitrary<Command>[] = [
     }),
   ),
   fc.constant(command('adurable', undefined, (_, { db }) => db.adurable({ timeoutMs: 20_000 }))),
+  fc
+    .tuple(steps, steps, fc.constantFrom('made', 'part thrown', 'thrown'), fc.constantFrom('sync', 'async', 'conflict'))
+    .map((p) =>
+      command('transaction', p, async (model, { db, options }, [first, part, outcome, kind]) => {
+        const hooked = options.hooks?.length === 1;
+        const isFine = ([what, k, v]: StepOf) => !hooked || !(what === 'set' ? minds(k, v) : k === HOLDS_ON_TO);
+        let seen = new Map(model.keys);
+        const perform = (
+          tx: Transaction,
+          steps: readonly StepOf[],
+          into: { keys: Map<string, unknown>; rows: Event[] },
+        ) => {
+          for (const [what, k, v, row] of steps.filter(isFine)) {
+            if (what === 'append') {
+              tx.rows<Event>('events').append(row);
+              into.rows.push(row);
+            } else if (what === 'set') {
+              tx.set(k, v);
+              into.keys.set(k, kept(v));
+            } else expect(tx.delete(k)).toBe(into.keys.delete(k));
+            expect(tx.get(k)).toEqual(into.keys.get(k));
+          }
+        };
+        const body = (tx: Transaction) => {
+          const mine = { keys: new Map(seen), rows: [] as Event[] };
+          perform(tx, first, mine);
+          const thrown = new Error('thrown');
+          try {
+            tx.transaction(() => {
+              const inner = { keys: new Map(mine.keys), rows: [...mine.rows] };
+              perform(tx, part, inner);
+              if (outcome === 'part thrown') throw thrown;
+              Object.assign(mine, inner);
+            });
+          } catch (error) {
+            if (error !== thrown) throw error;
+            tally['parts taken back']++;
+          }
+          if (outcome === 'thrown') throw thrown;
+          return mine;
+        };
+        let runs = 0;
+        const asynchronous = async (tx: Transaction) => {
+          seen = new Map(model.keys);
+          expect(await tx.aget('a')).toEqual(seen.get('a'));
+          if (kind === 'conflict' && runs++ === 0) {
+            // Somebody else comes between: all of it begins anew.
+            await db.aset('a', 'between');
+            model.keys.set('a', 'between');
+          }
+          return body(tx);
+        };
+        const made =
+          kind === 'sync' ? async () => whenRoom(db, () => db.transaction(body)) : () => db.atransaction(asynchronous);
+        tally.transactions++;
+        if (outcome === 'thrown') {
+          await expect(made()).rejects.toThrow('thrown');
+          tally['taken back']++;
+          return;
+        }
+        const { keys, rows } = await made();
+        if (runs > 1) tally.conflicts++;
+        model.keys.clear();
+        for (const [k, v] of keys) model.keys.set(k, v);
+        model.rows.push(...rows);
+      }),
+    ),
   fc.tuple(encryption, fc.boolean()).map((p) =>
     command('arotateKey', p, async (_, real, [next, isNew]) => {
       if (real.encryption === undefined) return;

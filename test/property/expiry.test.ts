@@ -93,7 +93,7 @@ const options: fc.Arbitrary<Options> = fc.record({
 async function openReal(path: string, clock: HeldClock, given: Options): Promise<Real> {
   const { ttlMs, asDefault, mode, drain } = given;
   const cache = ttlMs === null ? null : ({ strategy: 'ttl', ttlMs, persist: true } as const);
-  const common: OpenOptions = {
+  const common: OpenOptions<number> = {
     durability: 'os',
     flush: { mode, maxWrites: 3 },
     readers: 1,

@@ -14,7 +14,7 @@ export interface Aead {
 }
 
 export const NONCE_BYTES = 12;
-export const TAG_BYTES = 16;
+const TAG_BYTES = 16;
 
 /** The two that OpenSSL has: ciphertext, then the tag. */
 export function nativeAead(cipher: 'aes-128-gcm' | 'aes-192-gcm' | 'aes-256-gcm' | 'chacha20-poly1305'): Aead {
@@ -55,7 +55,7 @@ const FERNET_HEAD_BYTES = 1 + 8 + IV_BYTES;
  * A Fernet token (https://github.com/fernet/spec/blob/master/Spec.md) before its base64: version, time, IV, AES-128-CBC, and an
  * HMAC-SHA256 of all that. The first half of the key signs, the second encrypts.
  */
-export function sealFernet(key: Uint8Array, plain: Uint8Array): Buffer {
+function sealFernet(key: Uint8Array, plain: Uint8Array): Buffer {
   const head = Buffer.alloc(FERNET_HEAD_BYTES);
   head[0] = FERNET_VERSION;
   head.writeBigUInt64BE(BigInt(Math.floor(Date.now() / 1000)), 1);

@@ -8,7 +8,8 @@ export {
   newDerivation,
   readEncryption,
   readKey,
+  showKind,
 } from './key.ts';
-export { Keyring, keyIdOf } from './keyring.ts';
+export { Keyring, keyIdOf, notEncrypted } from './keyring.ts';
 export { openNanaSqlite } from './nanasqlite.ts';
-export { type Accepts, notEncrypted, type Secrets, ValueCipher } from './value-cipher.ts';
+export { type Accepts, type Secrets, ValueCipher } from './value-cipher.ts';

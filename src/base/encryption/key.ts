@@ -43,6 +43,8 @@ export interface KeyMaterial {
   readonly id: string;
   readonly algorithm: Algorithm;
   readonly secret: Uint8Array;
+  /** How it was made, of a passphrase. */
+  readonly derivation?: KeyDerivation | undefined;
 }
 
 const KEY_LENGTHS = [16, 24, 32];
@@ -108,17 +110,21 @@ export function readEncryption(options: OptionReader): readonly KeySource[] | nu
   const given = options.any('encryption');
   if (given === undefined || given === null) return given;
   if (!isPlainObject(given)) {
-    options.refuse('encryption', `must be null, or an object with a key or a passphrase, not ${show(given)}`);
+    options.refuse('encryption', `must be null, or an object with a key or a passphrase, not ${showKind(given)}`);
     return undefined;
   }
   const encryption = options.nested('encryption');
   const previous = encryption.any('previous') ?? [];
   const first = readKey(encryption);
   if (!Array.isArray(previous)) {
-    encryption.refuse('previous', `must be a list of keys, not ${show(previous)}`);
+    encryption.refuse('previous', `must be a list of keys, not ${showKind(previous)}`);
     return undefined;
   }
-  const others = previous.map((each, i) => readKey(encryption.element(`previous[${i}]`, each)));
+  const others = previous.map((each: unknown, i) => {
+    if (isPlainObject(each)) return readKey(encryption.element(`previous[${i}]`, each));
+    encryption.refuse(`previous[${i}]`, `must be an object with a key or a passphrase, not ${showKind(each)}`);
+    return undefined;
+  });
   const keys = [first, ...others].filter((key) => key !== undefined);
   return keys.length === 1 + others.length ? keys : undefined;
 }
@@ -149,6 +155,11 @@ export function readKey(options: OptionReader): KeySource | undefined {
   }
   options.refuse('key', "must be 32 bytes, or their base64: randomBytes(32).toString('base64') makes one");
   return undefined;
+}
+
+/** What stands where an object with a key is due, and may be the key itself: not what it is. */
+export function showKind(given: unknown): string {
+  return typeof given === 'string' ? 'a string' : show(given);
 }
 
 function bytesOf(key: unknown): Uint8Array | undefined {

@@ -74,13 +74,12 @@ export class Keyring {
   /** Throws `SLUICE_DECRYPT` unless these bytes were sealed with a key of this ring, for this context, and are as they were. */
   open(sealed: Uint8Array, context: string): Buffer {
     const id = keyIdOf(sealed);
-    const key = id === undefined ? undefined : this.#keys.get(id);
+    if (id === undefined) throw notEncrypted();
+    const key = this.#keys.get(id);
     if (key === undefined) {
       throw new SluiceError(
         'SLUICE_DECRYPT',
-        id === undefined
-          ? 'it is not encrypted, and here everything is: somebody else wrote it'
-          : `it is encrypted with the key ${id}, which is not among those that were given: add it to encryption.previous`,
+        `it is encrypted with the key ${id}, which is not among those that were given: add it to encryption.previous`,
       );
     }
     const bytes = Buffer.from(sealed.buffer, sealed.byteOffset, sealed.length);
@@ -109,6 +108,10 @@ export class Keyring {
     }
     return found;
   }
+}
+
+export function notEncrypted(): SluiceError {
+  return new SluiceError('SLUICE_DECRYPT', 'it is not encrypted, and here everything is: somebody else wrote it');
 }
 
 /** The id of the key that something is encrypted with; `undefined` for what is not. */

@@ -3,7 +3,7 @@ import { foldName } from '../fold-name.ts';
 import type { SqlValue } from '../frame/layout.ts';
 import { show } from '../options.ts';
 import type { KeyMaterial } from './key.ts';
-import { Keyring, keyIdOf } from './keyring.ts';
+import { Keyring, keyIdOf, notEncrypted } from './keyring.ts';
 import { openNanaSqlite } from './nanasqlite.ts';
 
 /** What is read besides what this version encrypts, until all of it is rewritten: see `arotateKey`. */
@@ -76,17 +76,14 @@ export class ValueCipher {
   }
 
   #openAccepted(stored: Uint8Array): Plain {
-    if (this.accepts === 'plain') return stored;
     for (const key of this.keyring.keys) {
       const plain = openNanaSqlite(key, stored);
       if (plain !== undefined) return plain.toString('utf8');
     }
+    // After those of NanaSQLite, whose file may have been opened without its key once.
+    if (this.accepts === 'plain') return stored;
     throw new SluiceError('SLUICE_DECRYPT', 'none of the keys fits, as NanaSQLite encrypts');
   }
-}
-
-export function notEncrypted(): SluiceError {
-  return new SluiceError('SLUICE_DECRYPT', 'it is not encrypted, and here everything is: somebody else wrote it');
 }
 
 function contextOf(table: string, key: string): string {

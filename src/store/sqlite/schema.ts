@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { SluiceError } from '../../base/errors.ts';
-import { type Column, StoreFailure } from '../store.ts';
+import { type Column, haveKeysAndValues, StoreFailure } from '../store.ts';
 import type { Connection } from './connection.ts';
 
 /** Version of the tables below, kept in the state row. */
@@ -128,11 +128,20 @@ export const SELECT_STATE = `
   SELECT database_id AS databaseId, epoch, owner, applied_seq AS appliedSeq, batch_after AS batchAfter,
          batch_result AS batchResult, change_id AS changeId, change_result AS changeResult FROM _sluice_state`;
 
-/** Whether there is a table of this name with keys and values. */
+/** Whether there is a table of this name with keys and values. A key that is only a part of the primary key names several rows. */
 export function isKeyTable(db: Connection, table: string): boolean {
   const columns = columnsOf(db, table);
-  const has = (name: string) => columns?.find((column) => column.name.toLowerCase() === name);
-  return has('key')?.primaryKey === true && has('value') !== undefined;
+  return columns !== undefined && haveKeysAndValues(columns);
+}
+
+/** The tables of users that have the shape of key-value tables. */
+export function keyTablesOf(db: Connection): string[] {
+  const names = db
+    .prepare(`SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'
+      AND name NOT LIKE '\\_sluice\\_%' ESCAPE '\\' ORDER BY name`)
+    .pluck()
+    .all() as string[];
+  return names.filter((name) => isKeyTable(db, name));
 }
 
 /** The columns of a table; `undefined` where there is none. */

@@ -97,7 +97,7 @@ export class DeadLetters {
     const write = decodeWrite(letter.write, isOwn ? letter.seq : own.appliedSeq);
     const overwritten = write.kind === Kind.group || write.kind === Kind.clear ? letter.overwritten : [];
     const summary = { ...letter, ...namesOf(write), seq: write.seq };
-    this.#store(write, summary, sealWrite(letter.write, this.#cipher), isOwn ? null : origin, overwritten);
+    this.#store(write, summary, this.#sealed(letter.write), isOwn ? null : origin, overwritten);
     return true;
   }
 
@@ -222,6 +222,14 @@ export class DeadLetters {
   rolledBack(): void {
     for (let undo = this.#undo.pop(); undo !== undefined; undo = this.#undo.pop()) undo();
     if (this.#summed !== undefined) Object.assign(this.#summed, this.#committed);
+  }
+
+  /** With the active key, values and all: an export may be of the time before the key was changed. */
+  #sealed(write: Uint8Array): Uint8Array {
+    const cipher = this.#cipher;
+    const sealed = sealWrite(write, cipher);
+    if (cipher === undefined || cipher.accepts !== 'nothing') return sealed;
+    return resealWrite(sealed, cipher, new Set()) ?? sealed;
   }
 
   #store(

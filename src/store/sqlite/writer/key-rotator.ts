@@ -3,8 +3,12 @@ import { SluiceError } from '../../../base/errors.ts';
 import type { SqlValue } from '../../../base/frame/index.ts';
 import { type RotationStep, type RotationStepped, StoreFailure } from '../../store.ts';
 import { quote } from '../connection.ts';
-import { keyTablesOf, storeKey } from '../keys.ts';
+import { storeKey } from '../encryption-keys.ts';
+import { keyTablesOf } from '../schema.ts';
 import type { WriterParts } from './writer-parts.ts';
+
+/** A transaction is over at so many bytes of values, however few they are: they are in memory, and other writes wait. */
+const STEP_BYTES = 8 * 1024 * 1024;
 
 /**
  * Brings what is encrypted with another key, or not at all, to the active one, a piece at a time and each piece in a transaction of
@@ -62,13 +66,21 @@ export class KeyRotator {
 
   #values(table: string, after: string | undefined, limit: number): RotationStepped {
     const { db } = this.#parts;
-    const rows = db
+    const found = db
       .prepare(
         `SELECT key, ifnull(value, 'null') FROM ${quote(table)} WHERE typeof(key) = 'text' AND key ${after === undefined ? '>=' : '>'} ?
          ORDER BY key LIMIT ?`,
       )
       .raw()
-      .all(after ?? '', limit) as [string, SqlValue][];
+      .iterate(after ?? '', limit) as IterableIterator<[string, SqlValue]>;
+    const rows: [string, SqlValue][] = [];
+    let bytes = 0;
+    for (const row of found) {
+      const [, value] = row;
+      rows.push(row);
+      if (typeof value === 'string' || value instanceof Uint8Array) bytes += value.length;
+      if (bytes >= STEP_BYTES) break;
+    }
     const update = db.prepare(`UPDATE ${quote(table)} SET value = ? WHERE key = ?`);
     let rewritten = 0;
     for (const [key, value] of rows) {
@@ -77,7 +89,7 @@ export class KeyRotator {
       update.run(this.#cipher.seal(table, key, this.#cipher.open(table, key, stored)), key);
       rewritten++;
     }
-    return { ...NOTHING, last: rows.length < limit ? undefined : rows.at(-1)?.[0], rewritten };
+    return { ...NOTHING, last: rows.length < limit && bytes < STEP_BYTES ? undefined : rows.at(-1)?.[0], rewritten };
   }
 }
 

@@ -19,8 +19,8 @@ import {
   type Unlocked,
 } from '../../store.ts';
 import { type Connection, checkVersion, narrow, openConnection, readRows } from '../connection.ts';
+import { findKeys, storeKey } from '../encryption-keys.ts';
 import { assertSameDatabase, type FileId, FileIdentity, filesGone } from '../file-identity.ts';
-import { findKeys, storeKey } from '../keys.ts';
 import { classify, toFailure } from '../result-codes.ts';
 import { claimState, SELECT_STATE, type StateRow } from '../schema.ts';
 import { Applier } from './applier.ts';

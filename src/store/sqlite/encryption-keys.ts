@@ -1,7 +1,7 @@
 import { type Accepts, keyIdOf } from '../../base/encryption/index.ts';
 import type { KeysFound, StoredKey } from '../store.ts';
 import { type Connection, quote } from './connection.ts';
-import { columnsOf, isKeyTable } from './schema.ts';
+import { columnsOf, keyTablesOf } from './schema.ts';
 
 interface KeyRow {
   readonly id: string;
@@ -38,16 +38,6 @@ export function storeKey(db: Connection, { id, algorithm, derivation, proof }: S
     `INSERT INTO _sluice_keys (id, algorithm, derivation, active, proof) VALUES (?, ?, ?, 1, ?)
      ON CONFLICT (id) DO UPDATE SET active = 1, proof = excluded.proof`,
   ).run(id, algorithm, derivation === undefined ? null : JSON.stringify(derivation), proof);
-}
-
-/** The tables of users that have the shape of key-value tables. */
-export function keyTablesOf(db: Connection): string[] {
-  const names = db
-    .prepare(`SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'
-      AND name NOT LIKE '\\_sluice\\_%' ESCAPE '\\' ORDER BY name`)
-    .pluck()
-    .all() as string[];
-  return names.filter((name) => isKeyTable(db, name));
 }
 
 /** Something that must be encrypted, if anything is: NanaSQLite stores what is not as text. */
