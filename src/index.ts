@@ -68,6 +68,7 @@ export type { SqlParameters } from './db/sql/parameters.ts';
 export type { SqlPolicyOptions } from './db/sql/policy.ts';
 export type { ReadablePragma, SettablePragma, TablePragma } from './db/sql/pragmas.ts';
 export { Sql, type SqlTag, sql } from './db/sql/template.ts';
+export type { SqlTransaction, SqlTransactionOptions } from './db/sql-transaction.ts';
 export type { V2Metrics } from './db/stats.ts';
 export type { Table } from './db/table.ts';
 export type { ResolvedTableOptions, TableOptions } from './db/table-options.ts';

@@ -33,6 +33,7 @@ import { givenStaged } from './sql/direct.ts';
 import { SqlFace } from './sql/face.ts';
 import { checkStagedSql } from './sql/statements.ts';
 import type { Sql } from './sql/template.ts';
+import { type SqlTransaction, type SqlTransactionOptions, SqlTransactions } from './sql-transaction.ts';
 import { readStats, toV2Metrics, type V2Metrics } from './stats.ts';
 import { Table } from './table.ts';
 import {
@@ -111,6 +112,7 @@ export class Database<T = unknown> extends SqlFace<T> {
   readonly #copies = new Map<AbortController, Promise<unknown>>();
   /** The watermark that was found at open. */
   readonly #foundSeq: number;
+  readonly #transactions: SqlTransactions;
 
   /** @internal */
   constructor({ path, options, cipher, core, queue, events, log, recovery, release }: DatabaseParts) {
@@ -134,6 +136,7 @@ export class Database<T = unknown> extends SqlFace<T> {
     this.#recovery = recovery;
     this.#foundSeq = core.store.facts.appliedSeq;
     this.#release = release;
+    this.#transactions = new SqlTransactions(this.core);
     this.#checkShape(options.table);
     this.#tables.set(foldName(options.table), this as unknown as Table<never>);
     events.on('writer-restart', ({ reason }) => this.#writerRestarts[reason]++);
@@ -233,8 +236,82 @@ export class Database<T = unknown> extends SqlFace<T> {
    * Errors: whatever the function throws; `SLUICE_CONFLICT` where it did not get through after `maxRetries`; `SLUICE_TIMEOUT` and
    * `SLUICE_ABORTED`.
    */
-  async atransaction<R>(body: (tx: Transaction<T>) => Promise<R>, options: TransactionOptions = {}): Promise<R> {
-    return runTransactionAsync(this.core, (work) => new Transaction<T>(work, this, this), body, options);
+  async atransaction<R>(body: (tx: Transaction<T>) => Promise<R>, options?: TransactionOptions): Promise<R>;
+  /**
+   * Runs a function with an SQL transaction that is held open on the writer thread: statements with their results, one after the
+   * other, which see what those before them have done; all of it is committed when the function is done, and resolves when that is
+   * on the disk, or rolled back when it throws: then what it threw is thrown. It begins when everything accepted before the call is
+   * applied. Meanwhile no batch is written: what is staged comes after it. So it has a limit of time, see
+   * {@link SqlTransactionOptions.timeoutMs}.
+   *
+   * What is called on the database itself, inside the function too, is not part of the transaction. Calls that would wait for its end
+   * are refused there, with `SLUICE_CONFLICT`. Never run twice: if the thread dies before it answers to the COMMIT, the error is
+   * `SLUICE_OUTCOME_UNKNOWN`, and before that everything is rolled back.
+   *
+   * Errors: whatever the function throws; `SLUICE_STORE`, with `sqliteCode`, where SQLite says no; `SLUICE_TIMEOUT` and
+   * `SLUICE_ABORTED` at the end of its time.
+   *
+   * @example
+   * ```ts
+   * import { open } from 'sluicedb';
+   *
+   * const db = await open(':memory:');
+   * await db.aexecute('CREATE TABLE account (name TEXT PRIMARY KEY, cents INTEGER CHECK (cents >= 0))');
+   * await db.aexecute("INSERT INTO account VALUES ('ada', 100), ('bob', 0)");
+   * await db.atransaction(
+   *   async (tx) => {
+   *     await tx.aexecute('UPDATE account SET cents = cents - ? WHERE name = ?', [30, 'ada']);
+   *     await tx.aexecute('UPDATE account SET cents = cents + ? WHERE name = ?', [30, 'bob']);
+   *   },
+   *   { sql: true },
+   * );
+   * console.log(await db.afetchAll('SELECT * FROM account')); // [ { name: 'ada', cents: 70 }, { name: 'bob', cents: 30 } ]
+   * await db.close();
+   * ```
+   */
+  async atransaction<R>(
+    body: (tx: SqlTransaction) => Promise<R>,
+    options: SqlTransactionOptions & { readonly sql: true },
+  ): Promise<R>;
+  async atransaction<R>(
+    body: (tx: never) => Promise<R>,
+    options: TransactionOptions | (SqlTransactionOptions & { readonly sql: true }) = {},
+  ): Promise<R> {
+    checkWait(options, ['sql', 'maxRetries']);
+    const { sql = false, ...limits } = options;
+    if (sql === true) return this.#transactions.run(body as (tx: SqlTransaction) => Promise<R>, limits);
+    if (sql !== false) {
+      throw new SluiceError('SLUICE_INVALID_OPTION', `sql must be true or false, not ${show(sql)}`);
+    }
+    const ofKeys = body as (tx: Transaction<T>) => Promise<R>;
+    return runTransactionAsync(this.core, (work) => new Transaction<T>(work, this, this), ofKeys, limits);
+  }
+
+  /**
+   * Begins an SQL transaction that the caller ends: with {@link Database.acommit} or {@link Database.arollback}, or with those of the
+   * transaction itself. One at a time: `SLUICE_CONFLICT` while there is one. Better is {@link Database.atransaction}, which cannot
+   * be forgotten: this one is rolled back after `timeoutMs`.
+   *
+   * Unlike NanaSQLite's, only what is called on the transaction is part of it: another task's write, accepted and acknowledged, is not
+   * undone with it.
+   */
+  abeginTransaction(options: SqlTransactionOptions = {}): Promise<SqlTransaction> {
+    return this.#transactions.begin(options);
+  }
+
+  /** Commits what {@link Database.abeginTransaction} has begun: see {@link SqlTransaction.acommit}. `SLUICE_CONFLICT` where there is nothing. */
+  async acommit(): Promise<void> {
+    await this.#transactions.takeBegun().acommit();
+  }
+
+  /** Rolls back what {@link Database.abeginTransaction} has begun: see {@link SqlTransaction.arollback}. `SLUICE_CONFLICT` where there is nothing. */
+  async arollback(): Promise<void> {
+    await this.#transactions.takeBegun().arollback();
+  }
+
+  /** Whether what {@link Database.abeginTransaction} has begun is open. */
+  get inTransaction(): boolean {
+    return this.#transactions.hasBegun;
   }
 
   // ── SQL ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -482,7 +559,7 @@ export class Database<T = unknown> extends SqlFace<T> {
   stats(): DatabaseStats {
     return readStats(this.core, this.dlq, {
       writerRestartsBy: { ...this.#writerRestarts },
-      directStatements: this.direct.statements,
+      directStatements: this.direct.statements + this.#transactions.counts.statements,
       recovery: { ...this.#recovery },
     });
   }
@@ -538,6 +615,7 @@ export class Database<T = unknown> extends SqlFace<T> {
     engine.health.close('closing');
     this.dlq.close();
     await this.#endCopies();
+    this.#transactions.close();
     await this.#drainForClose();
     const flushed = flusher.close();
     // The store gives up on a batch that does not come back, and that ends the flush.
@@ -613,7 +691,8 @@ export class Database<T = unknown> extends SqlFace<T> {
     const { engine, indirect } = this.core;
     const recoveredSeq = this.#foundSeq + engine.counters.recovered;
     const applied = Math.min(engine.appliedSeq, Math.max(indirect.lastSeq, recoveredSeq));
-    return this.#restores + this.direct.executed + this.dlq.counters.retried + engine.counters.deadLettered + applied;
+    const direct = this.#restores + this.direct.executed + this.#transactions.counts.commits;
+    return direct + this.dlq.counters.retried + engine.counters.deadLettered + applied;
   }
 
   #prepareStaged(given: string | Sql, parameters: readonly unknown[]): { target: Target; values: SqlValue[] } {

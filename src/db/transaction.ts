@@ -442,6 +442,8 @@ export interface TransactionOptions extends WaitOptions {
    * @defaultValue 10
    */
   readonly maxRetries?: number | undefined;
+  /** With `true` it is an SQL transaction, with other options: see {@link SqlTransactionOptions}. @defaultValue false */
+  readonly sql?: false | undefined;
 }
 
 const RETRIES_MAX = 1_000;

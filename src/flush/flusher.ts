@@ -90,6 +90,8 @@ export class Flusher {
 
   /** Called with what each batch has done, before anybody is told. */
   onResult: (result: BatchResult) => void = () => {};
+  /** Throws where whoever would wait for the flush holds it up themselves. */
+  onBarrier: (what: string) => void = () => {};
   /** Why no batch may go down now, if so. */
   obstacle: () => Error | undefined = () => undefined;
   readonly counters: FlushCounters = new FlushCounters();
@@ -119,6 +121,7 @@ export class Flusher {
 
   /** Flushes everything accepted so far and waits for it. */
   async barrier(what: string, wait: WaitOptions = {}): Promise<FlushResult> {
+    this.onBarrier(what);
     const start = this.#clock.elapsed();
     const before = { ...this.#engine.counters };
     const target = this.#engine.lastSeq;
@@ -135,6 +138,7 @@ export class Flusher {
 
   /** As a barrier, but a flush that stands still is not waited for. */
   async barrierOrStall(what: string, wait: WaitOptions = {}): Promise<void> {
+    this.onBarrier(what);
     if (this.#stall !== undefined) return;
     const target = this.#engine.lastSeq;
     this.request();

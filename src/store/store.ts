@@ -28,6 +28,11 @@ export interface Store {
   execute(sql: string, parameters: Parameters): Promise<ExecuteResult>;
   /** Runs statements on the writer, each with every set of its parameters, all in one transaction. Never run twice. */
   executeAll(statements: readonly RepeatedStatement[]): Promise<ExecutedAll>;
+  /**
+   * Begins a transaction on the writer. Until it has ended nothing else is done there: batches and all other calls wait their
+   * turn. Rejects with a {@link StoreFailure}, and then there is none.
+   */
+  transaction(): Promise<StoreTransaction>;
   /** Runs one reading statement on a reader. The time limit is checked between rows. */
   query(sql: string, parameters: Parameters, limits: QueryLimits): Promise<SqlRow[]>;
   /** Runs reading statements on a reader, all at one moment. */
@@ -333,6 +338,26 @@ export interface StoreCursor {
   /** The next rows; fewer than asked for means the end. */
   next(count: number): Promise<SqlRow[]>;
   close(): void;
+}
+
+/**
+ * A transaction that is held open on the writer. Calls are carried out in the order in which they are made; each rejects with
+ * what its caller is to be told.
+ */
+export interface StoreTransaction {
+  /**
+   * Whether there is nothing left to commit or to roll back. A statement that is refused leaves the transaction open, but for
+   * one that ends it (`OR ROLLBACK`, `RAISE(ROLLBACK)`); the death of the thread rolls it back.
+   */
+  readonly isOver: boolean;
+  /** Runs one statement. */
+  execute(sql: string, parameters: Parameters): Promise<ExecuteResult>;
+  /** The rows of a statement that only reads, with what the transaction has written. */
+  query(sql: string, parameters: Parameters, maxRows?: number): Promise<SqlRow[]>;
+  /** The last call: the transaction is over, also where it rejects. `SLUICE_OUTCOME_UNKNOWN` alone leaves open how. */
+  commit(): Promise<void>;
+  /** The last call, harmless where it is over already. */
+  rollback(): Promise<void>;
 }
 
 export interface QueryLimits {

@@ -38,6 +38,15 @@ export class ThreadDied extends Error {
   override readonly name = 'ThreadDied';
 }
 
+/** What its caller is told of a call that must not be made again. */
+export function outcomeUnknown(cause: ThreadDied): SluiceError {
+  return new SluiceError(
+    'SLUICE_OUTCOME_UNKNOWN',
+    'the writer thread died before it answered: what was asked for may or may not have been committed, look before you ask again',
+    { cause },
+  );
+}
+
 /** One thread, from start to death, and the calls it has not answered yet. */
 export class ThreadClient<P extends Protocol> {
   readonly #worker: Worker;

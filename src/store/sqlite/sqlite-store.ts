@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { dirname } from 'node:path';
+import pLimit from 'p-limit';
 import { type Clock, systemClock, type Timer } from '../../base/clock.ts';
 import type { Secrets } from '../../base/encryption/index.ts';
 import { codeOf, messageOf, SluiceError } from '../../base/errors.ts';
@@ -42,14 +43,16 @@ import {
   StoreFailure,
   type StoreNumbers,
   type StoreScan,
+  type StoreTransaction,
   toCallerError,
   type Unlocked,
 } from '../store.ts';
 import { backUpTo, discardStaged, stageCopy, swapIn } from './copy/replacing.ts';
 import { type FileId, fileIdOf } from './file-identity.ts';
+import { HeldByCaller } from './held-by-caller.ts';
 import { SqliteReader } from './reader/reader.ts';
 import { ReaderPool, storeClosed } from './reader/reader-pool.ts';
-import { type Spawn, spawnWorker, ThreadClient, ThreadDied } from './rpc.ts';
+import { outcomeUnknown, type Spawn, spawnWorker, ThreadClient, ThreadDied } from './rpc.ts';
 import type { WriterFacts, WriterProtocol, WriterReport, WriterStart } from './writer/writer-protocol.ts';
 
 type WriterThread = ThreadClient<WriterProtocol>;
@@ -121,6 +124,10 @@ export class SqliteStore implements Store {
   #starting: Promise<WriterThread> | undefined;
   #check = false;
   #closed = false;
+  /** Calls of the writer, in the order in which they come: a transaction is one, from its beginning to its end. */
+  readonly #turns = pLimit(1);
+  /** The transaction whose turn it is. */
+  #held: Deferred<void> | undefined;
 
   static async open(options: SqliteStoreOptions): Promise<SqliteStore> {
     discardStaged(options.path);
@@ -175,7 +182,11 @@ export class SqliteStore implements Store {
     return { ...this.#report, checkpoints: { ...this.#checkpoints }, expired: this.#expired };
   }
 
-  async apply(batch: Batch): Promise<BatchResult> {
+  apply(batch: Batch): Promise<BatchResult> {
+    return this.#turns(() => this.#apply(batch));
+  }
+
+  async #apply(batch: Batch): Promise<BatchResult> {
     try {
       const { result, report } = await (await this.#liveWriter()).call('apply', batch);
       this.#take(report);
@@ -199,7 +210,11 @@ export class SqliteStore implements Store {
     return new StoreFailure(later.class, `${failure.message} (${count} times)`, code, failure.cause);
   }
 
-  async reopen(): Promise<void> {
+  reopen(): Promise<void> {
+    return this.#turns(() => this.#reopen());
+  }
+
+  async #reopen(): Promise<void> {
     // Terminated in the middle of a call, as of a checkpoint in a gap, better-sqlite3 aborts the process when it throws.
     await this.#writer.call('close', null).catch(() => null);
     await this.#writer.terminate();
@@ -222,10 +237,35 @@ export class SqliteStore implements Store {
     // It was meant for what was there before.
     if (this.#replacing !== undefined) throw beingRestored();
     try {
-      return await (await this.#liveWriter()).call(call, request);
+      return await this.#turns(async () => (await this.#liveWriter()).call(call, request));
     } catch (error) {
       throw error instanceof ThreadDied ? outcomeUnknown(error) : toCallerError(error);
     }
+  }
+
+  transaction(): Promise<StoreTransaction> {
+    const begun = new Deferred<StoreTransaction>();
+    const turn = this.#turns(async () => {
+      this.#held = new Deferred();
+      const { resolve: end, promise: ended } = this.#held;
+      try {
+        const writer = await this.#liveWriter();
+        await writer.call('begin', null);
+        begun.resolve(
+          new HeldByCaller(writer, (isCommitted) => {
+            if (isCommitted) this.#deaths = 0;
+            end();
+          }),
+        );
+        await ended;
+      } catch (error) {
+        throw error instanceof ThreadDied ? new StoreFailure('transient', error.message, undefined, error) : error;
+      } finally {
+        this.#held = undefined;
+      }
+    });
+    turn.catch(begun.reject);
+    return begun.promise;
   }
 
   /** Under its id it is done once, however often it is asked for. */
@@ -234,7 +274,14 @@ export class SqliteStore implements Store {
   }
 
   /** A call that may be made again where the thread died before it could answer. A crash loop ends in a failure of the start. */
-  async #untilAnswered<C extends 'changeQueue' | 'rotate'>(
+  #untilAnswered<C extends 'changeQueue' | 'rotate'>(
+    call: C,
+    request: WriterProtocol[C]['request'],
+  ): Promise<WriterProtocol[C]['response']> {
+    return this.#turns(() => this.#askUntilAnswered(call, request));
+  }
+
+  async #askUntilAnswered<C extends 'changeQueue' | 'rotate'>(
     call: C,
     request: WriterProtocol[C]['request'],
   ): Promise<WriterProtocol[C]['response']> {
@@ -274,7 +321,11 @@ export class SqliteStore implements Store {
    * on there is the other one, and the log is not for it. So nobody may have the file open in between: SQLite would carry on
    * with what lies beside it, whichever database that is of.
    */
-  async replaceWith(
+  replaceWith(copy: StagedCopy, replacement: Replacement, signal: AbortSignal): Promise<Replaced> {
+    return this.#turns(() => this.#replaceWith(copy, replacement, signal));
+  }
+
+  async #replaceWith(
     copy: StagedCopy,
     { appliedSeq, unlocked, onSwap }: Replacement,
     signal: AbortSignal,
@@ -387,6 +438,8 @@ export class SqliteStore implements Store {
   async close(limitMs?: number): Promise<{ readonly stuck: Promise<void> | undefined }> {
     this.#closed = true;
     this.#look?.cancel();
+    // The end of its thread rolls it back.
+    this.#held?.resolve();
     this.sync.close();
     const ended = this.#endThreads();
     if (limitMs === undefined) await ended;
@@ -410,12 +463,13 @@ export class SqliteStore implements Store {
 
   /**
    * Whether SQLite's files are where they were: without this, nobody would know before the next write. And rows that have
-   * expired are deleted, a few at a time.
+   * expired are deleted, a few at a time; not inside somebody's transaction.
    */
   async #lookNow(): Promise<void> {
     let more = false;
     try {
-      if (!this.#writer.dead && this.#starting === undefined && this.#replacing === undefined) {
+      const isBusy = this.#starting !== undefined || this.#replacing !== undefined || this.#held !== undefined;
+      if (!this.#writer.dead && !isBusy) {
         const { report, swept } = await this.#writer.call('look', { now: this.#clock.now() });
         this.#take(report);
         this.#expired += swept.expired;
@@ -503,14 +557,6 @@ async function unlessAborted(done: Promise<void>, signal: AbortSignal): Promise<
   } finally {
     signal.removeEventListener('abort', onAbort);
   }
-}
-
-function outcomeUnknown(cause: ThreadDied): SluiceError {
-  return new SluiceError(
-    'SLUICE_OUTCOME_UNKNOWN',
-    'the writer thread died before it answered: what was asked for may or may not have been committed, look before you ask again',
-    { cause },
-  );
 }
 
 function startOf({ path, owner, queueLimits, breaker }: SqliteStoreOptions): Omit<WriterStart, 'takeOver' | 'check'> {

@@ -31,6 +31,11 @@ export type WriterProtocol = {
   look: { request: { now: number }; response: { report: WriterReport; swept: Swept } };
   execute: { request: { sql: string; parameters: Parameters }; response: ExecuteResult };
   executeAll: { request: readonly RepeatedStatement[]; response: ExecutedAll };
+  /** The parts of a transaction that is held open: between its beginning and its end no other call may come but `close`. */
+  begin: { request: null; response: null };
+  executeHeld: { request: HeldStatement; response: HeldAnswer };
+  commit: { request: null; response: null };
+  rollback: { request: null; response: null };
   /** A change is made once under its id. */
   changeQueue: { request: { id: string; change: QueueChange }; response: QueueChanged };
   rotate: { request: RotationStep; response: RotationStepped };
@@ -39,6 +44,21 @@ export type WriterProtocol = {
   /** The last call: carries the WAL into the database and closes it. */
   close: { request: null; response: null };
 };
+
+export interface HeldStatement {
+  readonly sql: string;
+  readonly parameters: Parameters;
+  /** It must not write, and no more than so many of its rows are asked for. */
+  readonly reading?: { readonly maxRows: number } | undefined;
+}
+
+/** What a statement did, or why SQLite has refused it. */
+export interface HeldAnswer {
+  readonly result?: ExecuteResult;
+  readonly refusal?: { readonly message: string; readonly sqliteCode: string };
+  /** Whether the transaction is still there. */
+  readonly isOpen: boolean;
+}
 
 export interface WriterStart {
   readonly path: string;

@@ -40,6 +40,19 @@ serve<WriterProtocol>(port, {
   },
   execute: ({ sql, parameters }) => started().execute(sql, parameters),
   executeAll: (statements) => started().executeAll(statements),
+  begin() {
+    started().begin();
+    return null;
+  },
+  executeHeld: (statement) => started().executeHeld(statement),
+  commit() {
+    started().commit();
+    return null;
+  },
+  rollback() {
+    started().rollback();
+    return null;
+  },
   changeQueue: ({ id, change }) => started().changeQueue(id, change),
   rotate: (step) => started().rotate(step),
   settle: () => started().settle(),

@@ -27,12 +27,13 @@ import { assertSameDatabase, type FileId, FileIdentity, filesGone } from '../fil
 import { classify, toFailure } from '../result-codes.ts';
 import { claimState, SELECT_STATE, type StateRow } from '../schema.ts';
 import { Applier } from './applier.ts';
+import { HeldTransaction } from './held-transaction.ts';
 import { KeyRotator } from './key-rotator.ts';
 import { QueueChanger } from './queue-changer.ts';
 import { freeBytes, reclassify } from './space-probe.ts';
 import { NOTHING_SWEPT, Sweeper, type Swept } from './sweeper.ts';
 import { type WriterParts, writerParts } from './writer-parts.ts';
-import type { WriterReport, WriterStart } from './writer-protocol.ts';
+import type { HeldAnswer, HeldStatement, WriterReport, WriterStart } from './writer-protocol.ts';
 
 /** At start another program may hold the file for a moment; nobody else waits for this thread yet. Not for checkpoints. */
 const START_BUSY_TIMEOUT_MS = 5_000;
@@ -79,6 +80,7 @@ export class Writer {
   readonly #applier: Applier;
   readonly #queue: QueueChanger;
   readonly #sweeper: Sweeper;
+  readonly #held: HeldTransaction;
   readonly facts: StoreFacts;
   readonly #files: FileIdentity;
   #durable: boolean;
@@ -115,6 +117,7 @@ export class Writer {
       this.#applier = new Applier(parts, { limits: queueLimits, breaker });
       this.#queue = new QueueChanger(parts, queueLimits);
       this.#sweeper = new Sweeper(parts);
+      this.#held = new HeldTransaction(parts);
       this.facts = { ...this.#readFacts(version), queue: parts.dead.state };
     } catch (error) {
       this.#db.close();
@@ -198,6 +201,37 @@ export class Writer {
     }
   }
 
+  /** Begins a transaction of the user's. Until its end no checkpoint is tried, which would fail for nothing. */
+  begin(): void {
+    this.#onFiles(() => this.#held.begin());
+    this.#endGap();
+  }
+
+  executeHeld(statement: HeldStatement): HeldAnswer {
+    return this.#held.execute(statement);
+  }
+
+  commit(): void {
+    try {
+      this.assertFiles();
+      this.#held.commit();
+      this.assertFiles();
+    } catch (error) {
+      this.#held.rollback();
+      if (error instanceof SluiceError || error instanceof StoreFailure) throw error;
+      const { class: found, code, message } = classify(error, { ownStatement: true });
+      if (found !== 'permanent') throw this.#failureOf(error);
+      throw new SluiceError('SLUICE_STORE', `SQLite refused to commit: ${message}`, { sqliteCode: code });
+    } finally {
+      this.#awaitGap();
+    }
+  }
+
+  rollback(): void {
+    this.#held.rollback();
+    this.#awaitGap();
+  }
+
   changeQueue(id: string, change: QueueChange): QueueChanged {
     const changed = this.#onFiles(() => this.#queue.change(id, change));
     this.#awaitGap();
@@ -252,8 +286,8 @@ export class Writer {
   }
 
   close(): void {
-    clearTimeout(this.#gap);
-    clearImmediate(this.#soon);
+    this.#endGap();
+    this.#held.rollback();
     this.#checkpoint('TRUNCATE');
     this.#db.close();
   }
@@ -274,6 +308,11 @@ export class Writer {
       // What has come meanwhile goes first: this was no gap.
       this.#checkpointIn(GAP_MS);
     });
+  }
+
+  #endGap(): void {
+    clearTimeout(this.#gap);
+    clearImmediate(this.#soon);
   }
 
   /** How much is in the WAL, and how much of that is in the database too. */
