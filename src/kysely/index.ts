@@ -20,10 +20,12 @@ import {
   SqliteIntrospector,
   SqliteQueryCompiler,
   type TableMetadata,
+  type TransactionSettings,
 } from 'kysely';
 import { SluiceError } from '../base/errors.ts';
 import type { Database } from '../db/database.ts';
 import { directStatement } from '../db/sql/statements.ts';
+import type { SqlTransaction } from '../db/sql-transaction.ts';
 
 /** Options of {@link SluiceDialect}. */
 export interface SluiceDialectOptions {
@@ -35,7 +37,9 @@ export interface SluiceDialectOptions {
  * Runs what Kysely makes on a Sluice database: what only reads on a reader thread, everything else on the writer thread, both after
  * all writes that were accepted before. Streams are read page by page. The parameters are those of {@link Database.aexecute}.
  *
- * Errors, in a query: as of {@link Database.aexecute} and {@link Database.afetchAll}; `SLUICE_UNSUPPORTED` for `transaction()`.
+ * Errors, in a query: as of {@link Database.aexecute} and {@link Database.afetchAll}. `transaction()` is held by the writer
+ * thread, and is rolled back after ten seconds, as of {@link Database.atransaction} with `sql: true`; `SLUICE_UNSUPPORTED` for isolation
+ * levels: a transaction has the database to itself.
  *
  * @example
  * ```ts
@@ -85,32 +89,38 @@ export class SluiceDialect implements Dialect {
 }
 
 /** What runs the statements of a connection: a {@link Database}. */
-export type Runner = Pick<Database, 'aexecute' | 'afetchAll' | 'aiterate'>;
+export type Runner = Pick<Database, 'aexecute' | 'afetchAll' | 'aiterate' | 'atransaction'>;
 
 class SluiceDriver implements Driver {
-  readonly #connection: SluiceConnection;
+  readonly #database: Runner;
 
   constructor(database: Runner) {
-    this.#connection = new SluiceConnection(database);
+    this.#database = database;
   }
 
   async init(): Promise<void> {}
 
-  /** One for all: what is asked at the same time is put into an order by the database. */
-  async acquireConnection(): Promise<DatabaseConnection> {
-    return this.#connection;
+  /** A connection is no more than a name for the transaction that may be open on it. */
+  async acquireConnection(): Promise<SluiceConnection> {
+    return new SluiceConnection(this.#database);
   }
 
-  async beginTransaction(): Promise<void> {
-    throw noTransactions();
+  async beginTransaction(connection: SluiceConnection, settings: TransactionSettings): Promise<void> {
+    if (settings.isolationLevel !== undefined) {
+      throw new SluiceError(
+        'SLUICE_UNSUPPORTED',
+        'a transaction has the database to itself: leave the isolation level out',
+      );
+    }
+    await connection.begin();
   }
 
-  async commitTransaction(): Promise<void> {
-    throw noTransactions();
+  async commitTransaction(connection: SluiceConnection): Promise<void> {
+    await connection.commit();
   }
 
-  async rollbackTransaction(): Promise<void> {
-    throw noTransactions();
+  async rollbackTransaction(connection: SluiceConnection): Promise<void> {
+    await connection.rollback();
   }
 
   async releaseConnection(): Promise<void> {}
@@ -118,17 +128,65 @@ class SluiceDriver implements Driver {
   async destroy(): Promise<void> {}
 }
 
+/** A transaction that is open on a connection. */
+interface Held {
+  readonly tx: SqlTransaction;
+  readonly commit: () => void;
+  readonly rollback: (reason: unknown) => void;
+  /** Settled when it is committed or rolled back. */
+  readonly done: Promise<void>;
+}
+
 class SluiceConnection implements DatabaseConnection {
   readonly #runner: Runner;
+  #held: Held | undefined;
 
   constructor(runner: Runner) {
     this.#runner = runner;
   }
 
+  /** Resolves when the transaction is the one whose turn it is. */
+  begin(): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const done = this.#runner.atransaction(
+        (tx) =>
+          new Promise<void>((commit, rollback) => {
+            this.#held = { tx, commit, rollback, done };
+            resolve();
+          }),
+        { sql: true },
+      );
+      // Where it never begins; later on its end is told to whoever ends it.
+      done.catch(reject);
+    });
+  }
+
+  async commit(): Promise<void> {
+    const held = this.#end();
+    held.commit();
+    await held.done;
+  }
+
+  async rollback(): Promise<void> {
+    const held = this.#end();
+    const reason = new Error('rolled back');
+    held.rollback(reason);
+    await held.done.catch((error: unknown) => {
+      if (error !== reason) throw error;
+    });
+  }
+
+  #end(): Held {
+    const held = this.#held as Held;
+    this.#held = undefined;
+    return held;
+  }
+
   async executeQuery<R>({ sql, parameters }: CompiledQuery): Promise<QueryResult<R>> {
     const { reads, inserts } = directStatement(sql);
-    if (reads) return { rows: await this.#runner.afetchAll<R>(sql, parameters) };
-    const { rows, changes, lastInsertRowid } = await this.#runner.aexecute(sql, parameters);
+    const runner = this.#held?.tx ?? this.#runner;
+    if (reads) return { rows: await runner.afetchAll<R>(sql, parameters) };
+    const { rows, changes, lastInsertRowid } = await runner.aexecute(sql, parameters);
     return {
       rows: rows as R[],
       numAffectedRows: BigInt(changes),
@@ -139,6 +197,9 @@ class SluiceConnection implements DatabaseConnection {
   async *streamQuery<R>({ sql, parameters }: CompiledQuery, chunkSize = 256): AsyncIterableIterator<QueryResult<R>> {
     if (!directStatement(sql).reads) {
       throw new SluiceError('SLUICE_UNSUPPORTED', 'only a statement that reads can be streamed: use execute()');
+    }
+    if (this.#held !== undefined) {
+      throw new SluiceError('SLUICE_UNSUPPORTED', 'nothing can be streamed in a transaction: use execute()');
     }
     let rows: R[] = [];
     for await (const row of this.#runner.aiterate<R>(sql, parameters, { pageSize: chunkSize })) {
@@ -159,11 +220,4 @@ class SluiceIntrospector extends SqliteIntrospector {
   override async getMetadata(options?: DatabaseMetadataOptions): Promise<DatabaseMetadata> {
     return { tables: await this.getTables(options) };
   }
-}
-
-function noTransactions(): SluiceError {
-  return new SluiceError(
-    'SLUICE_UNSUPPORTED',
-    'transactions are not there yet: several changes at once are one statement, or aexecuteMany of the database',
-  );
 }

@@ -129,10 +129,38 @@ test('migrates', async () => {
   expect((await new Migrator({ db, provider }).migrateToLatest()).results).toEqual([]);
 });
 
-test('refuses a transaction, and leaves the database open when it is destroyed', async () => {
+test('transactions are made whole or not at all, one after the other, with reads of their own writes', async () => {
   const { db, database } = await withKysely();
-  const run = () => db.transaction().execute(async (on) => on.insertInto('person').values({ name: 'A' }).execute());
-  expect(await codeFrom(run)).toBe('SLUICE_UNSUPPORTED');
+  const add = (name: string, fails: boolean) =>
+    db.transaction().execute(async (on) => {
+      await on.insertInto('person').values({ name }).execute();
+      const seen = await on.selectFrom('person').select('name').where('name', '=', name).execute();
+      expect(seen).toEqual([{ name }]);
+      if (fails) throw new RangeError(name);
+    });
+  await expect(add('no', true)).rejects.toThrow(RangeError);
+  expect(await database.acount('person')).toBe(0);
+  await add('A', false);
+  const two = await Promise.allSettled([
+    db.transaction().execute((on) => on.insertInto('person').values({ name: 'B' }).execute()),
+    db.transaction().execute((on) => on.insertInto('person').values({ name: 'C' }).execute()),
+  ]);
+  expect(two.map(({ status }) => status)).toEqual(['fulfilled', 'fulfilled']);
+  expect(await db.selectFrom('person').select('name').orderBy('name').execute()).toEqual([
+    { name: 'A' },
+    { name: 'B' },
+    { name: 'C' },
+  ]);
+  const isolated = () =>
+    db
+      .transaction()
+      .setIsolationLevel('serializable')
+      .execute(async () => 1);
+  expect(await codeFrom(isolated)).toBe('SLUICE_UNSUPPORTED');
+});
+
+test('refuses what the database refuses, and leaves it open when it is destroyed', async () => {
+  const { db, database } = await withKysely();
   expect(await codeFrom(() => sql`PRAGMA user_version`.execute(db))).toBe('SLUICE_INVALID_SQL');
   expect(await codeFrom(() => sql`SELECT 1; SELECT 2`.execute(db))).toBe('SLUICE_INVALID_SQL');
   await db.destroy();
