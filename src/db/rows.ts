@@ -244,7 +244,7 @@ export class RowShape {
     this.#holdsKeys = columns.some(({ name, primaryKey }) => primaryKey && name.toLowerCase() === 'key');
   }
 
-  /** The table is being dropped: rows that were accepted for it would die. */
+  /** The table is going: rows that were accepted for it would die. */
   forget(): void {
     this.#columns.length = 0;
     this.#known.clear();
@@ -259,11 +259,8 @@ export class RowShape {
 
   /** Looks again which columns there are. */
   reload(): void {
-    this.#columns.length = 0;
-    this.#known.clear();
-    this.#targets.clear();
-    this.#full = undefined;
-    for (const { name } of this.#core.store.sync.columns(this.table) ?? []) this.#learn(name);
+    this.forget();
+    this.learn();
   }
 
   get exists(): boolean {
@@ -309,7 +306,7 @@ export class RowShape {
       if (!addColumns && !this.exists) {
         throw new SluiceError(
           'SLUICE_NOT_FOUND',
-          `table ${show(this.table)} was dropped: make it anew, with acreateTable or with the columns of rows()`,
+          `table ${show(this.table)} is not there any more: make it anew, with acreateTable or with the columns of rows()`,
         );
       }
       if (!addColumns) {

@@ -198,7 +198,7 @@ describe('a database that is open', () => {
     users.set('eve', { email: 'bob@example.org' });
     // Refused at the call, and no dead letters.
     expect(await codeFrom(() => wide.append({ n: 2, name: 'two' }))).toBe('SLUICE_INVALID_VALUE');
-    expect(await codeFrom(() => gone.append({ n: 2 }))).toBe('SLUICE_INVALID_VALUE');
+    expect(await codeFrom(() => gone.append({ n: 2 }))).toBe('SLUICE_NOT_FOUND');
     wide.append({ n: 2 });
     db.rows('gone', { columns: { n: 'integer' } }).append({ n: 3 });
     gone.append({ n: 4 });
