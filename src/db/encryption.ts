@@ -18,7 +18,8 @@ const PROOF = 'proof';
  * The keys that a database is opened with: those that were given, if they are all that it names. What was given first encrypts from
  * now on; a database that names no key yet takes it.
  *
- * Throws `SLUICE_DECRYPT` where a key is missing or a wrong one: before anything was read or written.
+ * Throws `SLUICE_DECRYPT` where a key is missing or a wrong one: before a value was read, and with nothing written but what SQLite does by
+ * itself when a file is opened and closed.
  */
 export async function unlock(given: readonly KeySource[], found: KeysFound): Promise<Unlocked | undefined> {
   const [first] = given;

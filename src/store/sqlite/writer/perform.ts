@@ -2,14 +2,14 @@ import type { SqlValue } from '../../../base/frame/index.ts';
 import type { ExecuteResult, Parameters, SqlRow } from '../../store.ts';
 import { type Connection, narrow, readRows, type Statement } from '../connection.ts';
 
-/** A statement with one set of parameters. Where SQLite says no, it throws. */
+/** A statement of the user's with one set of parameters, and all that it says afterwards. Where SQLite says no, it throws. */
 export function perform(db: Connection, statement: Statement, parameters: Parameters): ExecuteResult {
-  const { rows, changes } = run(db, statement, parameters);
-  const rowid = db.prepare('SELECT last_insert_rowid()').pluck().safeIntegers().get() as SqlValue;
-  return { rows, changes, lastInsertRowid: narrow(rowid) as number | bigint };
+  const { rows, changes } = runOnce(db, statement, parameters);
+  return { rows, changes, lastInsertRowid: lastInsertRowid(db) };
 }
 
-function run(
+/** The same, without asking for the rowid: for a statement that is run many times. */
+export function runOnce(
   db: Connection,
   statement: Statement,
   parameters: Parameters,
@@ -20,4 +20,10 @@ function run(
   const rows = readRows(statement, parameters, () => true);
   const isChanged = total.get() !== before;
   return { rows, changes: isChanged ? (db.prepare('SELECT changes()').pluck().get() as number) : 0 };
+}
+
+/** The rowid of the last row that this connection has inserted. */
+export function lastInsertRowid(db: Connection): number | bigint {
+  const rowid = db.prepare('SELECT last_insert_rowid()').pluck().safeIntegers().get() as SqlValue;
+  return narrow(rowid) as number | bigint;
 }

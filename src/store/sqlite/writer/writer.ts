@@ -1,7 +1,6 @@
 import { performance } from 'node:perf_hooks';
 import { ValueCipher } from '../../../base/encryption/index.ts';
 import { SluiceError } from '../../../base/errors.ts';
-import type { SqlValue } from '../../../base/frame/index.ts';
 import {
   type Batch,
   type BatchResult,
@@ -16,12 +15,11 @@ import {
   type RepeatedStatement,
   type RotationStep,
   type RotationStepped,
-  type SqlRow,
   type StoreFacts,
   StoreFailure,
   type Unlocked,
 } from '../../store.ts';
-import { type Connection, checkVersion, narrow, openConnection, readRows, type Statement } from '../connection.ts';
+import { type Connection, checkVersion, openConnection } from '../connection.ts';
 import { findKeys, storeKey } from '../encryption-keys.ts';
 import { assertSameDatabase, type FileId, FileIdentity, filesGone } from '../file-identity.ts';
 import { classify, toFailure } from '../result-codes.ts';
@@ -29,6 +27,7 @@ import { claimState, SELECT_STATE, type StateRow } from '../schema.ts';
 import { Applier } from './applier.ts';
 import { HeldTransaction } from './held-transaction.ts';
 import { KeyRotator } from './key-rotator.ts';
+import { lastInsertRowid, perform, runOnce } from './perform.ts';
 import { QueueChanger } from './queue-changer.ts';
 import { freeBytes, reclassify } from './space-probe.ts';
 import { NOTHING_SWEPT, Sweeper, type Swept } from './sweeper.ts';
@@ -140,12 +139,12 @@ export class Writer {
   /** One statement of the user's, in a transaction of its own. */
   execute(sql: string, parameters: Parameters): ExecuteResult {
     return this.#ofUsers(() => {
-      const { rows, changes } = this.#perform(this.#db.prepare(sql), parameters);
+      const result = perform(this.#db, this.#db.prepare(sql), parameters);
       if (this.#db.inTransaction) {
         this.#db.exec('ROLLBACK');
         throw new SluiceError('SLUICE_INVALID_SQL', 'the statement left a transaction open, which was rolled back');
       }
-      return { rows, changes, lastInsertRowid: this.#lastInsertRowid() };
+      return result;
     });
   }
 
@@ -157,30 +156,15 @@ export class Writer {
         for (const { sql, sets } of statements) {
           const statement = this.#db.prepare(sql);
           for (const parameters of sets) {
-            changes += this.#perform(statement, parameters).changes;
+            changes += runOnce(this.#db, statement, parameters).changes;
             // With OR ROLLBACK, say: what comes next would be committed by itself.
             if (!this.#db.inTransaction)
               throw new SluiceError('SLUICE_INVALID_SQL', 'a statement ended the transaction');
           }
         }
       });
-      return { changes, lastInsertRowid: this.#lastInsertRowid() };
+      return { changes, lastInsertRowid: lastInsertRowid(this.#db) };
     });
-  }
-
-  /** A statement with one set of parameters. Where SQLite says no, it throws. */
-  #perform(statement: Statement, parameters: Parameters): { rows: SqlRow[]; changes: number } {
-    if (!statement.reader) return { rows: [], changes: statement.run(parameters).changes };
-    const total = this.#db.prepare('SELECT total_changes()').pluck();
-    const before = total.get();
-    const rows = readRows(statement, parameters, () => true);
-    const isChanged = total.get() !== before;
-    return { rows, changes: isChanged ? (this.#db.prepare('SELECT changes()').pluck().get() as number) : 0 };
-  }
-
-  #lastInsertRowid(): number | bigint {
-    const rowid = this.#db.prepare('SELECT last_insert_rowid()').pluck().safeIntegers().get() as SqlValue;
-    return narrow(rowid) as number | bigint;
   }
 
   /** Work that somebody asked for and waits for: nothing of it is left where it fails, and its failure is theirs. */
