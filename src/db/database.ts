@@ -334,6 +334,7 @@ export class Database<T = unknown> extends SqlFace<T> {
   async astage(sql: string | Sql, parameters: readonly unknown[] = [], wait?: WaitOptions): Promise<void> {
     checkWait(wait);
     const { engine, clock } = this.core;
+    engine.assertMayAwait();
     const { target, values } = this.#prepareStaged(sql, parameters);
     const stage = () => {
       this.#stageSql(target, values);
@@ -350,6 +351,7 @@ export class Database<T = unknown> extends SqlFace<T> {
   async adurable(wait: WaitOptions = {}): Promise<void> {
     checkWait(wait);
     this.core.assertOpen();
+    this.core.engine.assertMayAwait('adurable');
     return waitFor(this.core.engine.acknowledgement(false), 'adurable', wait, this.core.clock);
   }
 
@@ -371,6 +373,7 @@ export class Database<T = unknown> extends SqlFace<T> {
     const { engine, flusher, clock } = this.core;
     checkWait(wait);
     this.core.assertOpen();
+    if (engine.admission.needsDrain) engine.assertMayWait('adrain');
     const drained = engine.admission.whenDrained();
     if (engine.admission.needsDrain) flusher.request();
     await waitFor(drained, 'adrain', wait, clock);
@@ -431,6 +434,7 @@ export class Database<T = unknown> extends SqlFace<T> {
    */
   async abackup(path: string, options: BackupOptions = {}): Promise<BackupResult> {
     this.core.engine.assertAccepting();
+    this.core.engine.assertMayWait('abackup');
     const order = readBackup(options);
     if (this.#isRestoring) throw new SluiceError('SLUICE_CONFLICT', 'the database is being restored: wait for that');
     const result = await this.#copying('abackup', order.wait, (signal) => backUp(this.#copyParts, path, order, signal));
@@ -477,6 +481,7 @@ export class Database<T = unknown> extends SqlFace<T> {
    */
   async arestore(path: string, options: RestoreOptions = {}): Promise<RestoreResult> {
     this.core.engine.assertAccepting();
+    this.core.engine.assertMayWait('arestore');
     const { onProgress, wait } = readRestore(options, 'arestore');
     if (this.#isRestoring || this.#isRotating || this.#copies.size > 0) {
       throw new SluiceError(
@@ -529,6 +534,7 @@ export class Database<T = unknown> extends SqlFace<T> {
    */
   async arotateKey(to?: EncryptionKey, options: RotationOptions = {}): Promise<RotationProgress> {
     this.core.engine.assertAccepting();
+    this.core.engine.assertMayWait('arotateKey');
     const cipher = this.#cipher;
     if (cipher === undefined) {
       throw new SluiceError('SLUICE_UNSUPPORTED', 'the database has no key: open it with the option encryption first');

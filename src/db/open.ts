@@ -178,6 +178,7 @@ async function openFile<T>(
       cipher,
       assertOpen: () => engine.health.assertOpen(),
       assertAccepting: () => engine.assertAccepting(),
+      assertMayWait: (what) => engine.assertMayWait(what),
     });
     flusher.onResult = (result) => queue.onBatch(result);
     flusher.obstacle = () => queue.obstacle();

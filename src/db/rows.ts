@@ -106,8 +106,9 @@ export class Rows<T extends object = Record<string, unknown>> {
   aappend(row: T, wait?: WaitOptions): Promise<void> {
     try {
       checkWait(wait);
-      const prepared = this.#prepare(row);
       const { engine } = this.#core;
+      engine.assertMayAwait();
+      const prepared = this.#prepare(row);
       const append = () => {
         this.#append(prepared);
         return engine.acknowledgement();
@@ -134,6 +135,7 @@ export class Rows<T extends object = Record<string, unknown>> {
   async aappendMany(rows: Iterable<T>, wait?: WaitOptions): Promise<void> {
     checkWait(wait);
     const { engine, clock } = this.#core;
+    engine.assertMayAwait();
     for (const row of this.#prepareAll(rows)) {
       const bytes = bytesOfValues(row.values);
       if (engine.admission.hasRoom(bytes)) this.#append(row);

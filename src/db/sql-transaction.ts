@@ -342,7 +342,7 @@ export class SqlTransactions {
 
   constructor(core: Core) {
     this.#core = core;
-    core.flusher.onBarrier = (what) => this.#refuseInside(what);
+    core.engine.assertMayWait = (what) => this.#refuseInside(what);
   }
 
   /** See {@link Database.atransaction}. */

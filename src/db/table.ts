@@ -361,6 +361,7 @@ export class Table<T = unknown> {
   async aupdate(entries: Entries<T>, wait?: WaitOptions): Promise<void> {
     checkWait(wait);
     const { engine } = this.core;
+    engine.assertMayAwait();
     const writes = this.#prepareAll(entries);
     try {
       for (const write of writes) {
@@ -830,6 +831,7 @@ export class Table<T = unknown> {
   #acknowledged(bytes: number, write: () => boolean, wait: WaitOptions | undefined): Promise<void> {
     checkWait(wait);
     const { engine } = this.core;
+    engine.assertMayAwait();
     if (engine.admission.hasRoom(bytes)) {
       write();
       return this.#settle(engine.acknowledgement(), wait);
@@ -848,6 +850,7 @@ export class Table<T = unknown> {
   #admitted<R>(bytes: number, write: () => Promise<R>, wait: WaitOptions = {}): Promise<R> {
     checkWait(wait);
     const { engine } = this.core;
+    engine.assertMayAwait();
     const done = engine.admission.hasRoom(bytes) ? write() : engine.whenRoom(bytes, write, wait);
     return this.#settle(done, wait);
   }

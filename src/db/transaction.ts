@@ -479,6 +479,7 @@ export async function runTransactionAsync<Tx, R>(
       `maxRetries must be an integer from 0 to ${RETRIES_MAX}, not ${show(maxRetries)}`,
     );
   }
+  core.engine.assertMayAwait('atransaction');
   for (let attempt = 1; ; attempt++) {
     core.engine.assertAcceptingWrite();
     const work = new Work(core, true);

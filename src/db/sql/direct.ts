@@ -112,7 +112,8 @@ export class DirectSql {
     const { ahead = false, ...wait } = options;
     const { inserts } = checkDirectSql(sql, 'write');
     const values = parametersOf(parameters);
-    const { flusher, clock } = this.#core;
+    const { engine, flusher, clock } = this.#core;
+    engine.assertMayWait('aexecute');
     if (!ahead) return this.run('aexecute', { sql, parameters: values }, wait, inserts);
     const result = await waitFor(this.#perform({ sql, parameters: values }, inserts), 'aexecute', wait, clock);
     flusher.nudge();
