@@ -299,6 +299,11 @@ export class Database<T = unknown> extends SqlFace<T> {
     return this.#transactions.begin(options);
   }
 
+  /** @internal One that its caller ends, and as many at a time as there are callers: for who knows them by other names. */
+  holdTransaction(what: string): Promise<SqlTransaction> {
+    return this.#transactions.hold(what, {});
+  }
+
   /** Commits what {@link Database.abeginTransaction} has begun: see {@link SqlTransaction.acommit}. `SLUICE_CONFLICT` where there is nothing. */
   async acommit(): Promise<void> {
     await this.#transactions.takeBegun().acommit();

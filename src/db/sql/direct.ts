@@ -76,6 +76,13 @@ export function given<Options extends object>(
   };
 }
 
+/** A statement for which there are no options. */
+export function givenAlone(sql: string | Sql, parameters: SqlParameters | undefined): Omit<Given<object>, 'options'> {
+  if (!(sql instanceof Sql)) return { sql, parameters: parameters ?? [] };
+  if (parameters === undefined) return { sql: sql.text, parameters: sql.checkedValues() };
+  throw invalidSql('a statement that sql`…` has made has its values in it: pass nothing beside it');
+}
+
 /** A statement to be written behind, with its values. */
 export function givenStaged(sql: string | Sql, parameters: readonly unknown[]): { sql: string; values: SqlValue[] } {
   const { sql: text, parameters: values } = given(sql, parameters, undefined);
