@@ -89,7 +89,8 @@ export interface OpenOptions<T = unknown> extends TableOptions<T> {
   readonly recovery?: RecoveryPolicy | undefined;
 
   /**
-   * Threads for awaitable reads, started when needed. Integer, 1 to 16.
+   * How many queries run at the same time, each on a reader thread that is started when needed; more wait in their order. Key reads
+   * and open scans never wait for a query: they have threads of their own where these are taken. Integer, 1 to 16.
    * @defaultValue 2
    */
   readonly readers?: number | undefined;
