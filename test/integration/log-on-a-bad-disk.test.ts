@@ -229,7 +229,7 @@ test.for(['EROFS', 'EACCES'] as const)(
 );
 
 test('[fault 10] an fdatasync that takes long: the event loop goes on, writers are held back, and the time is told', async (context) => {
-  const slowMs = 1_200;
+  const slowMs = 800;
   const { db, shim } = await broken(context, { ...MANUAL, flush: { mode: 'auto' }, staging: { maxEntries: 20 } });
   await db.run(`
     const { monitorEventLoopDelay } = await import('node:perf_hooks');
