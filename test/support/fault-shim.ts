@@ -16,8 +16,10 @@ export type Operation =
   | 'map'
   | 'stat'
   | 'unlink'
+  | 'mkdir'
   | 'malloc'
-  | 'statfs';
+  | 'statfs'
+  | 'clock';
 
 export interface Fault {
   readonly operation: Operation;
@@ -25,9 +27,14 @@ export interface Fault {
   readonly file?: string;
   /**
    * An errno by name; `SHORT`: the call moves no byte; `slowMs`: it succeeds, but takes longer; `percent`: less of the disk is
-   * free with each call, of `statfs`.
+   * free with each call, of `statfs`; `hours`: so much the `clock` is ahead, or behind.
    */
-  readonly error: keyof typeof constants.errno | 'SHORT' | { readonly slowMs: number } | { readonly percent: number };
+  readonly error:
+    | keyof typeof constants.errno
+    | 'SHORT'
+    | { readonly slowMs: number }
+    | { readonly percent: number }
+    | { readonly hours: number };
   /** Calls to let through first. */
   readonly skip?: number;
   /** Calls to fail; all, if not given. */
@@ -64,6 +71,7 @@ afterAll(() => {
 function codeOf(error: Fault['error']): number {
   if (error === 'SHORT') return 0;
   if (typeof error === 'string') return constants.errno[error];
+  if ('hours' in error) return error.hours * 3_600;
   return 'slowMs' in error ? -error.slowMs : error.percent;
 }
 
