@@ -13,8 +13,10 @@ export class MortalWriter {
   #writer: Worker | undefined;
   readonly spawn: NonNullable<Machine['spawn']>;
 
-  constructor() {
-    const spawn = wrappedWriter(`
+  /** Outside of a test it has to be told where it may put a file. */
+  constructor(folder?: string) {
+    const spawn = wrappedWriter(
+      `
       const countdown = new Int32Array(threads.getEnvironmentData(${JSON.stringify(NAME)}));
       const tick = () => {
         if (Atomics.load(countdown, 0) > 0 && Atomics.sub(countdown, 0, 1) === 1) process.exit(1);
@@ -33,7 +35,9 @@ export class MortalWriter {
       };
       // While there is nothing to do.
       setInterval(tick, 1).unref();
-    `);
+    `,
+      folder === undefined ? {} : { folder },
+    );
     this.spawn = (entry, port) => {
       setEnvironmentData(NAME, this.#countdown.buffer);
       const worker = spawn(entry, port);
