@@ -61,6 +61,7 @@ export type {
   Page,
   PaginationOptions,
   SelectOptions,
+  SqlFace,
   UpsertOptions,
   WhereOptions,
 } from './db/sql/face.ts';

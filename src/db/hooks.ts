@@ -23,7 +23,9 @@ export interface KeyVersion<T> {
  */
 export interface HookedTable<T> {
   readonly name: string;
+  /** The value of a key, the newest one that was checked; `undefined` where there is none. */
   get(key: string): T | undefined;
+  /** Whether there is one. */
   has(key: string): boolean;
   /** All that a key can have when this write is staged, the newest last. */
   versions(key: string): readonly KeyVersion<T>[];

@@ -2,8 +2,7 @@ import { type EncryptionOptions, type KeySource, readEncryption } from '../base/
 import { OptionReader } from '../base/options.ts';
 import type { Durability } from '../engine/index.ts';
 import type { RecoveryPolicy } from '../engine/log/index.ts';
-import type { FlusherOptions, FlushMode } from '../flush/index.ts';
-import type { Breaker, QueueLimits } from '../store/store.ts';
+import type { FlushMode } from '../flush/index.ts';
 import { type Logger, loggerProblem } from './logging.ts';
 import { nameProblem } from './names.ts';
 import { readSqlPolicy, type SqlPolicy, type SqlPolicyOptions } from './sql/policy.ts';
@@ -244,10 +243,21 @@ export interface ResolvedOptions {
   readonly table: string;
   readonly durability: Durability;
   readonly syncIntervalMs: number;
-  readonly flush: FlusherOptions;
+  readonly flush: {
+    readonly mode: FlushMode;
+    readonly intervalMs: number;
+    readonly maxWrites: number;
+    readonly maxBytes: number;
+  };
   readonly staging: { readonly maxBytes: number; readonly maxEntries: number };
   readonly log: { readonly segmentBytes: number; readonly maxBytes: number };
-  readonly dlq: QueueLimits & { readonly breaker: Breaker };
+  readonly dlq: {
+    readonly maxEntries: number;
+    readonly maxBytes: number;
+    readonly maxAgeMs: number | undefined;
+    readonly overflow: 'block' | 'evict-oldest';
+    readonly breaker: { readonly maxDeadShare: number; readonly minWrites: number };
+  };
   readonly whenFull: 'block' | 'reject';
   readonly maxBlockMs: number;
   readonly maxWaiting: number;

@@ -11,6 +11,7 @@ export interface Schema<T = unknown, In = T> {
   readonly '~standard': {
     readonly version: 1;
     readonly vendor: string;
+    /** Says what it makes of a value, or what is wrong with it. */
     readonly validate: (value: unknown) => SchemaResult<T> | Promise<SchemaResult<T>>;
     /** What it takes and what it makes of that, for the compiler alone. */
     readonly types?: { readonly input: In; readonly output: T } | undefined;

@@ -624,10 +624,12 @@ export class Table<T = unknown, In = T> {
     return Object.fromEntries(await this.acopy());
   }
 
+  /** {@link Table.entries}, for `for (const [key, value] of table)`. */
   [Symbol.iterator](): IterableIterator<[key: string, value: T]> {
     return this.scan();
   }
 
+  /** {@link Table.aentries}, for `for await (const [key, value] of table)`. */
   [Symbol.asyncIterator](): AsyncIterableIterator<[key: string, value: T]> {
     return this.ascan();
   }

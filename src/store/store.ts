@@ -175,7 +175,7 @@ export interface RotationStepped {
   readonly rewritten: number;
 }
 
-/** How far a copy is: see {@link Store.backUp}. */
+/** How far a backup or a restore is. */
 export interface CopyProgress {
   /** `copy` while it is written, `check` while SQLite checks it, which says nothing of how far it is. */
   readonly phase: 'copy' | 'check';
