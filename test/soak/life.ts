@@ -24,7 +24,9 @@ import {
   WRITERS,
 } from './protocol.ts';
 
-const SLOW_QUERY = 'WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n';
+/** Queries that take far longer than their limit: one that finds no row meanwhile, and one that finds row after row. */
+const NUMBERS = 'WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 10000000)';
+const SLOW_QUERIES = [`${NUMBERS} SELECT max(i) FROM n`, `${NUMBERS} SELECT i FROM n`];
 
 /** Longer than any trouble, and the time limit of any call. */
 const REST_LIMIT_MS = 40_000;
@@ -234,8 +236,8 @@ class Life {
 
   async #slowQuery(): Promise<void> {
     try {
-      await this.#db.afetchAll(SLOW_QUERY, [], { timeoutMs: 200 });
-      throw new Wrong('a query without an end has ended');
+      await this.#db.afetchAll(SLOW_QUERIES[below(2)] as string, [], { timeoutMs: 200 });
+      throw new Wrong('a query of ten million numbers was done in 200 ms');
     } catch (error) {
       if (!(error instanceof SluiceError) || error.code !== 'SLUICE_TIMEOUT') throw error;
       this.#counts.stopped++;
