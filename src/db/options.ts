@@ -12,7 +12,8 @@ import { type ResolvedTableOptions, readTableOptions, type TableOptions } from '
 /**
  * Options of {@link open}. Everything is optional; every problem is reported at once, with `SLUICE_INVALID_OPTION`.
  */
-export interface OpenOptions<T = unknown> extends TableOptions<T> {
+export interface OpenOptions<T = unknown, In = T, Coerce extends boolean = boolean>
+  extends TableOptions<T, In, Coerce> {
   /**
    * Encrypts what is at rest: the values of all key-value tables that do not say otherwise, the log, and the dead letters. The keys
    * of entries, the names of tables and the columns of rows are not encrypted in the database; SQL sees bytes for values.
@@ -277,7 +278,10 @@ export const DURABILITIES: readonly ['memory', 'os', 'interval', 'sync', 'applie
   'applied',
 ];
 
-export function resolveOptions<T>(given: OpenOptions<T>, isMemory: boolean): ResolvedOptions {
+export function resolveOptions<T, In, C extends boolean>(
+  given: OpenOptions<T, In, C>,
+  isMemory: boolean,
+): ResolvedOptions {
   const options = new OptionReader(given);
   const flush = options.nested('flush');
   const staging = options.nested('staging');

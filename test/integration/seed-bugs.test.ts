@@ -23,7 +23,7 @@ function onDisk(file: string, table = 'data'): Map<unknown, unknown> {
 }
 
 /** What the parts of Sluice have for each other. */
-const INTERNAL = ['inside', 'tableOptions', 'toStep'];
+const INTERNAL = ['holdTransaction', 'inside', 'tableOptions', 'toStep'];
 
 describe('write-behind', () => {
   test.each(['manual', 'immediate'] as const)(

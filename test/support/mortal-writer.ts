@@ -14,8 +14,10 @@ export class MortalWriter {
   #writer: Worker | undefined;
   readonly spawn: NonNullable<Machine['spawn']>;
 
-  constructor() {
-    const spawn = wrappedWriter(`
+  /** Outside of a test it has to be told where it may put a file. */
+  constructor(folder?: string) {
+    const spawn = wrappedWriter(
+      `
       const countdown = new Int32Array(threads.getEnvironmentData(${JSON.stringify(NAME)}));
       const count = (which) => {
         if (Atomics.load(countdown, which) > 0 && Atomics.sub(countdown, which, 1) === 1) process.exit(1);
@@ -38,7 +40,9 @@ export class MortalWriter {
       };
       // While there is nothing to do.
       setInterval(() => count(0), 1).unref();
-    `);
+    `,
+      folder === undefined ? {} : { folder },
+    );
     this.spawn = (entry, port) => {
       setEnvironmentData(NAME, this.#countdown.buffer);
       const worker = spawn(entry, port);

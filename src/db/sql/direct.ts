@@ -76,6 +76,13 @@ export function given<Options extends object>(
   };
 }
 
+/** A statement for which there are no options. */
+export function givenAlone(sql: string | Sql, parameters: SqlParameters | undefined): Omit<Given<object>, 'options'> {
+  if (!(sql instanceof Sql)) return { sql, parameters: parameters ?? [] };
+  if (parameters === undefined) return { sql: sql.text, parameters: sql.checkedValues() };
+  throw invalidSql('a statement that sql`…` has made has its values in it: pass nothing beside it');
+}
+
 /** A statement to be written behind, with its values. */
 export function givenStaged(sql: string | Sql, parameters: readonly unknown[]): { sql: string; values: SqlValue[] } {
   const { sql: text, parameters: values } = given(sql, parameters, undefined);
@@ -112,7 +119,8 @@ export class DirectSql {
     const { ahead = false, ...wait } = options;
     const { inserts } = checkDirectSql(sql, 'write');
     const values = parametersOf(parameters);
-    const { flusher, clock } = this.#core;
+    const { engine, flusher, clock } = this.#core;
+    engine.assertMayWait('aexecute');
     if (!ahead) return this.run('aexecute', { sql, parameters: values }, wait, inserts);
     const result = await waitFor(this.#perform({ sql, parameters: values }, inserts), 'aexecute', wait, clock);
     flusher.nudge();
