@@ -28,7 +28,7 @@ import { eventually, refusal } from '../support/eventually.ts';
 import { FaultFileSystem, type Operation } from '../support/fault-file-system.ts';
 import { FaultShim } from '../support/fault-shim.ts';
 import { fingerprint } from '../support/fingerprint.ts';
-import { flip, killed, segment, segmentsOf, WRITES } from '../support/left-behind.ts';
+import { flip, imageOf, killed, segment, segmentsOf, WRITES } from '../support/left-behind.ts';
 import { FRESH } from '../support/log-image.ts';
 import { machine } from '../support/machine.ts';
 import { tempDir } from '../support/temp-dir.ts';
@@ -66,25 +66,6 @@ function lastOf(db: Database): number {
   const last = db.size;
   for (let i = 1; i <= last; i++) expect(db.get(`k${i}`)).toBe('x'.repeat(5_000));
   return last;
-}
-
-/** The files as they are now, as a process that starts after this one has died would find them. */
-function imageOf(file: string): string {
-  const copy = join(tempDir(), 'a.db');
-  // First what is deleted last. Nothing that is applied meanwhile is then missing, and twice is not too often.
-  mkdirSync(`${copy}-log`);
-  for (const name of readdirSync(`${file}-log`))
-    if (!name.startsWith('lock.db')) copyIfThere(file, copy, `-log/${name}`);
-  for (const suffix of ['-wal', '']) copyIfThere(file, copy, suffix);
-  return copy;
-}
-
-function copyIfThere(file: string, copy: string, suffix: string): void {
-  try {
-    cpSync(`${file}${suffix}`, `${copy}${suffix}`, { recursive: true });
-  } catch (error) {
-    if ((error as { code?: string }).code !== 'ENOENT') throw error;
-  }
 }
 
 /** It starts with `last` writes and goes on as if nothing had been: they and a fresh one are there after another crash. */

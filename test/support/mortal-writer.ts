@@ -9,7 +9,8 @@ const NAME = 'sluice-mortal-writer';
  * them inside a statement as well, where better-sqlite3 aborts the whole process if it is just about to throw.)
  */
 export class MortalWriter {
-  readonly #countdown = new Int32Array(new SharedArrayBuffer(4));
+  /** Moments until it ends: any, and those of statements alone. */
+  readonly #countdown = new Int32Array(new SharedArrayBuffer(8));
   #writer: Worker | undefined;
   readonly spawn: NonNullable<Machine['spawn']>;
 
@@ -18,8 +19,12 @@ export class MortalWriter {
     const spawn = wrappedWriter(
       `
       const countdown = new Int32Array(threads.getEnvironmentData(${JSON.stringify(NAME)}));
+      const count = (which) => {
+        if (Atomics.load(countdown, which) > 0 && Atomics.sub(countdown, which, 1) === 1) process.exit(1);
+      };
       const tick = () => {
-        if (Atomics.load(countdown, 0) > 0 && Atomics.sub(countdown, 0, 1) === 1) process.exit(1);
+        count(0);
+        count(1);
       };
       const prepare = Sqlite.prototype.prepare;
       Sqlite.prototype.prepare = function (sql) {
@@ -34,7 +39,7 @@ export class MortalWriter {
         return statement;
       };
       // While there is nothing to do.
-      setInterval(tick, 1).unref();
+      setInterval(() => count(0), 1).unref();
     `,
       folder === undefined ? {} : { folder },
     );
@@ -44,6 +49,15 @@ export class MortalWriter {
       if (entry.pathname.endsWith('writer-thread.js')) this.#writer = worker;
       return worker;
     };
+  }
+
+  /** Ends the thread after so many moments before and after statements that it runs, if it comes to as many. */
+  arm(moments: number): void {
+    Atomics.store(this.#countdown, 1, moments);
+  }
+
+  disarm(): void {
+    Atomics.store(this.#countdown, 1, 0);
   }
 
   /** Ends the thread after so many moments; resolves when it is dead. */
