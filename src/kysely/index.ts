@@ -30,7 +30,7 @@ import type { SqlTransaction } from '../db/sql-transaction.ts';
 /** Options of {@link SluiceDialect}. */
 export interface SluiceDialectOptions {
   /** The database, open. It stays so when Kysely is destroyed. */
-  readonly database: Runner;
+  readonly database: Database;
 }
 
 /**
@@ -90,7 +90,7 @@ export class SluiceDialect implements Dialect {
 }
 
 /** What runs the statements of a connection: a {@link Database}. */
-export type Runner = Pick<Database, 'aexecute' | 'afetchAll' | 'aiterate' | 'holdTransaction'>;
+type Runner = Pick<Database, 'aexecute' | 'afetchAll' | 'aiterate' | 'holdTransaction'>;
 
 class SluiceDriver implements Driver {
   readonly #database: Runner;
