@@ -315,7 +315,7 @@ class Run {
     const model = this.#model;
     const row = ++this.#numbers;
     let writes: Write[] = [];
-    const body = (tx: Parameters<Parameters<Database['transaction']>[0]>[0]) => {
+    const body = (tx: Transaction) => {
       writes = [];
       const seen = (name: string) => {
         const own = writes.findLast((write) => write.key === name);
