@@ -10,9 +10,22 @@ import { tempDir } from './temp-dir.ts';
  * (better-sqlite3), `port` (the thread's own), `fs` and `threads`.
  */
 export function wrappedWriter(program: string, resourceLimits?: ResourceLimits): NonNullable<Machine['spawn']> {
-  const file = join(tempDir(), 'wrapped-writer.mjs');
+  return wrapped('writer', program, resourceLimits);
+}
+
+/** The same with the reader threads. */
+export function wrappedReaders(program: string, resourceLimits?: ResourceLimits): NonNullable<Machine['spawn']> {
+  return wrapped('reader', program, resourceLimits);
+}
+
+function wrapped(
+  kind: 'writer' | 'reader',
+  program: string,
+  resourceLimits: ResourceLimits | undefined,
+): NonNullable<Machine['spawn']> {
+  const file = join(tempDir(), `wrapped-${kind}.mjs`);
   const sqlite = new URL('../../node_modules/better-sqlite3/lib/index.js', import.meta.url).href;
-  const entry = new URL('../../dist/store/sqlite/writer/writer-thread.js', import.meta.url).href;
+  const entry = new URL(`../../dist/store/sqlite/${kind}/${kind}-thread.js`, import.meta.url).href;
   writeFileSync(
     file,
     `import * as fs from 'node:fs';
@@ -23,12 +36,12 @@ export function wrappedWriter(program: string, resourceLimits?: ResourceLimits):
      await import(${JSON.stringify(entry)});`,
   );
   return (asked, port) => {
-    const isWriter = asked.pathname.endsWith('writer-thread.js');
-    return new Worker(isWriter ? pathToFileURL(file) : asked, {
+    const isWrapped = asked.pathname.endsWith(`${kind}-thread.js`);
+    return new Worker(isWrapped ? pathToFileURL(file) : asked, {
       workerData: port,
       transferList: [port],
       execArgv: [],
-      ...(isWriter && resourceLimits !== undefined ? { resourceLimits } : {}),
+      ...(isWrapped && resourceLimits !== undefined ? { resourceLimits } : {}),
     });
   };
 }
