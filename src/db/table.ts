@@ -241,7 +241,7 @@ export class Table<T = unknown> {
   increment(key: string, amount = 1, options: IncrementOptions = {}): T {
     return runTransaction(
       this.core,
-      (work) => new TransactionTable<T>(work, this),
+      (work) => new TransactionTable<T>(work, work.whole, this),
       (table) => table.increment(key, amount, options),
     );
   }
@@ -260,7 +260,7 @@ export class Table<T = unknown> {
   patch(key: string, changes: Partial<T> & object, options: PatchOptions = {}): T {
     return runTransaction(
       this.core,
-      (work) => new TransactionTable<T>(work, this),
+      (work) => new TransactionTable<T>(work, work.whole, this),
       (table) => table.patch(key, changes, options),
     );
   }
@@ -271,7 +271,7 @@ export class Table<T = unknown> {
   }
 
   #changed(key: string, change: (table: TransactionTable<T>) => T, wait: WaitOptions): Promise<T> {
-    const make = (work: Work) => new TransactionTable<T>(work, this);
+    const make = (work: Work) => new TransactionTable<T>(work, work.whole, this);
     const body = async (table: TransactionTable<T>) => {
       // So that SQLite is not read on this thread.
       await table.aget(key);
