@@ -14,6 +14,7 @@ import type {
 } from '../../store.ts';
 import type { FileId } from '../file-identity.ts';
 import { type Spawn, ThreadClient } from '../rpc.ts';
+import { scansEnded } from './reader.ts';
 import type { PointRead, ReaderProtocol } from './reader-protocol.ts';
 
 type Reader = ThreadClient<ReaderProtocol>;
@@ -39,6 +40,8 @@ export class ReaderPool {
   #held: Deferred<void> | undefined;
   #closed = false;
   #closing: readonly Reader[] = [];
+  /** Threads whose snapshots were let go, so that the database can be replaced. */
+  readonly #endedOnPurpose = new WeakSet<Reader>();
 
   constructor(path: string, database: FileId, size: number, spawn: Spawn) {
     this.#path = path;
@@ -67,7 +70,7 @@ export class ReaderPool {
     const { scan, appliedSeq } = await readerErrors(reader.call('openScan', { table, range }));
     return {
       appliedSeq,
-      next: (count) => readerErrors(reader.call('nextOfScan', { scan, count })),
+      next: (count) => this.#walking(reader, reader.call('nextOfScan', { scan, count })),
       close: () => void reader.call('closeScan', { scan }),
     };
   }
@@ -77,7 +80,7 @@ export class ReaderPool {
     const reader = this.#pick();
     const cursor = await readerErrors(reader.call('openCursor', statement));
     return {
-      next: (count) => readerErrors(reader.call('nextOfCursor', { cursor, count })),
+      next: (count) => this.#walking(reader, reader.call('nextOfCursor', { cursor, count })),
       close: () => void reader.call('closeCursor', cursor),
     };
   }
@@ -91,7 +94,17 @@ export class ReaderPool {
   /** Ends the threads when they have answered. Who asks for something meanwhile waits until {@link release}. */
   hold(): Promise<void> {
     this.#held = new Deferred();
+    for (const reader of this.#readers) this.#endedOnPurpose.add(reader);
     return this.#end();
+  }
+
+  async #walking<T>(reader: Reader, answer: Promise<T>): Promise<T> {
+    try {
+      return await readerErrors(answer);
+    } catch (error) {
+      if (this.#closed) throw storeClosed();
+      throw reader.dead && this.#endedOnPurpose.has(reader) ? scansEnded() : error;
+    }
   }
 
   /** Goes on, with the file that stands there now. */
