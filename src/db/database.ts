@@ -30,6 +30,7 @@ import type { DatabaseLog } from './logging.ts';
 import { checkName } from './names.ts';
 import type { ResolvedOptions } from './options.ts';
 import { RowShape, Rows, type RowsOptions, readRowsOptions } from './rows.ts';
+import type { Stored } from './schema.ts';
 import { givenStaged } from './sql/direct.ts';
 import { SqlFace } from './sql/face.ts';
 import { checkStagedSql } from './sql/statements.ts';
@@ -95,7 +96,7 @@ const CLOSE_GRACE_MS = 2_000;
  * the log folder. If they move or replace the file itself or its `-wal`, the database fails before it acknowledges anything
  * on their word; put back in their place, they are opened again with nothing lost.
  */
-export class Database<T = unknown> extends SqlFace<T> {
+export class Database<T = unknown, In = T> extends SqlFace<T, In> {
   /** The file, with all links resolved. */
   readonly path: string;
   /** The options with everything filled in. */
@@ -158,10 +159,13 @@ export class Database<T = unknown> extends SqlFace<T> {
    * Errors: `SLUICE_INVALID_OPTION` for a name that is taken or cannot be one, for a table of another shape, and for other
    * options than the table has; `SLUICE_DECRYPT` for another key than its values are encrypted with.
    */
-  table<U = unknown>(name: string, options?: TableOptions<U>): Table<U> {
+  table<U = unknown, UIn = U, Coerce extends boolean = boolean>(
+    name: string,
+    options?: TableOptions<U, UIn, Coerce>,
+  ): Table<Stored<U, UIn, Coerce>, UIn> {
     this.core.assertOpen();
     checkName(name, 'table name');
-    const resolved = resolveTableOptions(options ?? {}, this.tableOptions);
+    const resolved = resolveTableOptions<U, UIn, Coerce>(options ?? {}, this.tableOptions);
     let table = this.#tables.get(foldName(name));
     if (table === undefined) {
       this.#checkShape(name);
@@ -174,7 +178,7 @@ export class Database<T = unknown> extends SqlFace<T> {
         `table ${show(name)} is in use with other options: ask for it without options, or with the same ones`,
       );
     }
-    return table as unknown as Table<U>;
+    return table as unknown as Table<Stored<U, UIn, Coerce>, UIn>;
   }
 
   /**
@@ -183,7 +187,10 @@ export class Database<T = unknown> extends SqlFace<T> {
    * Errors: `SLUICE_INVALID_OPTION` for names and columns that do not fit, `SLUICE_NOT_FOUND` where there is no such table
    * and nothing to make it from.
    */
-  rows<R extends object = Record<string, unknown>>(name: string, options: RowsOptions<R> = {}): Rows<R> {
+  rows<R extends object = Record<string, unknown>, RIn extends object = R, Coerce extends boolean = boolean>(
+    name: string,
+    options: RowsOptions<R, RIn, Coerce> = {},
+  ): Rows<RIn> {
     this.core.assertOpen();
     checkName(name, 'table name');
     const resolved = readRowsOptions(options);
@@ -203,7 +210,7 @@ export class Database<T = unknown> extends SqlFace<T> {
       );
     }
     this.#shapes.set(foldName(name), shape);
-    return new Rows<R>(this.core, shape, resolved);
+    return new Rows<RIn>(this.core, shape, resolved);
   }
 
   // ── transactions ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -231,8 +238,8 @@ export class Database<T = unknown> extends SqlFace<T> {
    * await db.close();
    * ```
    */
-  transaction<R>(body: (tx: Transaction<T>) => R): R {
-    return runTransaction(this.core, (work) => new Transaction<T>(work, work.whole, this, this), body);
+  transaction<R>(body: (tx: Transaction<T, In>) => R): R {
+    return runTransaction(this.core, (work) => new Transaction<T, In>(work, work.whole, this, this), body);
   }
 
   /**
@@ -243,7 +250,7 @@ export class Database<T = unknown> extends SqlFace<T> {
    * Errors: whatever the function throws; `SLUICE_CONFLICT` where it did not get through after `maxRetries`; `SLUICE_TIMEOUT` and
    * `SLUICE_ABORTED`.
    */
-  async atransaction<R>(body: (tx: Transaction<T>) => Promise<R>, options?: TransactionOptions): Promise<R>;
+  async atransaction<R>(body: (tx: Transaction<T, In>) => Promise<R>, options?: TransactionOptions): Promise<R>;
   /**
    * Runs a function with an SQL transaction that is held open on the writer thread: statements with their results, one after the
    * other, which see what those before them have done; all of it is committed when the function is done, and resolves when that is
@@ -291,8 +298,13 @@ export class Database<T = unknown> extends SqlFace<T> {
     if (sql !== false) {
       throw new SluiceError('SLUICE_INVALID_OPTION', `sql must be true or false, not ${show(sql)}`);
     }
-    const ofKeys = body as (tx: Transaction<T>) => Promise<R>;
-    return runTransactionAsync(this.core, (work) => new Transaction<T>(work, work.whole, this, this), ofKeys, limits);
+    const ofKeys = body as (tx: Transaction<T, In>) => Promise<R>;
+    return runTransactionAsync(
+      this.core,
+      (work) => new Transaction<T, In>(work, work.whole, this, this),
+      ofKeys,
+      limits,
+    );
   }
 
   /**

@@ -279,7 +279,7 @@ export class Work {
 }
 
 /** A key-value table within a transaction: what {@link Table} has under these names, of the transaction. */
-export class TransactionTable<T = unknown> {
+export class TransactionTable<T = unknown, In = T> {
   /** @internal */
   protected readonly work: Work;
   /** @internal */
@@ -337,7 +337,7 @@ export class TransactionTable<T = unknown> {
   }
 
   /** Writes a value when the transaction is committed. Hooks and the validator look at it now. */
-  set(key: string, value: T): void {
+  set(key: string, value: In): void {
     checkKey(key);
     const { chain } = this.#part;
     this.work.put(
@@ -349,7 +349,7 @@ export class TransactionTable<T = unknown> {
   }
 
   /** Writes several entries. */
-  setMany(entries: Entries<T>): void {
+  setMany(entries: Entries<In>): void {
     const savepoint = this.work.savepoint;
     try {
       for (const [key, value] of entriesOf(entries)) this.set(key, value);
@@ -386,7 +386,7 @@ export class TransactionTable<T = unknown> {
   }
 
   /** The value of a key; if there is none, writes and returns `value`. */
-  setDefault(key: string, value: T): T {
+  setDefault(key: string, value: In): T {
     const present = this.get(key);
     if (present !== undefined) return present;
     this.set(key, value);
@@ -399,14 +399,14 @@ export class TransactionTable<T = unknown> {
   }
 
   /** Replaces some fields of an object, see {@link Table.patch}. */
-  patch(key: string, changes: object, options: PatchOptions = {}): T {
+  patch(key: string, changes: Partial<In> & object, options: PatchOptions = {}): T {
     return this.#change(key, (value) => patched(key, value, changes, options));
   }
 
   #change(key: string, change: (value: unknown) => unknown): T {
     checkKey(key);
     const found = this.work.read(this.#part, key);
-    this.set(key, change(found === undefined ? undefined : decodeValue(found)) as T);
+    this.set(key, change(found === undefined ? undefined : decodeValue(found)) as In);
     return decodeValue(this.#part.written.get(key) as Encoded) as T;
   }
 
@@ -435,7 +435,7 @@ export interface Tables {
  * A group of writes that takes effect whole or not at all: made by {@link Database.transaction} and {@link Database.atransaction}.
  * It is its own default table, as the database is.
  */
-export class Transaction<T = unknown> extends TransactionTable<T> {
+export class Transaction<T = unknown, In = T> extends TransactionTable<T, In> {
   readonly #table: Participant;
   readonly #tables: Tables;
 
@@ -447,8 +447,8 @@ export class Transaction<T = unknown> extends TransactionTable<T> {
   }
 
   /** A key-value table, as {@link Database.table} has it. */
-  table<U = unknown>(name: string): TransactionTable<U> {
-    return new TransactionTable<U>(this.work, this.scope, this.#tables.table(name));
+  table<U = unknown, UIn = U>(name: string): TransactionTable<U, UIn> {
+    return new TransactionTable<U, UIn>(this.work, this.scope, this.#tables.table(name));
   }
 
   /** A table to append rows to, as {@link Database.rows} has it. Columns that are added on the way stay, whatever comes of it. */
@@ -474,7 +474,7 @@ export class Transaction<T = unknown> extends TransactionTable<T> {
    * A part of the transaction that can fail by itself: what it has written is taken back when the function throws, and the rest stays.
    * As a savepoint in SQL (https://sqlite.org/lang_savepoint.html).
    */
-  transaction<R>(part: (tx: Transaction<T>) => R): R {
+  transaction<R>(part: (tx: Transaction<T, In>) => R): R {
     this.work.assertWriting(this.scope);
     assertFunction(part);
     const savepoint = this.work.savepoint;
@@ -492,10 +492,10 @@ export class Transaction<T = unknown> extends TransactionTable<T> {
    * {@link Transaction.transaction} for a function that is asynchronous. Inside it, write with the `tx` that it is given: until it is
    * done, what writes in the outer one, or begins another part of that, is refused with `SLUICE_CONFLICT`.
    */
-  async atransaction<R>(part: (tx: Transaction<T>) => Promise<R>): Promise<R> {
+  async atransaction<R>(part: (tx: Transaction<T, In>) => Promise<R>): Promise<R> {
     assertFunction(part);
     return this.work.part(this.scope, async (scope) =>
-      part(new Transaction<T>(this.work, scope, this.#table, this.#tables)),
+      part(new Transaction<T, In>(this.work, scope, this.#table, this.#tables)),
     );
   }
 }

@@ -20,7 +20,7 @@ import type { AppendLog, LogNumbers } from './log/index.ts';
 import { Staging } from './staging.ts';
 
 /** What an acknowledgement means. */
-export type Durability = 'memory' | LogDurability | 'applied';
+export type Durability = 'memory' | 'os' | 'interval' | 'sync' | 'applied';
 
 export interface EngineOptions {
   readonly durability: Durability;

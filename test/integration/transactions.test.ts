@@ -349,6 +349,20 @@ describe('atransaction', () => {
     expect(db.get('ada')).toBe(100);
   });
 
+  test('those that wait for room in vain, since what they have read is old, hold up nobody behind them', async () => {
+    const db = await openTemp('data.db', { staging: { maxEntries: 2 } });
+    const add = () =>
+      db.atransaction(
+        async (tx) => {
+          tx.set('n', Number((await tx.aget('n')) ?? 0) + 1);
+        },
+        { maxRetries: 1_000, timeoutMs: 10_000 },
+      );
+    await Promise.all(Array.from({ length: 12 }, add));
+    expect(db.get('n')).toBe(12);
+    expect(db.stats().waits).toBeGreaterThan(0);
+  });
+
   test('while a part is under way that can fail by itself, nobody writes beside it', async () => {
     const db = await openTemp();
     const codes: string[] = [];
