@@ -44,11 +44,12 @@ export type DiskOperation =
 
 /** What is left of that which was not synced. */
 export interface Survival {
-  readonly data: 'none' | 'all' | 'prefix' | 'blocks of 512' | 'blocks of 4096';
+  /** A number: each block of that many bytes makes its own choice. */
+  readonly data: 'none' | 'all' | 'prefix' | number;
   readonly names: 'none' | 'all' | 'prefix' | 'random';
 }
 
-export const DATA_SURVIVALS: readonly Survival['data'][] = ['none', 'all', 'prefix', 'blocks of 512', 'blocks of 4096'];
+export const DATA_SURVIVALS: readonly Survival['data'][] = ['none', 'all', 'prefix', 512, 4096];
 export const NAME_SURVIVALS: readonly Survival['names'][] = ['none', 'all', 'prefix', 'random'];
 
 export const SURVIVALS: readonly Survival[] = DATA_SURVIVALS.flatMap((data) =>
@@ -329,10 +330,8 @@ class File {
             : next.bytes.subarray(0, upTo(next.bytes.length, random));
         return this.#version(count, torn).bytes;
       }
-      case 'blocks of 512':
-        return this.#blocks(512, random);
-      case 'blocks of 4096':
-        return this.#blocks(4096, random);
+      default:
+        return this.#blocks(survival, random);
     }
   }
 
