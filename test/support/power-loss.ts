@@ -8,7 +8,7 @@ import { posix } from 'node:path';
  * - of each file, what its last successful sync covered, and of what was written or truncated since: nothing, all, a
  *   prefix (whose last write may be torn at any byte), or for each block of 512 or of 4,096 bytes its own choice between
  *   the synced content and each later one. The size makes a choice of its own, so that a file may have grown over blocks
- *   that never came: they read as zeros.
+ *   that never came: they read as zeros. A truncation is a matter of the size, and is there whole or not at all.
  * - of each directory, the names at its last sync, and of what was made, renamed and unlinked since: nothing, all, a
  *   prefix, or for each name its own prefix. A rename inside one directory is one step; between two directories each of
  *   them has its half. What lies in a directory that is not there is not there either.
@@ -364,21 +364,26 @@ class File {
     };
     const content = this.#base.copy();
     for (const [i, { at, bytes, state }] of this.#changes.entries()) {
-      const end = bytes === undefined ? content.size : at + bytes.length;
+      if (bytes === undefined) {
+        // It changes the size, which is one thing: no disk forgets single blocks of a file that keeps its length.
+        if (state === 'durable' || i < cutoffOf(SIZE)) content.resize(Math.min(at, content.size));
+        continue;
+      }
+      const end = at + bytes.length;
       for (let from = at; from < end; ) {
         const block = Math.floor(from / size);
         const to = Math.min(end, (block + 1) * size);
-        if (state === 'durable' || i < cutoffOf(block)) {
-          content.put(from, bytes === undefined ? new Uint8Array(to - from) : bytes.subarray(from - at, to - at));
-        }
+        if (state === 'durable' || i < cutoffOf(block)) content.put(from, bytes.subarray(from - at, to - at));
         from = to;
       }
     }
-    // A negative block stands for the size.
-    content.resize(this.#version(cutoffOf(-1)).size);
+    content.resize(this.#version(cutoffOf(SIZE)).size);
     return content.bytes;
   }
 }
+
+/** Of the choices that a file makes for its blocks, the one for its size. */
+const SIZE = -1;
 
 /** Bytes that grow in place. */
 class Content {
