@@ -32,7 +32,7 @@ export const TABLES = [
 const VALUE_BYTES = 150;
 
 /** So much that segments are rotated often, and the database has some pages. */
-function valueOf(n: number): string {
+function textFor(n: number): string {
   return String(n).padEnd(VALUE_BYTES, 'abcdefghij');
 }
 
@@ -49,7 +49,7 @@ export function stepsFor(durability: Durability, random: () => number): Step[] {
     const wait = random() < 0.4;
     const kind = below(12);
     if (kind < 4) return { do: 'append', n, wait };
-    if (kind < 7) return { do: 'set', key: `k${below(20)}`, value: valueOf(n), wait };
+    if (kind < 7) return { do: 'set', key: `k${below(20)}`, value: textFor(n), wait };
     if (kind < 8) return { do: 'delete', key: `k${below(20)}`, wait };
     if (kind < 10) return { do: 'group', n, goes: `k${below(20)}`, wait };
     if (kind < 11) return { do: 'poison', key: `p${n}`, wait };
