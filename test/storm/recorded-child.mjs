@@ -10,13 +10,14 @@
  *            safe N        and they are in SQLite for good
  *            backed up     there is a backup
  *            restoring, restored
- *            delay MS      the event loop was late by so much at most
- *            die           is never there any more to see it
+ *            closed        has closed it
+ *            delay MS      the event loop was late by so much at most, since the last open
+ *            die           is not there any more; with a suffix: will not be, when it syncs such a file
  */
 import { openSync, readFileSync, writeSync } from 'node:fs';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { setTimeout as pause } from 'node:timers/promises';
-import { open } from 'sluicedb';
+import { open, restore } from 'sluicedb';
 
 const [, , programFile, from, ...files] = process.argv;
 const { file, backup, options, steps } = JSON.parse(readFileSync(programFile, 'utf8'));
@@ -55,18 +56,21 @@ async function run() {
         db = listen(await open(file, options));
         rows = db.rows('events', { columns: { n: 'integer' } });
         note(`opened ${done}`);
+        delay.reset();
         break;
       case 'close':
         await db.close();
         await Promise.all(pending);
         note(`safe ${done}`);
+        note('closed');
         break;
       case 'die':
+      case 'die in a commit':
         await Promise.all(pending);
         await db.adurable();
         note(`delay ${delay.max / 1e6}`);
         note(`acked ${done}`);
-        note('die');
+        note(step.do === 'die' ? 'die' : 'die a.db-wal');
         break;
       case 'flush':
         await db.aflush();
@@ -122,6 +126,12 @@ async function run() {
         note('restored');
         note(`safe ${done}`);
         break;
+      case 'restore closed':
+        note('restoring');
+        await restore(file, backup);
+        note('restored');
+        note(`safe ${done}`);
+        break;
       default:
         throw new Error(`nobody knows how to ${step.do}`);
     }
@@ -136,7 +146,7 @@ async function recoverAll() {
     note(`opened ${each}`);
     await db.aflush();
     await db.close();
-    note(`closed ${each}`);
+    note('closed');
   }
 }
 

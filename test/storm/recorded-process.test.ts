@@ -7,7 +7,7 @@ import { layInto } from '../support/laid-disk.ts';
 import { Disk, type DiskImage, PROCESS_CRASH } from '../support/power-loss.ts';
 import { seededRandom } from '../support/seed.ts';
 import { tempDir } from '../support/temp-dir.ts';
-import { type Step, stepsFor } from './recorded-program.ts';
+import { livesFor, type Step } from './recorded-program.ts';
 import { noPaths, PATHS } from './recorded-situation.ts';
 import { BACKUP, brokenPromise, Contents, DATABASE, type Expectation, look, optionsFor } from './recorded-state.ts';
 import { pick, type State, Storm } from './recorded-storm.ts';
@@ -44,10 +44,9 @@ describe.skipIf(NO_RECORDER !== undefined || KEPT !== undefined)('power loss in 
       timeout: 120_000 * Math.max(1, FACTOR),
     }, async () => {
       const random = seededRandom(i);
-      const steps = stepsFor(durability, random);
-      const contents = new Contents(steps);
       const begun = performance.now();
-      const recording = await recordProgram(durability, steps);
+      const { recording, steps } = await recordProgram(durability, livesFor(durability, random));
+      const contents = new Contents(steps);
       const recorded = performance.now();
       const storm = new Storm({ durability, steps, contents }, random);
       const worthRecovery = await storm.rage({ label: durability, recording }, STATES);
@@ -88,17 +87,31 @@ describe.runIf(KEPT !== undefined)('a state that was kept', () => {
 });
 
 /** Records a program to its end, life after life. */
-async function recordProgram(durability: Durability, steps: readonly Step[]): Promise<Recording> {
+async function recordProgram(
+  durability: Durability,
+  lives: readonly (readonly Step[])[],
+): Promise<{ readonly recording: Recording; readonly steps: readonly Step[] }> {
   const { disk, program, file } = workplace();
-  const options = optionsFor(durability);
-  writeFileSync(program, JSON.stringify({ file: join(disk, DATABASE), backup: join(disk, BACKUP), options, steps }));
-  const deaths = steps.flatMap((step, i) => (step.do === 'die' ? [i + 1] : []));
-  for (const [life, from] of [0, ...deaths].entries()) {
-    const ended = await record(file, disk, CHILD, [program, String(from)]);
-    const killed = life < deaths.length;
-    expect(ended).toEqual({ code: killed ? null : 0, signal: killed ? 'SIGKILL' : null, output: '' });
+  const places = { file: join(disk, DATABASE), backup: join(disk, BACKUP), options: optionsFor(durability) };
+  let steps: readonly Step[] = [];
+  for (const life of lives) {
+    const from = steps.length;
+    steps = [...steps, ...life];
+    writeFileSync(program, JSON.stringify({ ...places, steps }));
+    const { code, signal, output } = await record(file, disk, CHILD, [program, String(from)]);
+    expect([code, output]).toEqual([signal === null ? 0 : null, '']);
+    // What was never done is no part of the program, and the next life goes on from there.
+    if (signal !== null) steps = steps.slice(0, await doneBefore(disk, durability, steps));
   }
-  return complete(readRecording(file, disk), disk);
+  return { recording: complete(readRecording(file, disk), disk), steps };
+}
+
+/** How many steps a process has done that was killed, as a copy of what it left behind has it. */
+async function doneBefore(disk: string, durability: Durability, steps: readonly Step[]): Promise<number> {
+  const copy = join(tempDir(), 'disk');
+  cpSync(disk, copy, { recursive: true });
+  const { after } = await look(copy, durability, new Contents(steps), false);
+  return after.at(-1) as number;
 }
 
 /** Records how the engine recovers from a state. */

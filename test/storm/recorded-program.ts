@@ -2,7 +2,7 @@ import type { Durability } from 'sluicedb';
 
 /** What the recorded process does, step by step. `wait`: it goes on when the step is acknowledged. */
 export type Step =
-  | { readonly do: 'open' | 'close' | 'die' | 'flush' | 'backup' | 'restore' }
+  | { readonly do: 'open' | 'close' | 'die' | 'die in a commit' | 'flush' | 'backup' | 'restore' | 'restore closed' }
   | { readonly do: 'pause'; readonly ms: number }
   | { readonly do: 'execute'; readonly sql: string }
   | { readonly do: 'set'; readonly key: string; readonly value: unknown; readonly wait: boolean }
@@ -37,11 +37,11 @@ function textFor(n: number): string {
 }
 
 /**
- * Two lives end by a kill, with writes that were not carried into SQLite, one with a close. Then a backup is restored; and the
- * last life finds what that has left behind.
+ * The steps of one process after the other. Some lives end by a kill, with writes that were not carried into SQLite or in the middle of
+ * a commit, the others with a close. A backup is restored twice, under the open database and under the closed one, and writes follow
+ * on it.
  */
-export function stepsFor(durability: Durability, random: () => number): Step[] {
-  const steps: Step[] = [];
+export function livesFor(durability: Durability, random: () => number): Step[][] {
   const below = (limit: number) => Math.floor(random() * limit);
   let n = 0;
   const write = (): Step => {
@@ -55,35 +55,54 @@ export function stepsFor(durability: Durability, random: () => number): Step[] {
     if (kind < 11) return { do: 'poison', key: `p${n}`, wait };
     return random() < 0.4 ? { do: 'sql', n } : { do: 'append', n, wait };
   };
-  const writes = (count: number) => {
-    for (let i = 0; i < count; i++) {
-      steps.push(write());
+  const writes = (count: number): Step[] =>
+    Array.from({ length: count }, () => {
       const luck = below(30);
-      if (luck === 0) steps.push({ do: 'flush' });
-      if (luck === 1) steps.push({ do: 'pause', ms: 5 + below(60) });
-    }
-  };
-  const die = () => {
-    // What is only staged has no log to come back from.
-    if (durability === 'memory') steps.push({ do: 'flush' });
-    steps.push({ do: 'die' }, { do: 'open' });
-  };
-  steps.push({ do: 'open' }, ...TABLES.map((sql): Step => ({ do: 'execute', sql })));
-  writes(35);
-  steps.push({ do: 'sql', n: ++n }, { do: 'flush' }, { do: 'pause', ms: 150 });
-  writes(30);
-  die();
-  writes(35);
-  steps.push({ do: 'close' }, { do: 'open' });
-  writes(12);
-  steps.push({ do: 'backup' });
-  writes(15);
-  steps.push({ do: 'restore' });
-  writes(15);
-  die();
-  writes(10);
-  steps.push({ do: 'close' });
-  return steps;
+      if (luck === 0) return [write(), { do: 'flush' } as const];
+      return luck === 1 ? [write(), { do: 'pause', ms: 5 + below(60) } as const] : [write()];
+    }).flat();
+  /** Long enough for the interval to have passed. */
+  const waits = (count: number): Step[] =>
+    Array.from({ length: durability === 'interval' ? count : 0 }, () => [
+      ...writes(3),
+      { do: 'pause', ms: 180 } as const,
+    ]).flat();
+  const tables = TABLES.map((sql): Step => ({ do: 'execute', sql }));
+  return [
+    [
+      { do: 'open' },
+      ...tables,
+      ...writes(30),
+      { do: 'sql', n: ++n },
+      { do: 'flush' },
+      { do: 'pause', ms: 150 },
+      ...waits(6),
+      ...writes(25),
+      { do: 'die' },
+    ],
+    [{ do: 'open' }, ...writes(30), { do: 'close' }],
+    // What the commit is about has been logged, all of it.
+    [{ do: 'open' }, ...writes(15), { do: 'die in a commit' }, { do: 'flush' }, { do: 'close' }],
+    [
+      { do: 'open' },
+      { do: 'pause', ms: 50 },
+      ...writes(8),
+      { do: 'backup' },
+      ...writes(12),
+      { do: 'restore' },
+      ...writes(12),
+      { do: 'die' },
+    ],
+    [
+      { do: 'open' },
+      ...writes(8),
+      { do: 'close' },
+      { do: 'restore closed' },
+      { do: 'open' },
+      ...writes(8),
+      { do: 'close' },
+    ],
+  ];
 }
 
 /** What there is before the first step, and after each. */
@@ -93,7 +112,7 @@ export function contentsOf(steps: readonly Step[]): Content[] {
   const contents = [content];
   for (const step of steps) {
     if (step.do === 'backup') backup = content;
-    content = step.do === 'restore' ? backup : after(content, step);
+    content = step.do === 'restore' || step.do === 'restore closed' ? backup : after(content, step);
     contents.push(content);
   }
   return contents;

@@ -35,6 +35,9 @@ export class Situation {
   readonly #window: number;
   readonly #paths = new Map<number, string>();
   readonly #dirty = new Set<string>();
+  /** Names that have changed since their folder was synced. */
+  #names = 0;
+  #isSettled = false;
   #unlinked = false;
   #unnamed = false;
   #opening = false;
@@ -51,6 +54,7 @@ export class Situation {
   }
 
   apply(operation: DiskOperation, ended: number): void {
+    this.#followNames(operation);
     switch (operation.kind) {
       case 'open':
         this.#paths.set(operation.inode, operation.path);
@@ -74,10 +78,30 @@ export class Situation {
     }
   }
 
+  #followNames(operation: DiskOperation): void {
+    const { kind } = operation;
+    if (kind === 'rename' || kind === 'unlink' || kind === 'mkdir') this.#names++;
+    if (kind === 'syncDirectory') this.#names = 0;
+    const paths = 'path' in operation ? [operation.path] : 'from' in operation ? [operation.from, operation.to] : [];
+    if (kind !== 'syncDirectory' && paths.some(isSegment)) this.#isSettled = false;
+  }
+
+  /** What comes next is looked at more often than the rest. */
+  get isDelicate(): boolean {
+    return this.#names > 0 || this.#unnamed || this.#unlinked;
+  }
+
+  /** Since the database was opened or closed no file of the log has come, gone or got another name: those that there are, are there. */
+  get isSettled(): boolean {
+    return this.#isSettled;
+  }
+
   #note([what, value]: readonly string[], ended: number): void {
     if (what === 'opening' || what === 'opened') this.#opening = what === 'opening';
     if (what === 'restoring' || what === 'restored') this.#restoring = what === 'restoring';
     if (what === 'die' || what === 'opened') this.#diedAt = what === 'die' ? ended : undefined;
+    // What has been applied may be deleted as soon as it is open; who closes it waits for that.
+    if (what === 'closed' || (what === 'opened' && !this.#unlinked)) this.#isSettled = true;
     if (what === 'backed') this.backedUp = true;
     if (what === 'safe') this.#safe = Math.max(this.#safe, Number(value));
     if (what === 'acked') this.#acked.push({ steps: Number(value), at: ended });
@@ -128,6 +152,6 @@ function windowOf(recording: Recording): number {
   return (optionsFor('interval').syncIntervalMs as number) + 2 * late + 4 * longest;
 }
 
-function isSegment(path: string): boolean {
+export function isSegment(path: string): boolean {
   return /\/\d{10}\.log$/.test(path);
 }

@@ -14,7 +14,7 @@ import {
   type Survival,
 } from '../support/power-loss.ts';
 import type { Step } from './recorded-program.ts';
-import { noPaths, type Path, Situation } from './recorded-situation.ts';
+import { isSegment, noPaths, type Path, Situation } from './recorded-situation.ts';
 import { brokenPromise, type Contents, DATABASE, type Expectation, type Found, look } from './recorded-state.ts';
 
 export interface Program {
@@ -43,6 +43,12 @@ const ROUNDS = 40;
 
 /** One state in so many is opened with its threads. */
 const WITH_THREADS = 25;
+
+/** Where names have changed and are not synced, the power goes so many times as often. */
+const DELICATE = 4;
+
+/** After the last operation. */
+const END: Recording[number] = { operation: { kind: 'mark', note: 'the end' }, begun: 0, ended: 0 };
 
 /** Power cuts at the operations of recordings of one program, with what they leave looked at. */
 export class Storm {
@@ -74,8 +80,9 @@ export class Storm {
     for (let round = 0; round < ROUNDS && this.states < target; round++) {
       const disk = Disk.from(base?.image);
       const situation = new Situation(durability, recording);
-      for (const [at, { operation, begun, ended }] of recording.entries()) {
-        if (operation.kind !== 'mark' && this.#random() < share) {
+      for (const [at, { operation, begun, ended }] of [...recording, END].entries()) {
+        const chance = share * (situation.isDelicate ? DELICATE : 1);
+        if (operation === END.operation || (operation.kind !== 'mark' && this.#random() < chance)) {
           const state = await this.#cut(weather, at, begun, disk, situation);
           if (state !== undefined && isWorthRecovery(state.found)) worthRecovery.push(state);
         }
@@ -108,6 +115,7 @@ export class Storm {
       const found = known ?? (await lookAt(image, this.#program, threads));
       const broken = brokenPromise(expectation, found);
       if (broken !== undefined) throw new Error(broken);
+      if (situation.isSettled) expectNames(disk, image);
       if (known !== undefined) return undefined;
       this.#found.set(hash, found);
       const paths = [...situation.paths, ...pathsOf(found)];
@@ -173,8 +181,22 @@ function hasLostNames(disk: Disk, { files }: DiskImage): boolean {
   return names.length !== files.size || names.some((name) => !files.has(name));
 }
 
+/** The log has the files that it had when it was opened, or closed: no name comes back, and none goes. */
+function expectNames(disk: Disk, { files }: DiskImage): void {
+  const log = `/${DATABASE}-log`;
+  const isOfLog = (path: string) => isSegment(path) || isSegment(path.replace(/\.(set-aside|corrupt)-[^/]*$/, ''));
+  const there = [...files.keys()].filter(isOfLog).sort();
+  const expected = disk
+    .list(log)
+    .map((name) => join(log, name))
+    .filter(isOfLog)
+    .sort();
+  if (there.join() !== expected.join())
+    throw new Error(`the log was to have ${expected.join()}, and has ${there.join()}`);
+}
+
 function placeOf(recording: Recording, at: number): string {
-  const { operation } = recording[at] as Recording[number];
+  const { operation } = recording[at] ?? END;
   return `operation ${at} of ${recording.length} (${nameOf(operation)})`;
 }
 

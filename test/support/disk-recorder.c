@@ -145,16 +145,27 @@ static void put(struct record record, uint64_t begun, const char *name, const ch
   errno = kept;
 }
 
-/* What the program has to say, in the order of everything else. To die is to die between two records. */
+/* To die is to die between two operations: whoever holds the lock does. */
+static void die(void) {
+  kill(getpid(), SIGKILL);
+  for (;;) pause();
+}
+
+static char fatal[64]; /* in place of the next sync of a file with this suffix */
+
+/* What the program has to say, in the order of everything else: "die" is now, "die SUFFIX" is later. */
 static ssize_t note(const void *bytes, size_t n) {
   lock();
   put((struct record){.kind = NOTE, .data_bytes = (uint32_t)n}, now(), NULL, NULL, bytes);
-  if (n >= 3 && memcmp(bytes, "die", 3) == 0) {
-    kill(getpid(), SIGKILL);
-    for (;;) pause();
-  }
+  if (n == 3 && memcmp(bytes, "die", 3) == 0) die();
+  if (n > 4 && memcmp(bytes, "die ", 4) == 0) snprintf(fatal, sizeof fatal, "%.*s", (int)n - 4, (const char *)bytes + 4);
   unlock();
   return (ssize_t)n;
+}
+
+static void die_if_fatal(const char *name) {
+  size_t length = strlen(name), tail = strlen(fatal);
+  if (tail > 0 && length >= tail && strcmp(name + length - tail, fatal) == 0) die();
 }
 
 static int is_note(int fd, const char *name) { return fd > 2 && strcmp(name, notes) == 0; }
@@ -260,6 +271,7 @@ TRUNCATION(ftruncate) TRUNCATION(ftruncate64)
     lock();                                                                                                   \
     uint64_t begun = now();                                                                                   \
     struct stat found;                                                                                        \
+    die_if_fatal(name);                                                                                       \
     int is_folder = fstat(fd, &found) == 0 && S_ISDIR(found.st_mode);                                         \
     int result = real(fd);                                                                                    \
     if (result == 0)                                                                                          \

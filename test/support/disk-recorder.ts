@@ -56,7 +56,8 @@ export interface Ended {
 
 /**
  * Runs a module in a process that is recorded, with all it starts. What it writes to the file that the environment variable
- * `DISK_RECORDER_NOTES` names gets a place in the recording, as a mark; the note `die` kills it there, between two operations.
+ * `DISK_RECORDER_NOTES` names gets a place in the recording, as a mark. The note `die` kills it there, between two operations; `die a.db-wal`
+ * does so where it next syncs a file whose name ends like that, in place of the sync.
  */
 export function record(file: string, below: string, program: string, args: readonly string[]): Promise<Ended> {
   const child = spawn(process.execPath, ['--unhandled-rejections=strict', program, ...args], {
