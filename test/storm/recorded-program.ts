@@ -88,7 +88,10 @@ export function livesFor(durability: Durability, random: () => number): Step[][]
       { do: 'pause', ms: 50 },
       ...writes(8),
       { do: 'backup' },
-      ...writes(12),
+      // Some of what has changed is in the database file by then, some in the WAL alone.
+      ...writes(8),
+      { do: 'pause', ms: 180 },
+      ...writes(8),
       { do: 'restore' },
       ...writes(12),
       { do: 'die' },

@@ -35,8 +35,8 @@ export class Situation {
   readonly #window: number;
   readonly #paths = new Map<number, string>();
   readonly #dirty = new Set<string>();
-  /** Names that have changed since their folder was synced. */
-  #names = 0;
+  /** Since the last sync of a folder. */
+  #isRenamed = false;
   #isSettled = false;
   #unlinked = false;
   #unnamed = false;
@@ -80,15 +80,18 @@ export class Situation {
 
   #followNames(operation: DiskOperation): void {
     const { kind } = operation;
-    if (kind === 'rename' || kind === 'unlink' || kind === 'mkdir') this.#names++;
-    if (kind === 'syncDirectory') this.#names = 0;
+    if (kind === 'rename' || kind === 'syncDirectory') this.#isRenamed = kind === 'rename';
     const paths = 'path' in operation ? [operation.path] : 'from' in operation ? [operation.from, operation.to] : [];
     if (kind !== 'syncDirectory' && paths.some(isSegment)) this.#isSettled = false;
   }
 
-  /** What comes next is looked at more often than the rest. */
-  get isDelicate(): boolean {
-    return this.#names > 0 || this.#unnamed || this.#unlinked;
+  /**
+   * How often the power is to go here, at least. Between a change of names and the sync of their folder there are few operations, and
+   * many ways in which names and contents can go together.
+   */
+  get cuts(): number {
+    if (this.#isRenamed) return 60;
+    return this.#unnamed || this.#unlinked ? 4 : 0;
   }
 
   /** Since the database was opened or closed no file of the log has come, gone or got another name: those that there are, are there. */

@@ -44,9 +44,6 @@ const ROUNDS = 40;
 /** One state in so many is opened with its threads. */
 const WITH_THREADS = 25;
 
-/** Where names have changed and are not synced, the power goes so many times as often. */
-const DELICATE = 4;
-
 /** After the last operation. */
 const END: Recording[number] = { operation: { kind: 'mark', note: 'the end' }, begun: 0, ended: 0 };
 
@@ -81,8 +78,10 @@ export class Storm {
       const disk = Disk.from(base?.image);
       const situation = new Situation(durability, recording);
       for (const [at, { operation, begun, ended }] of [...recording, END].entries()) {
-        const chance = share * (situation.isDelicate ? DELICATE : 1);
-        if (operation === END.operation || (operation.kind !== 'mark' && this.#random() < chance)) {
+        const isMark = operation.kind === 'mark' && operation !== END.operation;
+        const isCut = operation === END.operation || this.#random() < share;
+        const cuts = isMark ? 0 : Math.max(situation.cuts, isCut ? 1 : 0);
+        for (let cut = 0; cut < cuts; cut++) {
           const state = await this.#cut(weather, at, begun, disk, situation);
           if (state !== undefined && isWorthRecovery(state.found)) worthRecovery.push(state);
         }
