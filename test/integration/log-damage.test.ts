@@ -21,7 +21,7 @@ import { FRAME_HEADER_BYTES, Kind, offsets } from '../../dist/base/frame/layout.
 import { nodeFileSystem } from '../../dist/base/node-file-system.js';
 import { openOn } from '../../dist/db/open.js';
 import { AppendLog, Recovery } from '../../dist/engine/log/index.js';
-import { SEGMENT_HEADER_BYTES, saltOf } from '../../dist/engine/log/segment.js';
+import { decodeHeader, encodeHeader, SEGMENT_HEADER_BYTES, saltOf } from '../../dist/engine/log/segment.js';
 import { Child } from '../support/child.ts';
 import { NO_PRELOAD } from '../support/compiled.ts';
 import { eventually, refusal } from '../support/eventually.ts';
@@ -291,6 +291,20 @@ describe('damage where the log had been synced', () => {
   });
 });
 
+test('[fault 21] the last segment with writes is missing, and the next has none yet: what its header says is enough', async () => {
+  const file = await killed();
+  const path = segment(file, -1);
+  const header = decodeHeader(readFileSync(path));
+  if (header === undefined || 'unknownFormat' in header) throw new Error('no header');
+  const { number, databaseId, epoch } = header;
+  const { end, lastSeq, firstSeq } = { ...(framesIn(path).at(-1) as Frame), firstSeq: header.firstSeq };
+  const previous = { number, offset: end, lastSeq };
+  writeFileSync(next(file), encodeHeader({ databaseId, epoch, number: number + 1, firstSeq: lastSeq + 1, previous }));
+  rmSync(path);
+  await refused(file, 'SLUICE_LOG_CORRUPT', new RegExp(`write ${firstSeq} is missing`));
+  await keptUpTo(file, firstSeq - 1, -1);
+});
+
 describe('a log that SQLite is ahead of', () => {
   test('[fault 22] a segment that had been deleted is there again: skipped, and no old value wins', async () => {
     const disk = new FaultFileSystem();
@@ -304,15 +318,18 @@ describe('a log that SQLite is ahead of', () => {
     copyFileSync(first, aside);
     await db.aset('k', 'new');
     await db.adelete('gone');
+    await db.aset('filler', 'y'.repeat(5_000));
+    await db.aset('another', 1);
     await db.aflush();
-    await eventually(() => !existsSync(first), 'the segment is deleted');
+    await eventually(() => segmentsOf(file).length === 1, 'the segments with the old and the new value are deleted');
+    expect(existsSync(first)).toBe(false);
     await db.aset('last', 1);
     const image = imageOf(file);
     copyFileSync(aside, join(`${image}-log`, basename(first)));
     await db.close();
     const again = await open(image, MANUAL);
     expect(again.stats()).toMatchObject({ recovered: 1, deadLettered: 0 });
-    const expected = { filler: 'x'.repeat(5_000), k: 'new', last: 1 };
+    const expected = { another: 1, filler: 'y'.repeat(5_000), k: 'new', last: 1 };
     expect(Object.fromEntries(again.entries())).toEqual(expected);
     await again.aflush();
     expect(Object.fromEntries(again.entries())).toEqual(expected);

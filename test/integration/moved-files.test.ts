@@ -1,4 +1,14 @@
-import { copyFileSync, existsSync, linkSync, mkdirSync, renameSync, rmSync, statSync, unlinkSync } from 'node:fs';
+import {
+  copyFileSync,
+  existsSync,
+  linkSync,
+  mkdirSync,
+  renameSync,
+  rmSync,
+  statSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { type Database, open } from 'sluicedb';
 import { expect, test } from 'vitest';
@@ -236,4 +246,53 @@ test('[fault 52] a reader that starts when the file is another one does not answ
   expect(await codeFrom(() => db.aget('k'))).toBe('SLUICE_STORE');
   expect(db.get('k')).toBe('ours');
   await db.close();
+});
+
+const SEGMENT_HARMS: Readonly<Record<string, (segment: string, aside: string) => void>> = {
+  unlinked: (segment) => unlinkSync(segment),
+  'renamed away': (segment, aside) => renameSync(segment, aside),
+  'replaced by a copy': (segment, aside) => {
+    copyFileSync(segment, aside);
+    renameSync(aside, segment);
+  },
+  'replaced by something else': (segment) => {
+    unlinkSync(segment);
+    writeFileSync(segment, 'something else');
+  },
+};
+
+test.each(Object.entries(SEGMENT_HARMS))(
+  '[fault 21] segments of the log are %s under the open database: what it has accepted is applied all the same',
+  async (_, harm) => {
+    const { db, file, aside } = await opened();
+    await db.aset('k0', 0);
+    await db.table('filling').aset('0', 'x'.repeat(5_000));
+    await db.aset('k1', 1);
+    // One that is full, and the one that is open.
+    for (const name of ['0000000001.log', '0000000002.log']) harm(join(`${file}-log`, name), `${aside}-${name}`);
+    for (let i = 2; i < 6; i++) await db.aset(`k${i}`, i);
+    expect(await db.aflush({ timeoutMs: 10_000 })).toMatchObject({ applied: 7 });
+    await db.aset('k6', 6);
+    expect(db.state).toBe('ok');
+    expect(await db.close()).toEqual({ pending: 0 });
+    await expectAll(file, 6);
+  },
+);
+
+test('[fault 21] a segment that was removed under a process that is then killed is missed by whoever opens next', async () => {
+  const file = join(tempDir(), 'a.db');
+  const child = new Child(
+    `const db = await open(process.argv[2], ${JSON.stringify(OPTIONS)});
+     await db.aset('k0', 0);
+     await db.table('filling').aset('0', 'x'.repeat(5000));
+     await db.aset('k1', 1);
+     console.log('ready');
+     setInterval(() => {}, 1000);`,
+    [file],
+  );
+  await child.says('ready');
+  unlinkSync(join(`${file}-log`, '0000000001.log'));
+  child.process.kill('SIGKILL');
+  await child.end();
+  expect(await codeFrom(() => open(file))).toBe('SLUICE_LOG_CORRUPT');
 });

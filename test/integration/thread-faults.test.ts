@@ -3,10 +3,10 @@ import { join } from 'node:path';
 import type { ResourceLimits } from 'node:worker_threads';
 import { expect, test } from 'vitest';
 import { openOn } from '../../dist/db/open.js';
-import { eventually } from '../support/eventually.ts';
+import { codeFrom, eventually } from '../support/eventually.ts';
 import { machine } from '../support/machine.ts';
 import { tempDir } from '../support/temp-dir.ts';
-import { wrappedWriter } from '../support/wrapped-writer.ts';
+import { wrappedReaders, wrappedWriter } from '../support/wrapped-writer.ts';
 
 /** The writer thread does something to itself when a switch is there, which it takes away first. */
 async function opened(program: (takesSwitch: string) => string, limits?: ResourceLimits) {
@@ -92,3 +92,47 @@ test('[fault 51] the writer thread dies between COMMIT and its answer: the batch
   expect(db.stats()).toMatchObject({ applied: 107, pending: 0, writerRestarts: 3 });
   await db.close();
 });
+
+const READER_DEATHS: readonly [name: string, act: string, limits?: ResourceLimits][] = [
+  ['throws where nobody catches', `process.nextTick(() => { throw new Error('out of the blue'); }); port.close();`],
+  ['calls process.exit', 'process.exit(3);'],
+  [
+    'runs out of memory',
+    'const hoard = []; for (;;) hoard.push(new Array(10_000).fill(Math.random()));',
+    { maxOldGenerationSizeMb: 48 },
+  ],
+  ['closes its port, and lives on', 'setInterval(() => {}, 1_000); port.close();'],
+];
+
+test.each(READER_DEATHS)(
+  '[fault 49] in the middle of a query a reader thread %s: its caller is told, and the next read has another',
+  async (_, act, limits) => {
+    const spawn = wrappedReaders(
+      `const prepare = Sqlite.prototype.prepare;
+       Sqlite.prototype.prepare = function (sql) {
+         const statement = prepare.call(this, sql);
+         if (sql.includes('deadly')) { ${act} }
+         return statement;
+       };`,
+      limits === undefined ? {} : { resourceLimits: limits },
+    );
+    const db = await openOn(machine({ spawn }), join(tempDir(), 'a.db'), { flush: { mode: 'manual' }, readers: 2 });
+    const failures: string[] = [];
+    db.on('failure', ({ error }) => failures.push(error.message));
+    await db.aset('k', 1);
+    await db.aflush();
+    for (let round = 0; round < 2; round++) {
+      expect(await codeFrom(() => db.afetchAll("SELECT 'deadly'", [], { stale: true, timeoutMs: 20_000 }))).toBe(
+        'SLUICE_STORE',
+      );
+      // Whatever the others of the pool were asked at the same time is answered.
+      const answers = await Promise.all([db.aget('k'), db.acount('data'), db.afetchOne('SELECT value FROM data')]);
+      expect(answers).toEqual([1, 1, { value: '1' }]);
+      await db.aset('k', 1);
+      await db.aflush();
+    }
+    expect(db.stats()).toMatchObject({ state: 'ok', applied: 3, pending: 0, writerRestarts: 0 });
+    expect(failures).toEqual([]);
+    await db.close();
+  },
+);

@@ -9,13 +9,29 @@ import { tempDir } from './temp-dir.ts';
  * Starts the writer thread with a text run in it first, for what cannot be done to it from outside. In scope: `Sqlite`
  * (better-sqlite3), `port` (the thread's own), `fs` and `threads`.
  */
-export function wrappedWriter(
+export function wrappedWriter(program: string, options: WrappedOptions = {}): NonNullable<Machine['spawn']> {
+  return wrapped('writer', program, options);
+}
+
+/** The same with the reader threads. */
+export function wrappedReaders(program: string, options: WrappedOptions = {}): NonNullable<Machine['spawn']> {
+  return wrapped('reader', program, options);
+}
+
+interface WrappedOptions {
+  readonly resourceLimits?: ResourceLimits;
+  /** Where it may put a file; a folder of the test's own, if there is a test. */
+  readonly folder?: string;
+}
+
+function wrapped(
+  kind: 'writer' | 'reader',
   program: string,
-  { resourceLimits, folder = tempDir() }: { resourceLimits?: ResourceLimits; folder?: string } = {},
+  { resourceLimits, folder = tempDir() }: WrappedOptions,
 ): NonNullable<Machine['spawn']> {
-  const file = join(folder, 'wrapped-writer.mjs');
+  const file = join(folder, `wrapped-${kind}.mjs`);
   const sqlite = new URL('../../node_modules/better-sqlite3/lib/index.js', import.meta.url).href;
-  const entry = new URL('../../dist/store/sqlite/writer/writer-thread.js', import.meta.url).href;
+  const entry = new URL(`../../dist/store/sqlite/${kind}/${kind}-thread.js`, import.meta.url).href;
   writeFileSync(
     file,
     `import * as fs from 'node:fs';
@@ -26,12 +42,12 @@ export function wrappedWriter(
      await import(${JSON.stringify(entry)});`,
   );
   return (asked, port) => {
-    const isWriter = asked.pathname.endsWith('writer-thread.js');
-    return new Worker(isWriter ? pathToFileURL(file) : asked, {
+    const isWrapped = asked.pathname.endsWith(`${kind}-thread.js`);
+    return new Worker(isWrapped ? pathToFileURL(file) : asked, {
       workerData: port,
       transferList: [port],
       execArgv: [],
-      ...(isWriter && resourceLimits !== undefined ? { resourceLimits } : {}),
+      ...(isWrapped && resourceLimits !== undefined ? { resourceLimits } : {}),
     });
   };
 }
