@@ -22,7 +22,7 @@ const FACTOR = Number(process.env['SLUICE_STORM'] ?? 1);
 const CHILD = join(import.meta.dirname, 'recorded-child.mjs');
 
 /** States of each level, and of each recovery from some of them: each differs from all others in at least one byte. */
-const STATES = Math.ceil(360 * FACTOR);
+const STATES = Math.ceil(340 * FACTOR);
 const RECOVERIES = 6;
 const STATES_OF_RECOVERY = Math.ceil(15 * FACTOR);
 /** Of all levels together. */
