@@ -1,8 +1,9 @@
 import { join } from 'node:path';
 import { open } from 'sluicedb';
 import { expect, test } from 'vitest';
+import { NO_PRELOAD } from '../support/compiled.ts';
 import { eventually } from '../support/eventually.ts';
-import { FaultShim, NO_SHIM } from '../support/fault-shim.ts';
+import { FaultShim } from '../support/fault-shim.ts';
 import { RemoteDatabase } from '../support/remote-database.ts';
 import { tempDir } from '../support/temp-dir.ts';
 
@@ -10,7 +11,7 @@ import { tempDir } from '../support/temp-dir.ts';
 const JUMPS = [3, -5, 24 * 365 * 10, 0, -24, 1];
 
 test('[fault 32] the clock jumps by hours, forth and back: order is by number, and no timer is early or late', async (context) => {
-  if (NO_SHIM !== undefined) context.skip(NO_SHIM);
+  if (NO_PRELOAD !== undefined) context.skip(NO_PRELOAD);
   const shim = new FaultShim();
   const file = join(tempDir(), 'a.db');
   const db = await RemoteDatabase.open(

@@ -23,9 +23,10 @@ import { openOn } from '../../dist/db/open.js';
 import { AppendLog, Recovery } from '../../dist/engine/log/index.js';
 import { decodeHeader, encodeHeader, SEGMENT_HEADER_BYTES, saltOf } from '../../dist/engine/log/segment.js';
 import { Child } from '../support/child.ts';
+import { NO_PRELOAD } from '../support/compiled.ts';
 import { eventually, refusal } from '../support/eventually.ts';
 import { FaultFileSystem, type Operation } from '../support/fault-file-system.ts';
-import { FaultShim, NO_SHIM } from '../support/fault-shim.ts';
+import { FaultShim } from '../support/fault-shim.ts';
 import { fingerprint } from '../support/fingerprint.ts';
 import { flip, imageOf, killed, segment, segmentsOf, WRITES } from '../support/left-behind.ts';
 import { FRESH } from '../support/log-image.ts';
@@ -383,7 +384,7 @@ describe('a recovery', () => {
   ] as const)(
     '[fault 25] the disk cannot read a segment (%s): no start, an error that names it, and nothing is cut off',
     async ([recovery, index], context) => {
-      if (NO_SHIM !== undefined) context.skip(NO_SHIM);
+      if (NO_PRELOAD !== undefined) context.skip(NO_PRELOAD);
       const file = await killed();
       // A torn tail, so that there would be something to cut.
       appendFileSync(segment(file, -1), 'torn');

@@ -5,9 +5,10 @@ import { type OpenOptions, open } from 'sluicedb';
 import { expect, type TestContext, test } from 'vitest';
 import { openOn } from '../../dist/db/open.js';
 import { Child } from '../support/child.ts';
+import { NO_PRELOAD } from '../support/compiled.ts';
 import { codeFrom, eventually } from '../support/eventually.ts';
 import { FaultFileSystem } from '../support/fault-file-system.ts';
-import { type Fault, FaultShim, NO_SHIM } from '../support/fault-shim.ts';
+import { type Fault, FaultShim } from '../support/fault-shim.ts';
 import { machine } from '../support/machine.ts';
 import { RemoteDatabase } from '../support/remote-database.ts';
 import { tempDir } from '../support/temp-dir.ts';
@@ -25,7 +26,7 @@ interface Broken {
 
 /** A database in a process of its own, with one write in its log, whose system calls can be made to fail. */
 async function broken(context: TestContext, options = MANUAL): Promise<Broken> {
-  if (NO_SHIM !== undefined) context.skip(NO_SHIM);
+  if (NO_PRELOAD !== undefined) context.skip(NO_PRELOAD);
   const shim = new FaultShim();
   const file = join(tempDir(), 'a.db');
   const db = await RemoteDatabase.open(file, options, { env: shim.env });
@@ -208,7 +209,7 @@ test('[fault 8] a process that is out of descriptors makes no segment: waited fo
 test.for(['EROFS', 'EACCES'] as const)(
   '[fault 9] %s at open: an error that names the folder, an exit code, and nothing is made',
   async (error, context) => {
-    if (NO_SHIM !== undefined) context.skip(NO_SHIM);
+    if (NO_PRELOAD !== undefined) context.skip(NO_PRELOAD);
     const shim = new FaultShim();
     const folder = join(tempDir(), 'folder');
     mkdirSync(folder);

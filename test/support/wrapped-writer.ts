@@ -9,21 +9,26 @@ import { tempDir } from './temp-dir.ts';
  * Starts the writer thread with a text run in it first, for what cannot be done to it from outside. In scope: `Sqlite`
  * (better-sqlite3), `port` (the thread's own), `fs` and `threads`.
  */
-export function wrappedWriter(program: string, resourceLimits?: ResourceLimits): NonNullable<Machine['spawn']> {
-  return wrapped('writer', program, resourceLimits);
+export function wrappedWriter(program: string, options: WrapOptions = {}): NonNullable<Machine['spawn']> {
+  return wrapped('writer', program, options);
 }
 
 /** The same with the reader threads. */
-export function wrappedReaders(program: string, resourceLimits?: ResourceLimits): NonNullable<Machine['spawn']> {
-  return wrapped('reader', program, resourceLimits);
+export function wrappedReaders(program: string, options: WrapOptions = {}): NonNullable<Machine['spawn']> {
+  return wrapped('reader', program, options);
+}
+
+interface WrapOptions {
+  readonly resourceLimits?: ResourceLimits | undefined;
+  readonly folder?: string;
 }
 
 function wrapped(
   kind: 'writer' | 'reader',
   program: string,
-  resourceLimits: ResourceLimits | undefined,
+  { resourceLimits, folder = tempDir() }: WrapOptions,
 ): NonNullable<Machine['spawn']> {
-  const file = join(tempDir(), `wrapped-${kind}.mjs`);
+  const file = join(folder, `wrapped-${kind}.mjs`);
   const sqlite = new URL('../../node_modules/better-sqlite3/lib/index.js', import.meta.url).href;
   const entry = new URL(`../../dist/store/sqlite/${kind}/${kind}-thread.js`, import.meta.url).href;
   writeFileSync(
