@@ -835,7 +835,7 @@ function importOf(rows: Iterable<Readonly<Record<string, unknown>>>): { names: s
       if (set[place] !== undefined) {
         throw new SluiceError('SLUICE_INVALID_VALUE', `row ${sets.length + 1} has the column ${show(name)} twice`);
       }
-      set[place] = value === undefined ? null : toParameter(value, `${name} of row ${sets.length + 1}`);
+      set[place] = toImported(value, `${name} of row ${sets.length + 1}`);
     }
     sets.push(set);
   }
@@ -844,6 +844,12 @@ function importOf(rows: Iterable<Readonly<Record<string, unknown>>>): { names: s
     throw new SluiceError('SLUICE_INVALID_VALUE', 'the rows have no columns');
   }
   return { names, sets: sets.map((set) => Array.from(names, (_, i) => set[i] ?? null)) };
+}
+
+/** Infinities too: SQL can have stored one, and so an export can have it. */
+function toImported(value: unknown, name: string): SqlValue {
+  if (value === undefined) return null;
+  return value === Infinity || value === -Infinity ? value : toParameter(value, name);
 }
 
 function once(sql: string): RepeatedStatement {
