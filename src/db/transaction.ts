@@ -1,3 +1,4 @@
+import { AsyncLocalStorage } from 'node:async_hooks';
 import { backoffMs } from '../base/backoff.ts';
 import { SluiceError } from '../base/errors.ts';
 import { show } from '../base/options.ts';
@@ -67,11 +68,11 @@ export class Work {
   readonly #steps: Step[] = [];
   /** Takes back, last first, what the steps have changed in the parts. */
   readonly #undo: (() => void)[] = [];
-  readonly #foreign: number;
+  /** What had been changed past all watches when it first read. */
+  #foreign: number | undefined;
   /** Those that have not ended, the innermost last. That alone may write: what a part has written is what came since it began. */
   readonly #scopes: Scope[] = [new Scope()];
   #partEnded: Deferred<void> | undefined;
-  #hasRead = false;
   #isOver = false;
   #isCommitted = false;
 
@@ -79,7 +80,6 @@ export class Work {
   constructor(core: Core, watches: boolean) {
     this.#core = core;
     this.#watches = watches;
-    this.#foreign = core.foreignChanges();
   }
 
   get isCommitted(): boolean {
@@ -107,8 +107,17 @@ export class Work {
   /** Whether it has read anything that is another by now. */
   get isConflicting(): boolean {
     if (!this.#watches) return false;
-    const isForeign = this.#hasRead && this.#core.foreignChanges() !== this.#foreign;
-    return isForeign || [...this.#parts.values()].some(({ watch }) => watch?.isChanged === true);
+    return this.hasMetSql || [...this.#parts.values()].some(({ watch }) => watch?.isChanged === true);
+  }
+
+  /** Whether SQL, or what else nobody watches, may have changed what it has read. */
+  get hasMetSql(): boolean {
+    return this.#watches && this.#foreign !== undefined && this.#core.foreignChanges() !== this.#foreign;
+  }
+
+  /** Whether SQL would make it begin anew. */
+  get mindsSql(): boolean {
+    return this.#watches && this.#foreign !== undefined && !this.#isOver;
   }
 
   assertOpen(): void {
@@ -246,7 +255,7 @@ export class Work {
     this.assertOpen();
     const own = part.written.get(key);
     if (own !== undefined) return own;
-    this.#hasRead = true;
+    this.#foreign ??= this.#core.foreignChanges();
     part.watch?.add(key);
     // Whoever goes on would see two states at once.
     if (this.isConflicting) throw new Conflict();
@@ -532,6 +541,21 @@ export function runTransaction<Tx, R>(core: Core, make: (work: Work) => Tx, body
   }
 }
 
+/**
+ * The attempt that a call is made in, once SQL has come between. From the first attempt on it would slow down every promise of the
+ * process: https://nodejs.org/api/async_context.html.
+ */
+const attempts = new AsyncLocalStorage<Work>();
+
+/** SQL that the function of a transaction runs itself, after it has read something, is in its way however often it is called. */
+export function assertNotInItsOwnWay(): void {
+  if (attempts.getStore()?.mindsSql !== true) return;
+  throw new SluiceError(
+    'SLUICE_CONFLICT',
+    'the function of a transaction runs SQL that is no part of it, and that may change what it has read: run it before the first read, or after the transaction, or make it all of SQL, with { sql: true }. Of the transaction nothing was made; the SQL was run once',
+  );
+}
+
 /** Runs a function whose writes are staged when it is done, again and again where somebody else has come between. */
 export async function runTransactionAsync<Tx, R>(
   core: Core,
@@ -547,6 +571,7 @@ export async function runTransactionAsync<Tx, R>(
     );
   }
   core.engine.assertMayAwait('atransaction');
+  let hasMetSql = false;
   for (let attempt = 1; ; attempt++) {
     core.engine.assertAcceptingWrite();
     const work = new Work(core, true);
@@ -556,10 +581,12 @@ export async function runTransactionAsync<Tx, R>(
         await work.whenInnermost(work.whole);
         return result;
       };
-      const result = await waitFor(done(), 'the transaction', wait, core.clock);
+      const doing = hasMetSql ? attempts.run(work, done) : done();
+      const result = await waitFor(doing, 'the transaction', wait, core.clock);
       await waitFor(commitWithin(core, work, wait), 'the transaction', wait, core.clock);
       return result;
     } catch (error) {
+      hasMetSql ||= work.hasMetSql;
       const isConflict = !work.isCommitted && (error instanceof Conflict || work.isConflicting);
       work.rollback();
       if (!isConflict) throw error;
