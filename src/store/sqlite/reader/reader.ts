@@ -1,4 +1,5 @@
 import { codeOf, messageOf, SluiceError } from '../../../base/errors.ts';
+import { codelessMeaning } from '../../../base/failure.ts';
 import type { SqlValue } from '../../../base/frame/index.ts';
 import { EXPIRES_AT, expiryTableOf } from '../../expiry-table.ts';
 import type {
@@ -230,7 +231,7 @@ function readError(error: unknown): SluiceError {
   if (error instanceof SluiceError) return error;
   return new SluiceError('SLUICE_STORE', `a read failed: ${messageOf(error)}`, {
     cause: error,
-    sqliteCode: codeOf(error),
+    sqliteCode: codeOf(error) ?? codelessMeaning(error)?.code,
   });
 }
 
