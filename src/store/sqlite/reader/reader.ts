@@ -13,7 +13,15 @@ import type {
   SyncReads,
   SyncScan,
 } from '../../store.ts';
-import { type Connection, narrow, narrowRow, openConnection, quote, readRows, type Statement } from '../connection.ts';
+import {
+  type Connection,
+  iterateRows,
+  narrow,
+  openConnection,
+  quote,
+  readRows,
+  type Statement,
+} from '../connection.ts';
 import { assertSameDatabase, type FileId } from '../file-identity.ts';
 import { columnsOf, writesSpread } from '../schema.ts';
 
@@ -301,7 +309,7 @@ class SqliteScan implements SyncScan {
 export class SqliteCursor {
   readonly #db: Connection;
   readonly #release: () => void;
-  readonly #rows: IterableIterator<unknown>;
+  readonly #rows: ReturnType<typeof iterateRows>;
   #open = true;
 
   constructor(db: Connection, { sql, parameters }: SqlStatement, release: () => void) {
@@ -311,7 +319,7 @@ export class SqliteCursor {
     try {
       // A statement sees the moment of the first read, which may be asked for later.
       db.prepare('SELECT 1 FROM _sluice_state').get();
-      this.#rows = prepareReading(db, sql).safeIntegers().iterate(parameters);
+      this.#rows = iterateRows(prepareReading(db, sql), parameters);
     } catch (error) {
       db.close();
       throw error;
@@ -324,9 +332,9 @@ export class SqliteCursor {
       const page: SqlRow[] = [];
       while (page.length < count) {
         checkGoesOn(page.length, isCalledOff);
-        const row = this.#rows.next();
+        const row = this.#rows.values.next();
         if (row.done === true) break;
-        page.push(narrowRow(row.value as SqlRow));
+        page.push(this.#rows.toRow(row.value));
       }
       return page;
     });
@@ -335,7 +343,7 @@ export class SqliteCursor {
   close(): void {
     if (!this.#open) return;
     this.#open = false;
-    this.#rows.return?.();
+    this.#rows.values.return?.();
     this.#db.exec('COMMIT');
     this.#release();
   }
