@@ -1,7 +1,7 @@
 import { copyFileSync, existsSync, mkdirSync, readdirSync, statSync, truncateSync } from 'node:fs';
 import { join } from 'node:path';
 import * as fc from 'fast-check';
-import { type Database, type OpenOptions, SluiceError, type SqlTransaction } from 'sluicedb';
+import { type Database, type OpenOptions, SluiceError, type SqlTransaction, type Transaction } from 'sluicedb';
 import { expect, test } from 'vitest';
 import { openOn } from '../../dist/db/open.js';
 import { assertOnEveryPath } from '../support/every-path.ts';
@@ -333,7 +333,7 @@ class Run {
       if (fails) throw new Thrown();
     };
     let runs = 0;
-    const asynchronous = async (tx: Parameters<Parameters<Database['atransaction']>[0]>[0]) => {
+    const asynchronous = async (tx: Transaction) => {
       expect(await tx.aget('a')).toBe(model.view('a'));
       if (kind === 'conflict' && runs++ === 0) this.#put({ key: 'a', word: 'fine' });
       body(tx as never);
