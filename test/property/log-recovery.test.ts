@@ -425,6 +425,32 @@ describe('a last segment in which nothing was', () => {
   });
 });
 
+test.each([1, 2, 3])(
+  '%i tries to make a segment that nothing came of do not stand in the way of the one after them',
+  async (tries) => {
+    const steps = Array.from({ length: 5 }, () => ({ writes: 2, size: 40, sync: true }));
+    const { files, segments, lastSeq } = await soundLog(steps, 200);
+    // The disk was full and refused to delete them, or the power went before it was known that they are gone.
+    const gap = new Map<string, Buffer>();
+    for (const [path, bytes] of files) {
+      const number = Number(/(\d+)\.log$/.exec(path)?.[1]);
+      const isAfter = number === segments.length;
+      gap.set(isAfter ? path.replace(/\d+(?=\.log$)/, String(number + tries).padStart(10, '0')) : path, bytes);
+    }
+    for (let i = 0; i < tries; i++) {
+      gap.set(`${DIRECTORY}/${String(segments.length + i).padStart(10, '0')}.log`, Buffer.alloc(i === 1 ? 30 : 0));
+    }
+    const fileSystem = MemoryFileSystem.from(gap);
+    const { last, report } = await recover(fileSystem);
+    expect(last).toBe(lastSeq);
+    expect(report).toMatchObject({ setAside: [], damage: undefined });
+    // But what such a file stands for must not be missing: then its header was damaged.
+    const missing = new Map(gap);
+    missing.delete((segments.at(-2) as FoundSegment).path);
+    await expectRefused(MemoryFileSystem.from(missing));
+  },
+);
+
 test('segments of another database or epoch are set aside whole, and not replayed', async () => {
   const steps = [{ writes: 3, size: 10, sync: true }];
   for (const other of [{ databaseId: 'ff'.repeat(16) }, { epoch: 2 }]) {

@@ -242,7 +242,8 @@ function longestPrefix(segments: readonly Segment[], appliedSeq: number): Pick<P
       damage: { message, lost: segments.slice(from), cut },
     });
     if (header === undefined) {
-      const next = segments[i + 1]?.header;
+      // The next one that can be read says what there was before it: of several tries to make it, only the last has a header.
+      const next = segments.slice(i + 1).find((other) => other.header !== undefined)?.header;
       if (next !== undefined && next.previous.lastSeq <= end) continue;
       return lost(`the header of ${name} is damaged`, i);
     }
