@@ -92,7 +92,7 @@ class Promises {
   readonly #acknowledged: { readonly seq: number; readonly at: number }[] = [];
   #now = 0;
   #ill = false;
-  #durable = 0;
+  #safe = 0;
   #applied = 0;
   visible: StoreState;
   synced: StoreState;
@@ -115,10 +115,14 @@ class Promises {
         this.#acknowledged.push(note);
         return;
       case 'applied':
-        this.#applied = Math.max(this.#applied, note.seq);
+        this.#safe = Math.max(this.#safe, note.seq);
+        // What the life began with may yet be undone, where a sync had failed: the log has it still.
+        if (note.seq > this.#ground.store.state.appliedSeq || this.#ground.store.synced === undefined) {
+          this.#applied = Math.max(this.#applied, note.seq);
+        }
         return;
       case 'durable':
-        this.#durable = Math.max(this.#durable, note.seq);
+        this.#safe = Math.max(this.#safe, note.seq);
         return;
       case 'time':
         this.#now = note.at;
@@ -139,7 +143,7 @@ class Promises {
     const { level } = this.#options;
     const owed = this.#ground.owed;
     const all = this.#acknowledged.at(-1)?.seq ?? 0;
-    const power = Math.max(owed.power, this.#durable, this.#applied, level === 'sync' ? all : this.#beyondInterval);
+    const power = Math.max(owed.power, this.#safe, level === 'sync' ? all : this.#beyondInterval);
     return {
       power,
       kill: Math.max(owed.kill, power, level === 'memory' ? 0 : all),
@@ -191,7 +195,12 @@ export async function explore(
         return { end, image, store };
       } catch (error) {
         const { message } = error as Error;
-        throw new Error(`${where}, with ${JSON.stringify(survival)}: ${message}`, { cause: error });
+        const told = [...ground.past, ...history.slice(0, i + 1)].slice(-40).map(describe);
+        const found = [...image.files].map(([path, bytes]) => `${path}: ${bytes.length} bytes`);
+        throw new Error(
+          `${where}, with ${JSON.stringify(survival)}: ${message}\nThe disk has been through\n  ${told.join('\n  ')}\nand has\n  ${found.join('\n  ')}`,
+          { cause: error },
+        );
       }
     };
     await judge(STRICT);
@@ -326,7 +335,12 @@ export function contentsOf(writes: readonly Write[], count: number): Contents {
 }
 
 function describe(operation: DiskOperation): string {
-  if (operation.kind === 'mark') return (operation.note as Note).what;
+  if (operation.kind === 'mark') {
+    const note = operation.note as Note;
+    if (note.what === 'commit') return `# ${note.synced ? 'synced' : 'committed'} up to ${note.state.appliedSeq}`;
+    return `# ${JSON.stringify(note)}`;
+  }
   const { kind } = operation;
-  return 'path' in operation ? `${kind} ${operation.path}` : kind;
+  const rest = Object.entries(operation).filter(([name]) => name !== 'kind');
+  return `${kind} ${rest.map(([name, value]) => `${name}=${name === 'bytes' ? (value as Uint8Array).length : value}`).join(' ')}`;
 }
