@@ -32,12 +32,11 @@ export class DiskFaults {
   }
 
   /** Lets them happen, and nothing else. */
-  static on(fileSystem: MemoryFileSystem, faults: readonly Fault[], onFault: (fault: Fault) => void): DiskFaults {
+  static on(fileSystem: MemoryFileSystem, faults: readonly Fault[]): DiskFaults {
     const made = new DiskFaults(faults);
     fileSystem.before = (operation) => {
       const fault = made.due(operation);
       if (fault === undefined) return;
-      onFault(fault);
       throw errorOf(fault.code, operation.path);
     };
     return made;

@@ -142,7 +142,11 @@ export class MemoryFileSystem implements FileSystem {
 
   /** The power goes: only files whose name was synced are there, and of each only what was, unless said otherwise. */
   afterPowerCut(survival: Survival = NOTHING, random: () => number = Math.random): MemoryFileSystem {
-    return MemoryFileSystem.from(this.#disk.image(survival, random));
+    return MemoryFileSystem.from(this.imageAfterPowerCut(survival, random));
+  }
+
+  imageAfterPowerCut(survival: Survival, random: () => number): DiskImage {
+    return this.#disk.image(survival, random);
   }
 
   async enterFile(name: Operation['name'], path: string, bytes = 0): Promise<void> {

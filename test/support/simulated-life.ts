@@ -36,6 +36,8 @@ export interface LifeOptions {
   readonly slowMs: number;
   readonly epoch: number;
   readonly faults: readonly Fault[];
+  /** Whether they are counted from the first look at the disk, and not from the end of the recovery. */
+  readonly faultsAtOpen?: boolean;
 }
 
 const TABLE = 'data';
@@ -121,6 +123,7 @@ export class Life {
     writes: readonly Write[];
     recovered: Awaited<ReturnType<typeof recover>>;
     random: () => number;
+    faults: DiskFaults;
   }) {
     const { fileSystem, store, options, recovered } = parts;
     this.#fileSystem = fileSystem;
@@ -132,7 +135,7 @@ export class Life {
     const { appliedSeq } = store.state;
     this.writes = parts.writes.slice(0, appliedSeq + recovered.texts.length);
     this.counted = { shortWrites: 0, rejected: 0, refused: 0, logFull: 0, dead: 0 };
-    this.#faults = new DiskFaults(options.faults);
+    this.#faults = parts.faults;
     const emit = () => {};
     this.health = new Health(emit);
     const env = { health: this.health, clock: this.clock, random: parts.random, emit };
@@ -168,9 +171,11 @@ export class Life {
     writes: readonly Write[],
     random: () => number,
   ): Promise<Life> {
+    const faults =
+      options.faultsAtOpen === true ? DiskFaults.on(fileSystem, options.faults) : new DiskFaults(options.faults);
     await makeLogFolder(fileSystem, LOG.directory);
     const recovered = await recover(fileSystem, { appliedSeq: store.state.appliedSeq, epoch: options.epoch });
-    return new Life({ fileSystem, store, options, writes, recovered, random });
+    return new Life({ fileSystem, store, options, writes, recovered, random, faults });
   }
 
   get failed(): boolean {
@@ -240,7 +245,7 @@ export class Life {
   async end(): Promise<void> {
     this.#faults.heal();
     await this.wait(30_000);
-    if (this.#waiting > 0) this.broken.push(`${this.#waiting} have never been told, in the state ${this.health.state}`);
+    this.#expectAllTold();
     if (!this.#ill && !this.failed) this.#note({ what: 'rest' });
   }
 
@@ -257,6 +262,7 @@ export class Life {
     await this.#whenDone(this.#flusher.close());
     await this.#whenDone(this.engine.close());
     await this.settle();
+    this.#expectAllTold();
   }
 
   async #whenDone(work: Promise<void>): Promise<void> {
@@ -273,6 +279,10 @@ export class Life {
     for (let i = 0; i < 20 && !done; i++) await this.wait(3_000);
     if (done) await settled;
     else this.broken.push('close hangs');
+  }
+
+  #expectAllTold(): void {
+    if (this.#waiting > 0) this.broken.push(`${this.#waiting} have never been told, in the state ${this.health.state}`);
   }
 
   #accept(write: Write): void {

@@ -171,7 +171,7 @@ export async function explore(
   history: readonly DiskOperation[],
   { ground, options, writes }: { ground: Ground; options: LifeOptions; writes: readonly Write[] },
   random: () => number,
-  { cuts, next }: { cuts: number; next: Crash },
+  { cuts, next, from = 0 }: { cuts: number; next: Crash; from?: number },
 ): Promise<{ ground: Ground; writes: Write[] }> {
   const disk = diskOf(ground);
   const promises = new Promises(options, ground);
@@ -179,6 +179,7 @@ export async function explore(
   for (const [i, operation] of history.entries()) {
     disk.apply(operation);
     promises.take(operation);
+    if (i < from) continue;
     const where = `after operation ${i} of ${history.length} (${describe(operation)}) at '${options.level}'`;
     const judge = async (survival: Survival) => {
       const isKill = survival === PROCESS_CRASH;
