@@ -451,6 +451,61 @@ test.each([1, 2, 3])(
   },
 );
 
+describe('what a failed sync was to carry, and the next process still reads', () => {
+  const LIMIT = 100_000;
+
+  /** Writes up to 4, of which a sync has covered the first two, and was refused the others. */
+  async function afterFailedSync(): Promise<{ fileSystem: MemoryFileSystem; log: AppendLog }> {
+    const fileSystem = new MemoryFileSystem();
+    const log = new AppendLog({ ...PLACE, fileSystem, directory: DIRECTORY, segmentBytes: LIMIT }, FRESH);
+    for (const first of [1, 3]) {
+      log.append([frameFrom(first, { writes: 2, size: 20 })]);
+      await log.write();
+      if (first === 3) fileSystem.before = ({ name }) => broken(name === 'datasync');
+      await log.sync().catch(() => {});
+    }
+    fileSystem.before = () => {};
+    return { fileSystem, log };
+  }
+
+  function broken(isBroken: boolean): void {
+    if (isBroken) throw errorOf('EIO', DIRECTORY);
+  }
+
+  test('is on the disk when that has recovered it', async () => {
+    const { fileSystem } = await afterFailedSync();
+    const { last, start } = await recover(fileSystem);
+    expect(last).toBe(4);
+    expect((await recover(fileSystem.afterPowerCut())).last).toBe(4);
+    await writeLog(fileSystem, [{ writes: 1, size: 5, sync: true }], LIMIT, { start, firstSeq: 5 });
+    expect((await recover(fileSystem.afterPowerCut())).last).toBe(5);
+  });
+
+  test('is on the disk, too, where the next segment had begun to take it over', async () => {
+    const { fileSystem, log } = await afterFailedSync();
+    let writes = 0;
+    // Its header is there, and of the frame nothing.
+    fileSystem.before = ({ name }) => broken(name === 'write' && ++writes > 1);
+    await log.write().catch(() => {});
+    fileSystem.before = () => {};
+    const { last, start } = await recover(fileSystem);
+    expect(last).toBe(4);
+    await writeLog(fileSystem, [{ writes: 1, size: 5, sync: true }], LIMIT, { start, firstSeq: 5 });
+    expect((await recover(fileSystem.afterPowerCut())).last).toBe(5);
+  });
+
+  test('takes no more writing than what may be missing', async () => {
+    const { fileSystem } = await afterFailedSync();
+    const { last, start } = await recover(fileSystem);
+    await writeLog(fileSystem, [{ writes: 1, size: 5, sync: true }], LIMIT, { start, firstSeq: last + 1 });
+    const again = fileSystem.image();
+    await recover(again);
+    // Of the first segment nothing: the second one vouches for it.
+    const paths = again.operations.filter(({ name }) => name === 'write').map(({ path }) => path);
+    expect(paths).toEqual([`${DIRECTORY}/0000000002.log`]);
+  });
+});
+
 test('segments of another database or epoch are set aside whole, and not replayed', async () => {
   const steps = [{ writes: 3, size: 10, sync: true }];
   for (const other of [{ databaseId: 'ff'.repeat(16) }, { epoch: 2 }]) {
