@@ -57,9 +57,9 @@ const act: fc.Arbitrary<Act> = fc.oneof(
 ) as fc.Arbitrary<Act>;
 
 const fault: fc.Arbitrary<Fault> = fc.record({
-  operation: fc.constantFrom('create', 'write', 'datasync', 'syncDirectory', 'truncate', 'unlink', 'close'),
+  operation: fc.constantFrom('create', 'write', 'datasync', 'datasync', 'syncDirectory', 'truncate', 'unlink', 'close'),
   nth: fc.nat(4),
-  code: fc.constantFrom('EIO', 'ENOSPC', 'EDQUOT', 'EROFS', 'EMFILE', 'EACCES'),
+  code: fc.constantFrom('EIO', 'EIO', 'ENOSPC', 'EDQUOT', 'EROFS', 'EMFILE', 'EACCES'),
   sticky: fc.boolean(),
 });
 
@@ -74,6 +74,7 @@ const life = fc.record({
   /** Of the lives after the first one. */
   level: fc.oneof(fc.constant(undefined), fc.constantFrom(...LEVELS)),
   heldUp: fc.nat(2),
+  lockedFor: fc.constantFrom(0, 0, 3, 8),
   /** How it goes on for the one after it. */
   at: fc.nat(),
   kill: fc.boolean(),
@@ -118,19 +119,18 @@ async function liveAndDie(
   random: () => number,
   epoch: number,
 ): Promise<{ ground: Ground; writes: Write[] }> {
-  const { acts, heldUp, at, kill, closes, ...rest } = story;
+  const { acts, heldUp, lockedFor, at, kill, closes, ...rest } = story;
   const options = { ...rest, epoch } as LifeOptions;
   const fileSystem = new MemoryFileSystem(diskOf(ground));
   const store = new SimulatedStore(ground.store);
   store.heldUp = heldUp;
+  store.lockedFor = lockedFor;
   if (ground.past.length > 0) hit('killThenPowerCut');
   const one = await Life.begin(fileSystem, store, options, before, random);
   if (ground.past.length > 0 && one.writes.length < ground.owed.kill) throw new Error('less than had been seen before');
-  const ends = [0];
   try {
     for (const each of acts) {
       await perform(each, one, store);
-      ends.push(fileSystem.history.length);
     }
     await one.end();
     await one.drain();

@@ -38,6 +38,8 @@ export interface StoreStart {
 export class SimulatedStore {
   /** Fails the next batch, before its commit or after it. */
   trouble: 'before' | 'after' | undefined;
+  /** So many attempts fail before the first batch goes down. */
+  lockedFor = 0;
   /** For how many batches a complete checkpoint is held up, which alone proves that the commit it began with is on the disk. */
   heldUp = 0;
   /** Runs between the steps of a batch. */
@@ -110,6 +112,10 @@ export class SimulatedStore {
   }
 
   #fail(when: 'before' | 'after'): void {
+    if (when === 'before' && this.lockedFor > 0) {
+      this.lockedFor--;
+      throw new StoreFailure('transient', 'another program has the database');
+    }
     if (this.trouble !== when) return;
     this.trouble = undefined;
     throw new StoreFailure('transient', `the thread died ${when} the commit`);

@@ -56,6 +56,7 @@ export const paths: Record<string, number> = {
   crashInRecovery: 0,
   crashInRecoveryOfThat: 0,
   killThenPowerCut: 0,
+  deathAfterFailedSync: 0,
   faultInRotation: 0,
   failedSync: 0,
   noSpace: 0,
@@ -221,6 +222,7 @@ export async function explore(
     const kept = writes.slice(0, end);
     if (next.survival === PROCESS_CRASH) {
       const past = [...ground.past, ...history.slice(0, i + 1)];
+      if (past.some((each) => each.kind === 'sync' && each.failed === true)) hit('deathAfterFailedSync');
       // A process that is killed loses nothing that the next one has found, however often that happens.
       outcome = { ground: { image: ground.image, past, store: start, owed: { ...owed, kill: end } }, writes: kept };
     } else {
