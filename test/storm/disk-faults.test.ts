@@ -135,7 +135,8 @@ async function check(before: Past, level: Durability, fault: Fault): Promise<voi
     else if (life.counted.rejected > 0) told.rejected++;
     else told.unharmed++;
   } catch (error) {
-    throw new Error(`${where}: ${(error as Error).message}`, { cause: error });
+    const command = `SLUICE_SEED=${process.env['SLUICE_SEED']} npx vitest run test/storm/disk-faults.test.ts`;
+    throw new Error(`${where}, reproduce with: ${command}\n${(error as Error).message}`, { cause: error });
   }
 }
 
