@@ -8,12 +8,12 @@ import { type DiskOperation, PROCESS_CRASH, SURVIVALS } from '../support/power-l
 import { randomFrom } from '../support/seed.ts';
 import { Life, type LifeOptions, type Note } from '../support/simulated-life.ts';
 import { SimulatedStore, type StoreState } from '../support/simulated-store.ts';
-import { contentsOf, diskOf, explore, type Ground, hit, LEVELS, paths, states } from '../support/storm.ts';
+import { type Crash, contentsOf, diskOf, explore, type Ground, hit, LEVELS, paths, states } from '../support/storm.ts';
 import type { Write } from '../support/writes.ts';
 
 const FACTOR = Number(process.env['SLUICE_STORM'] ?? 1);
-/** States after a power cut, at each level. */
-const STATES = 20_000 * FACTOR;
+/** So many states after a power cut are looked at. Where no log is kept there is less to see, and each costs more. */
+const statesAt = (level: Durability) => (level === 'memory' ? 5_000 : 20_000) * FACTOR;
 const ROUNDS = Math.ceil(40 * FACTOR);
 const RUNS = 30;
 const LIMIT_MS = 120_000 * Math.max(1, FACTOR);
@@ -143,11 +143,19 @@ async function liveAndDie(
   const { history } = fileSystem;
   checkStore(history, one);
   tell(one, fileSystem);
-  const survival = kill ? PROCESS_CRASH : SURVIVALS[at % SURVIVALS.length];
   return explore(history, { ground, options, writes: one.writes }, random, {
     cuts: 3,
-    next: { at: at % history.length, survival: survival ?? PROCESS_CRASH },
+    next: crashOf(history, at, kill),
   });
+}
+
+/** Where the next life goes on; more often than not soon after a sync that failed, before the engine has made good for it. */
+function crashOf(history: readonly DiskOperation[], at: number, kill: boolean): Crash {
+  const failed = history.findIndex((each) => each.kind === 'sync' && each.failed === true);
+  if (failed >= 0 && at % 3 > 0)
+    return { at: Math.min(failed + (at % 7), history.length - 1), survival: PROCESS_CRASH };
+  const survival = kill ? PROCESS_CRASH : SURVIVALS[at % SURVIVALS.length];
+  return { at: at % history.length, survival: survival ?? PROCESS_CRASH };
 }
 
 async function perform(each: Act, one: Life, store: SimulatedStore): Promise<void> {
@@ -245,7 +253,7 @@ describe('a simulated disk', () => {
     'loses nothing that was promised, whenever the power goes: %s',
     async (level) => {
       const seed = fc.readConfigureGlobal().seed ?? 0;
-      for (let round = 0; round < ROUNDS && states[level].power < STATES; round++) {
+      for (let round = 0; round < ROUNDS && states[level].power < statesAt(level); round++) {
         try {
           await fc.assert(lives(level), { numRuns: RUNS, seed: seed + round });
         } catch (error) {
@@ -253,7 +261,7 @@ describe('a simulated disk', () => {
           throw new Error(`reproduce with: ${command}\n${(error as Error).message}`, { cause: error });
         }
       }
-      expect(states[level].power).toBeGreaterThanOrEqual(STATES);
+      expect(states[level].power).toBeGreaterThanOrEqual(statesAt(level));
     },
     LIMIT_MS,
   );
