@@ -44,7 +44,7 @@ export type {
 } from './db/options.ts';
 export { restore } from './db/restore.ts';
 export type { ColumnType, RowHook, Rows, RowsOptions } from './db/rows.ts';
-export type { Schema, SchemaResult } from './db/schema.ts';
+export type { Schema, SchemaResult, Stored } from './db/schema.ts';
 export { closeOnSignals } from './db/signals.ts';
 export type { Clause } from './db/sql/clauses.ts';
 export type { ExecuteOptions, IterateOptions, QueryOptions } from './db/sql/direct.ts';
@@ -61,6 +61,7 @@ export type {
   Page,
   PaginationOptions,
   SelectOptions,
+  SqlFace,
   UpsertOptions,
   WhereOptions,
 } from './db/sql/face.ts';

@@ -29,6 +29,7 @@ import type { DatabaseLog } from './logging.ts';
 import { checkName } from './names.ts';
 import type { ResolvedOptions } from './options.ts';
 import { RowShape, Rows, type RowsOptions, readRowsOptions } from './rows.ts';
+import type { Stored } from './schema.ts';
 import { givenStaged } from './sql/direct.ts';
 import { SqlFace } from './sql/face.ts';
 import { checkStagedSql } from './sql/statements.ts';
@@ -88,7 +89,7 @@ const CLOSE_GRACE_MS = 2_000;
  * the log folder. If they move or replace the file itself or its `-wal`, the database fails before it acknowledges anything
  * on their word; put back in their place, they are opened again with nothing lost.
  */
-export class Database<T = unknown> extends SqlFace<T> {
+export class Database<T = unknown, In = T> extends SqlFace<T, In> {
   /** The file, with all links resolved. */
   readonly path: string;
   /** The options with everything filled in. */
@@ -151,10 +152,13 @@ export class Database<T = unknown> extends SqlFace<T> {
    * Errors: `SLUICE_INVALID_OPTION` for a name that is taken or cannot be one, for a table of another shape, and for other
    * options than the table has; `SLUICE_DECRYPT` for another key than its values are encrypted with.
    */
-  table<U = unknown>(name: string, options?: TableOptions<U>): Table<U> {
+  table<U = unknown, UIn = U, Coerce extends boolean = boolean>(
+    name: string,
+    options?: TableOptions<U, UIn, Coerce>,
+  ): Table<Stored<U, UIn, Coerce>, UIn> {
     this.core.assertOpen();
     checkName(name, 'table name');
-    const resolved = resolveTableOptions(options ?? {}, this.tableOptions);
+    const resolved = resolveTableOptions<U, UIn, Coerce>(options ?? {}, this.tableOptions);
     let table = this.#tables.get(foldName(name));
     if (table === undefined) {
       this.#checkShape(name);
@@ -167,7 +171,7 @@ export class Database<T = unknown> extends SqlFace<T> {
         `table ${show(name)} is in use with other options: ask for it without options, or with the same ones`,
       );
     }
-    return table as unknown as Table<U>;
+    return table as unknown as Table<Stored<U, UIn, Coerce>, UIn>;
   }
 
   /**
@@ -176,7 +180,10 @@ export class Database<T = unknown> extends SqlFace<T> {
    * Errors: `SLUICE_INVALID_OPTION` for names and columns that do not fit, `SLUICE_NOT_FOUND` where there is no such table
    * and nothing to make it from.
    */
-  rows<R extends object = Record<string, unknown>>(name: string, options: RowsOptions<R> = {}): Rows<R> {
+  rows<R extends object = Record<string, unknown>, RIn extends object = R, Coerce extends boolean = boolean>(
+    name: string,
+    options: RowsOptions<R, RIn, Coerce> = {},
+  ): Rows<RIn> {
     this.core.assertOpen();
     checkName(name, 'table name');
     const resolved = readRowsOptions(options);
@@ -196,7 +203,7 @@ export class Database<T = unknown> extends SqlFace<T> {
       );
     }
     this.#shapes.set(foldName(name), shape);
-    return new Rows<R>(this.core, shape, resolved);
+    return new Rows<RIn>(this.core, shape, resolved);
   }
 
   // ── transactions ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -224,8 +231,8 @@ export class Database<T = unknown> extends SqlFace<T> {
    * await db.close();
    * ```
    */
-  transaction<R>(body: (tx: Transaction<T>) => R): R {
-    return runTransaction(this.core, (work) => new Transaction<T>(work, this, this), body);
+  transaction<R>(body: (tx: Transaction<T, In>) => R): R {
+    return runTransaction(this.core, (work) => new Transaction<T, In>(work, this, this), body);
   }
 
   /**
@@ -236,7 +243,7 @@ export class Database<T = unknown> extends SqlFace<T> {
    * Errors: whatever the function throws; `SLUICE_CONFLICT` where it did not get through after `maxRetries`; `SLUICE_TIMEOUT` and
    * `SLUICE_ABORTED`.
    */
-  async atransaction<R>(body: (tx: Transaction<T>) => Promise<R>, options?: TransactionOptions): Promise<R>;
+  async atransaction<R>(body: (tx: Transaction<T, In>) => Promise<R>, options?: TransactionOptions): Promise<R>;
   /**
    * Runs a function with an SQL transaction that is held open on the writer thread: statements with their results, one after the
    * other, which see what those before them have done; all of it is committed when the function is done, and resolves when that is
@@ -283,8 +290,8 @@ export class Database<T = unknown> extends SqlFace<T> {
     if (sql !== false) {
       throw new SluiceError('SLUICE_INVALID_OPTION', `sql must be true or false, not ${show(sql)}`);
     }
-    const ofKeys = body as (tx: Transaction<T>) => Promise<R>;
-    return runTransactionAsync(this.core, (work) => new Transaction<T>(work, this, this), ofKeys, limits);
+    const ofKeys = body as (tx: Transaction<T, In>) => Promise<R>;
+    return runTransactionAsync(this.core, (work) => new Transaction<T, In>(work, this, this), ofKeys, limits);
   }
 
   /**
@@ -297,6 +304,11 @@ export class Database<T = unknown> extends SqlFace<T> {
    */
   abeginTransaction(options: SqlTransactionOptions = {}): Promise<SqlTransaction> {
     return this.#transactions.begin(options);
+  }
+
+  /** @internal One that its caller ends, and as many at a time as there are callers: for who knows them by other names. */
+  holdTransaction(what: string): Promise<SqlTransaction> {
+    return this.#transactions.hold(what, {});
   }
 
   /** Commits what {@link Database.abeginTransaction} has begun: see {@link SqlTransaction.acommit}. `SLUICE_CONFLICT` where there is nothing. */
@@ -334,6 +346,7 @@ export class Database<T = unknown> extends SqlFace<T> {
   async astage(sql: string | Sql, parameters: readonly unknown[] = [], wait?: WaitOptions): Promise<void> {
     checkWait(wait);
     const { engine, clock } = this.core;
+    engine.assertMayAwait();
     const { target, values } = this.#prepareStaged(sql, parameters);
     const stage = () => {
       this.#stageSql(target, values);
@@ -350,6 +363,7 @@ export class Database<T = unknown> extends SqlFace<T> {
   async adurable(wait: WaitOptions = {}): Promise<void> {
     checkWait(wait);
     this.core.assertOpen();
+    this.core.engine.assertMayAwait('adurable');
     return waitFor(this.core.engine.acknowledgement(false), 'adurable', wait, this.core.clock);
   }
 
@@ -371,6 +385,7 @@ export class Database<T = unknown> extends SqlFace<T> {
     const { engine, flusher, clock } = this.core;
     checkWait(wait);
     this.core.assertOpen();
+    if (engine.admission.needsDrain) engine.assertMayWait('adrain');
     const drained = engine.admission.whenDrained();
     if (engine.admission.needsDrain) flusher.request();
     await waitFor(drained, 'adrain', wait, clock);
@@ -431,6 +446,7 @@ export class Database<T = unknown> extends SqlFace<T> {
    */
   async abackup(path: string, options: BackupOptions = {}): Promise<BackupResult> {
     this.core.engine.assertAccepting();
+    this.core.engine.assertMayWait('abackup');
     const order = readBackup(options);
     if (this.#isRestoring) throw new SluiceError('SLUICE_CONFLICT', 'the database is being restored: wait for that');
     const result = await this.#copying('abackup', order.wait, (signal) => backUp(this.#copyParts, path, order, signal));
@@ -477,6 +493,7 @@ export class Database<T = unknown> extends SqlFace<T> {
    */
   async arestore(path: string, options: RestoreOptions = {}): Promise<RestoreResult> {
     this.core.engine.assertAccepting();
+    this.core.engine.assertMayWait('arestore');
     const { onProgress, wait } = readRestore(options, 'arestore');
     if (this.#isRestoring || this.#isRotating || this.#copies.size > 0) {
       throw new SluiceError(
@@ -529,6 +546,7 @@ export class Database<T = unknown> extends SqlFace<T> {
    */
   async arotateKey(to?: EncryptionKey, options: RotationOptions = {}): Promise<RotationProgress> {
     this.core.engine.assertAccepting();
+    this.core.engine.assertMayWait('arotateKey');
     const cipher = this.#cipher;
     if (cipher === undefined) {
       throw new SluiceError('SLUICE_UNSUPPORTED', 'the database has no key: open it with the option encryption first');

@@ -23,7 +23,9 @@ export interface KeyVersion<T> {
  */
 export interface HookedTable<T> {
   readonly name: string;
+  /** The value of a key, the newest one that was checked; `undefined` where there is none. */
   get(key: string): T | undefined;
+  /** Whether there is one. */
   has(key: string): boolean;
   /** All that a key can have when this write is staged, the newest last. */
   versions(key: string): readonly KeyVersion<T>[];
@@ -67,11 +69,11 @@ export interface HookedTable<T> {
  * await db.close();
  * ```
  */
-export interface TableHook<T = unknown> {
+export interface TableHook<T = unknown, In = T> {
   /** The keys that it is for: those that match, or that it returns true for. @defaultValue all */
   readonly keys?: RegExp | ((key: string) => boolean) | undefined;
   /** Returns the value to write: the one it was given, or another one. */
-  beforeWrite?(key: string, value: T, table: HookedTable<T>): T;
+  beforeWrite?(key: string, value: In, table: HookedTable<T>): In;
   /** Looks at the value as it will be stored, after all `beforeWrite` and the validator; throws to refuse it. */
   checkWrite?(key: string, value: T, table: HookedTable<T>): void;
   /**
@@ -201,8 +203,8 @@ export class HookChain<T> implements HookedTable<T> {
   // ── what a table calls ──
 
   /** The value to write: as the hooks make it, as the validator makes that, if no hook minds it. */
-  beforeWrite(key: string, given: T): T {
-    let value = given;
+  beforeWrite(key: string, given: unknown): T {
+    let value = given as T;
     for (const hook of refusing(refusedKey(key), () => this.#for('beforeWrite', key))) {
       value = refusing(refusedKey(key), () => hook.beforeWrite?.(key, value, this) as T);
     }

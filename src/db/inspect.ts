@@ -5,7 +5,7 @@ import { codeOf, messageOf, SluiceError } from '../base/errors.ts';
 import { nodeFileSystem } from '../base/node-file-system.ts';
 import { show } from '../base/options.ts';
 import { LogSurvey, type RecoveryForecast, type SegmentFacts } from '../engine/log/index.ts';
-import { type DatabaseFacts, type DeadLetterFacts, Examination, lastOwner, type Owner } from '../store/sqlite/index.ts';
+import { type DatabaseFacts, Examination, lastOwner, type Owner } from '../store/sqlite/index.ts';
 
 /** What {@link inspect} found. Byte counts are of files, times milliseconds since 1970. */
 export interface InspectReport {
@@ -31,7 +31,12 @@ export interface InspectReport {
   readonly deadLetters: {
     readonly count: number;
     /** The one that was refused first; `null` where there is none. */
-    readonly oldest: DeadLetterFacts['oldest'];
+    readonly oldest: {
+      readonly id: number;
+      readonly seq: number;
+      readonly acceptedAt: number;
+      readonly firstFailedAt: number;
+    } | null;
   };
   readonly process: {
     /** Whether a process has the database open now. */

@@ -26,6 +26,7 @@ import { DatabaseLog } from './logging.ts';
 import { checkName } from './names.ts';
 import { type OpenOptions, type ResolvedOptions, resolveOptions } from './options.ts';
 import { realFile } from './real-file.ts';
+import type { Stored } from './schema.ts';
 import { checkStagedSql } from './sql/statements.ts';
 import { tell } from './tell.ts';
 
@@ -67,12 +68,19 @@ const thisMachine: Machine = { clock: systemClock, random: systemRandom, fileSys
  * }
  * ```
  */
-export async function open<T = unknown>(path: string, options: OpenOptions<T> = {}): Promise<Database<T>> {
+export async function open<T = unknown, In = T, Coerce extends boolean = boolean>(
+  path: string,
+  options: OpenOptions<T, In, Coerce> = {},
+): Promise<Database<Stored<T, In, Coerce>, In>> {
   return openOn(thisMachine, path, options);
 }
 
 /** @internal The same on another machine. */
-export async function openOn<T = unknown>(machine: Machine, path: string, given: OpenOptions<T>): Promise<Database<T>> {
+export async function openOn<T = unknown, In = T, Coerce extends boolean = boolean>(
+  machine: Machine,
+  path: string,
+  given: OpenOptions<T, In, Coerce>,
+): Promise<Database<Stored<T, In, Coerce>, In>> {
   if (typeof path !== 'string' || path === '') {
     throw new SluiceError('SLUICE_INVALID_OPTION', `path must be a file name or ':memory:', not ${show(path)}`);
   }
@@ -90,7 +98,7 @@ function removeTemporary(): void {
   for (const folder of temporary) rmSync(folder, { recursive: true, force: true });
 }
 
-async function openTemporary<T>(machine: Machine, options: ResolvedOptions): Promise<Database<T>> {
+async function openTemporary<T, In>(machine: Machine, options: ResolvedOptions): Promise<Database<T, In>> {
   const folder = await mkdtemp(join(tmpdir(), 'sluice-'));
   if (temporary.size === 0) process.on('exit', removeTemporary);
   temporary.add(folder);
@@ -108,12 +116,12 @@ async function openTemporary<T>(machine: Machine, options: ResolvedOptions): Pro
 }
 
 /** Builds and wires everything: nothing else in Sluice knows of all its parts. */
-async function openFile<T>(
+async function openFile<T, In>(
   machine: Machine,
   path: string,
   options: ResolvedOptions,
   release: () => Promise<void>,
-): Promise<Database<T>> {
+): Promise<Database<T, In>> {
   const { clock, random, fileSystem, spawn } = machine;
   const events: Events = new EventEmitter<DatabaseEvents>();
   const logging = DatabaseLog.of(options.logger, { path, durability: options.durability, clock });
@@ -178,6 +186,7 @@ async function openFile<T>(
       cipher,
       assertOpen: () => engine.health.assertOpen(),
       assertAccepting: () => engine.assertAccepting(),
+      assertMayWait: (what) => engine.assertMayWait(what),
     });
     flusher.onResult = (result) => queue.onBatch(result);
     flusher.obstacle = () => queue.obstacle();
@@ -204,7 +213,7 @@ async function openFile<T>(
       setAside: report.setAside.length,
       damaged: report.damage !== undefined,
     };
-    const db = new Database<T>({
+    const db = new Database<T, In>({
       path,
       options: Object.freeze({ ...options, keys: [] }),
       cipher,

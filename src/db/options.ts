@@ -2,8 +2,7 @@ import { type EncryptionOptions, type KeySource, readEncryption } from '../base/
 import { OptionReader } from '../base/options.ts';
 import type { Durability } from '../engine/index.ts';
 import type { RecoveryPolicy } from '../engine/log/index.ts';
-import type { FlusherOptions, FlushMode } from '../flush/index.ts';
-import type { Breaker, QueueLimits } from '../store/store.ts';
+import type { FlushMode } from '../flush/index.ts';
 import { type Logger, loggerProblem } from './logging.ts';
 import { nameProblem } from './names.ts';
 import { readSqlPolicy, type SqlPolicy, type SqlPolicyOptions } from './sql/policy.ts';
@@ -12,7 +11,8 @@ import { type ResolvedTableOptions, readTableOptions, type TableOptions } from '
 /**
  * Options of {@link open}. Everything is optional; every problem is reported at once, with `SLUICE_INVALID_OPTION`.
  */
-export interface OpenOptions<T = unknown> extends TableOptions<T> {
+export interface OpenOptions<T = unknown, In = T, Coerce extends boolean = boolean>
+  extends TableOptions<T, In, Coerce> {
   /**
    * Encrypts what is at rest: the values of all key-value tables that do not say otherwise, the log, and the dead letters. The keys
    * of entries, the names of tables and the columns of rows are not encrypted in the database; SQL sees bytes for values.
@@ -89,7 +89,8 @@ export interface OpenOptions<T = unknown> extends TableOptions<T> {
   readonly recovery?: RecoveryPolicy | undefined;
 
   /**
-   * Threads for awaitable reads, started when needed. Integer, 1 to 16.
+   * How many queries run at the same time, each on a reader thread that is started when needed; more wait in their order. Key reads
+   * and open scans never wait for a query: they have threads of their own where these are taken. Integer, 1 to 16.
    * @defaultValue 2
    */
   readonly readers?: number | undefined;
@@ -242,10 +243,21 @@ export interface ResolvedOptions {
   readonly table: string;
   readonly durability: Durability;
   readonly syncIntervalMs: number;
-  readonly flush: FlusherOptions;
+  readonly flush: {
+    readonly mode: FlushMode;
+    readonly intervalMs: number;
+    readonly maxWrites: number;
+    readonly maxBytes: number;
+  };
   readonly staging: { readonly maxBytes: number; readonly maxEntries: number };
   readonly log: { readonly segmentBytes: number; readonly maxBytes: number };
-  readonly dlq: QueueLimits & { readonly breaker: Breaker };
+  readonly dlq: {
+    readonly maxEntries: number;
+    readonly maxBytes: number;
+    readonly maxAgeMs: number | undefined;
+    readonly overflow: 'block' | 'evict-oldest';
+    readonly breaker: { readonly maxDeadShare: number; readonly minWrites: number };
+  };
   readonly whenFull: 'block' | 'reject';
   readonly maxBlockMs: number;
   readonly maxWaiting: number;
@@ -276,7 +288,10 @@ export const DURABILITIES: readonly ['memory', 'os', 'interval', 'sync', 'applie
   'applied',
 ];
 
-export function resolveOptions<T>(given: OpenOptions<T>, isMemory: boolean): ResolvedOptions {
+export function resolveOptions<T, In, C extends boolean>(
+  given: OpenOptions<T, In, C>,
+  isMemory: boolean,
+): ResolvedOptions {
   const options = new OptionReader(given);
   const flush = options.nested('flush');
   const staging = options.nested('staging');

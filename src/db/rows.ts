@@ -8,7 +8,7 @@ import { listOf, toSqlValue } from './codec.ts';
 import type { Core } from './core.ts';
 import { readHookList, refusing, telling } from './hooks.ts';
 import { checkName } from './names.ts';
-import { readSchema, type Schema, storable, type Validation } from './schema.ts';
+import { readSchema, type Schema, type Stored, storable, type Validation } from './schema.ts';
 
 /** Type of a column, as SQLite's type affinities (https://sqlite.org/datatype3.html); `any` declares none. */
 export type ColumnType = 'integer' | 'real' | 'text' | 'blob' | 'any';
@@ -25,29 +25,29 @@ const TARGETS_MAX = 500;
  * Looks at the rows that are appended to a table; changes them, or refuses them. As {@link TableHook}, but that a row has no
  * key, and is read with SQL.
  */
-export interface RowHook<T = Record<string, unknown>> {
+export interface RowHook<T = Record<string, unknown>, In = T> {
   /** Returns the row to append: the one it was given, or another one. */
-  beforeWrite?(row: T): T;
+  beforeWrite?(row: In): In;
   /** The row is staged. What it throws is thrown outside of the call, as by an event listener. */
   onWriteSuccess?(row: T): void;
 }
 
 /** Options of {@link Database.rows}. */
-export interface RowsOptions<T> {
+export interface RowsOptions<T, In = T, Coerce extends boolean = boolean> {
   /**
    * The columns and their types. A table that does not exist is created with them; in one that exists they must be
    * there, or are added, as `onNewColumn` says. Without `columns`, those of the table are taken.
    */
   readonly columns?: Readonly<Record<string, ColumnType>> | undefined;
   /** Checks each row before it is accepted, after the hooks; the row is refused with `SLUICE_VALIDATION` and all issues. */
-  readonly schema?: Schema<T> | undefined;
+  readonly schema?: Schema<T, In> | undefined;
   /**
    * Append what the schema made of a row (its defaults, its conversions) instead of the row as it was given.
    * @defaultValue false
    */
-  readonly coerce?: boolean | undefined;
+  readonly coerce?: Coerce | undefined;
   /** What looks at each row, in this order. @defaultValue none */
-  readonly hooks?: readonly RowHook<T>[] | undefined;
+  readonly hooks?: readonly RowHook<NoInfer<Stored<T, In, Coerce>>, NoInfer<In>>[] | undefined;
   /**
    * What a row with an unknown column does: `reject` refuses it, `add` adds the column (and makes the table, if there is
    * none yet), with a type that follows from the value.
@@ -106,8 +106,9 @@ export class Rows<T extends object = Record<string, unknown>> {
   aappend(row: T, wait?: WaitOptions): Promise<void> {
     try {
       checkWait(wait);
-      const prepared = this.#prepare(row);
       const { engine } = this.#core;
+      engine.assertMayAwait();
+      const prepared = this.#prepare(row);
       const append = () => {
         this.#append(prepared);
         return engine.acknowledgement();
@@ -134,6 +135,7 @@ export class Rows<T extends object = Record<string, unknown>> {
   async aappendMany(rows: Iterable<T>, wait?: WaitOptions): Promise<void> {
     checkWait(wait);
     const { engine, clock } = this.#core;
+    engine.assertMayAwait();
     for (const row of this.#prepareAll(rows)) {
       const bytes = bytesOfValues(row.values);
       if (engine.admission.hasRoom(bytes)) this.#append(row);
@@ -360,7 +362,7 @@ export interface ResolvedRowsOptions<T> {
 }
 
 /** Checks the options of `db.rows`. */
-export function readRowsOptions<T>(given: RowsOptions<T>): ResolvedRowsOptions<T> {
+export function readRowsOptions<T, In, C extends boolean>(given: RowsOptions<T, In, C>): ResolvedRowsOptions<In> {
   const reader = new OptionReader(given);
   const onNewColumn = reader.oneOf('onNewColumn', ['reject', 'add'], 'reject');
   const schema = readSchema(reader, 'schema');
@@ -370,10 +372,10 @@ export function readRowsOptions<T>(given: RowsOptions<T>): ResolvedRowsOptions<T
   if (columns !== undefined) checkColumns(reader, columns);
   reader.finish('rows');
   return {
-    columns: columns as RowsOptions<T>['columns'],
+    columns: columns as ResolvedRowsOptions<In>['columns'],
     onNewColumn,
     validation: schema == null ? undefined : { schema, coerce },
-    hooks: hooks as readonly RowHook<T>[],
+    hooks: hooks as readonly RowHook<In>[],
   };
 }
 

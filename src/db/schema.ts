@@ -4,13 +4,17 @@ import { DEPTH_MAX } from './codec.ts';
 
 /**
  * A schema that can check a value: any validator that follows Standard Schema (https://standardschema.dev), such as zod,
- * valibot or arktype. It must answer at once, not with a promise.
+ * valibot or arktype. It must answer at once, not with a promise. What it makes of a value has the type `T`; what it takes has the type
+ * `In`, which is another one where there are defaults or conversions.
  */
-export interface Schema<T = unknown> {
+export interface Schema<T = unknown, In = T> {
   readonly '~standard': {
     readonly version: 1;
     readonly vendor: string;
+    /** Says what it makes of a value, or what is wrong with it. */
     readonly validate: (value: unknown) => SchemaResult<T> | Promise<SchemaResult<T>>;
+    /** What it takes and what it makes of that, for the compiler alone. */
+    readonly types?: { readonly input: In; readonly output: T } | undefined;
   };
 }
 
@@ -18,6 +22,12 @@ export interface Schema<T = unknown> {
 export type SchemaResult<T> =
   | { readonly value: T; readonly issues?: undefined }
   | { readonly issues: readonly { readonly message: string; readonly path?: readonly unknown[] | undefined }[] };
+
+/**
+ * The type of values as they are stored: what the schema makes of them with `coerce: true`, what was given with `false`, and either
+ * where nothing is said. All the same for a schema that converts nothing.
+ */
+export type Stored<T, In, Coerce extends boolean> = Coerce extends true ? T : [In] extends [T] ? T : In;
 
 /** How values are checked: see `validator` and `coerce` of {@link TableOptions}. */
 export interface Validation {

@@ -5,11 +5,20 @@ import { SluiceError } from '../base/errors.ts';
 import { foldName } from '../base/fold-name.ts';
 import { show } from '../base/options.ts';
 import { checkWait, Deferred, sleep, type WaitOptions, waitFor } from '../base/waiting.ts';
-import { type ExecuteResult, type SqlRow, StoreFailure, type StoreTransaction, toCallerError } from '../store/store.ts';
+import {
+  type ExecuteResult,
+  type Parameters,
+  type SqlRow,
+  StoreFailure,
+  type StoreTransaction,
+  toCallerError,
+} from '../store/store.ts';
 import type { Core } from './core.ts';
 import { checkName } from './names.ts';
+import { givenAlone } from './sql/direct.ts';
 import { parametersOf, type SqlParameters } from './sql/parameters.ts';
 import { checkDirectSql } from './sql/statements.ts';
+import type { Sql } from './sql/template.ts';
 
 /** Options of an SQL transaction: {@link Database.atransaction} with `sql: true`, and {@link Database.abeginTransaction}. */
 export interface SqlTransactionOptions extends WaitOptions {
@@ -70,9 +79,10 @@ export class SqlTransaction {
    *
    * Errors: as of {@link Database.aexecute}.
    */
-  async aexecute(sql: string, parameters: SqlParameters = []): Promise<ExecuteResult> {
-    checkDirectSql(sql, 'write');
-    const values = parametersOf(parameters);
+  async aexecute(sql: string, parameters?: SqlParameters): Promise<ExecuteResult>;
+  async aexecute(sql: Sql): Promise<ExecuteResult>;
+  async aexecute(given: string | Sql, parameters?: SqlParameters): Promise<ExecuteResult> {
+    const { sql, values } = checked(given, parameters, 'write');
     return this.#inTurn(() => {
       this.#session.counts.statements++;
       return this.#session.perform((held) => held.execute(sql, values));
@@ -85,12 +95,16 @@ export class SqlTransaction {
    *
    * Errors: as of {@link Database.afetchAll}.
    */
-  async afetchAll<R = SqlRow>(sql: string, parameters: SqlParameters = []): Promise<R[]> {
+  async afetchAll<R = SqlRow>(sql: string, parameters?: SqlParameters): Promise<R[]>;
+  async afetchAll<R = SqlRow>(sql: Sql): Promise<R[]>;
+  async afetchAll<R = SqlRow>(sql: string | Sql, parameters?: SqlParameters): Promise<R[]> {
     return (await this.#fetch(sql, parameters)) as R[];
   }
 
   /** The first row of a `SELECT`, `undefined` if there is none. See {@link SqlTransaction.afetchAll}. */
-  async afetchOne<R = SqlRow>(sql: string, parameters: SqlParameters = []): Promise<R | undefined> {
+  async afetchOne<R = SqlRow>(sql: string, parameters?: SqlParameters): Promise<R | undefined>;
+  async afetchOne<R = SqlRow>(sql: Sql): Promise<R | undefined>;
+  async afetchOne<R = SqlRow>(sql: string | Sql, parameters?: SqlParameters): Promise<R | undefined> {
     return (await this.#fetch(sql, parameters, 1))[0] as R | undefined;
   }
 
@@ -180,9 +194,8 @@ export class SqlTransaction {
     return result;
   }
 
-  async #fetch(sql: string, parameters: SqlParameters, maxRows?: number): Promise<SqlRow[]> {
-    checkDirectSql(sql, 'read');
-    const values = parametersOf(parameters);
+  async #fetch(given: string | Sql, parameters: SqlParameters | undefined, maxRows?: number): Promise<SqlRow[]> {
+    const { sql, values } = checked(given, parameters, 'read');
     return this.#inTurn(() => this.#session.perform((held) => held.query(sql, values, maxRows)));
   }
 
@@ -225,6 +238,17 @@ export class SqlTransaction {
     if (id !== undefined) return { at, id };
     throw new SluiceError('SLUICE_NOT_FOUND', `there is no savepoint ${show(name)} in this transaction`);
   }
+}
+
+/** A statement that may be run, with its values. */
+function checked(
+  given: string | Sql,
+  parameters: SqlParameters | undefined,
+  purpose: 'read' | 'write',
+): { readonly sql: string; readonly values: Parameters } {
+  const statement = givenAlone(given, parameters);
+  checkDirectSql(statement.sql, purpose);
+  return { sql: statement.sql, values: parametersOf(statement.parameters) };
 }
 
 /** What a call is told that comes after the end. */
@@ -342,7 +366,7 @@ export class SqlTransactions {
 
   constructor(core: Core) {
     this.#core = core;
-    core.flusher.onBarrier = (what) => this.#refuseInside(what);
+    core.engine.assertMayWait = (what) => this.#refuseInside(what);
   }
 
   /** See {@link Database.atransaction}. */
@@ -365,18 +389,27 @@ export class SqlTransactions {
       return Promise.reject(error);
     }
     this.#begun = null;
-    const inside: Inside = { tx: undefined };
-    this.#scope.enterWith(inside);
-    return this.#open('abeginTransaction', options).then(
-      (session) => {
-        this.#begun = inside.tx = new SqlTransaction(session);
-        return inside.tx;
+    return this.hold('abeginTransaction', options).then(
+      (tx) => {
+        this.#begun = tx;
+        return tx;
       },
       (error: unknown) => {
         this.#begun = undefined;
         throw error;
       },
     );
+  }
+
+  /** One that its caller ends. Not `async`: whatever that does next is inside. */
+  hold(what: string, options: SqlTransactionOptions): Promise<SqlTransaction> {
+    const opening = this.#open(what, options);
+    const inside: Inside = { tx: undefined };
+    this.#scope.enterWith(inside);
+    return opening.then((session) => {
+      inside.tx = new SqlTransaction(session);
+      return inside.tx;
+    });
   }
 
   /** The one of {@link begin}, which is not that any more. */

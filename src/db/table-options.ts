@@ -2,26 +2,27 @@ import { type EncryptionOptions, type KeyMaterial, readEncryption, ValueCipher }
 import { OptionReader } from '../base/options.ts';
 import { type CacheOptions, type ResolvedCacheOptions, readCacheOptions, sameCacheOptions } from './cache.ts';
 import { readHookList, type TableHook } from './hooks.ts';
-import { readSchema, type Schema } from './schema.ts';
+import { readSchema, type Schema, type Stored } from './schema.ts';
 
 /** Options of {@link Database.table}. What is left out is as the default table of the database has it, see {@link OpenOptions}. */
-export interface TableOptions<T = unknown> {
+export interface TableOptions<T = unknown, In = T, Coerce extends boolean = boolean> {
   /**
    * Checks each value that is written, after the hooks; it is refused with `SLUICE_VALIDATION` and all issues. `null` for none.
-   * The values of the table have the type of its output, unless another one is written: `table<Reading>(…)`.
+   * What is written to the table has the type of its input, and what is read has that, too, or with `coerce: true` the type of its
+   * output: say `coerce` here where these are two, even if it is as of the database. A type can also be written: `table<Reading>(…)`.
    * @defaultValue as of the database
    */
-  readonly validator?: Schema<T> | null | undefined;
+  readonly validator?: Schema<T, In> | null | undefined;
   /**
    * Store what the validator made of a value (its defaults, its conversions) instead of the value as it was given.
    * @defaultValue as of the database, where it is false
    */
-  readonly coerce?: boolean | undefined;
+  readonly coerce?: Coerce | undefined;
   /**
    * What looks at the writes and reads, in this order. `[]` for none.
    * @defaultValue as of the database
    */
-  readonly hooks?: readonly TableHook<NoInfer<T>>[] | undefined;
+  readonly hooks?: readonly TableHook<NoInfer<Stored<T, In, Coerce>>, NoInfer<In>>[] | undefined;
   /**
    * Holds what is read and written in memory, for reads of keys (scans and sizes do not use it). Each table has one of its own.
    * `'unbounded'` is short for `{ strategy: 'unbounded' }`; `null` for none: what is staged is in memory anyway, and SQLite has
@@ -71,7 +72,10 @@ export function readTableOptions(options: OptionReader, inherited: ResolvedTable
   });
 }
 
-export function resolveTableOptions<T>(given: TableOptions<T>, inherited: ResolvedTableOptions): ResolvedTableOptions {
+export function resolveTableOptions<T, In, C extends boolean>(
+  given: TableOptions<T, In, C>,
+  inherited: ResolvedTableOptions,
+): ResolvedTableOptions {
   const options = new OptionReader(given);
   const resolved = readTableOptions(options, inherited);
   const keys = readEncryption(options);

@@ -20,7 +20,8 @@ const CHANGE_RETRIES = 1_000;
 
 /**
  * A key-value table: strings to JSON values or bytes. Made by {@link Database.table}; a {@link Database} is itself its
- * default table.
+ * default table. What is read has the type `T`, what is written the type `In`: another one where a validator has defaults or
+ * conversions, see {@link TableOptions.validator}.
  *
  * Writes are staged and return at once; `aX` is the promise form of `X` and resolves when the write is as safe as the
  * durability level of the database says. Reads see every write at once, staged or applied, in every method. Keys come in
@@ -38,7 +39,7 @@ const CHANGE_RETRIES = 1_000;
  * Not promised: that a value written by other programs while the database is open is seen at once by scans in progress,
  * and anything about the order of keys between tables.
  */
-export class Table<T = unknown> {
+export class Table<T = unknown, In = T> {
   /** Name of the table in SQLite: `(key TEXT PRIMARY KEY, value TEXT)`. */
   readonly name: string;
   /** @internal */
@@ -73,7 +74,7 @@ export class Table<T = unknown> {
    *
    * Errors: `SLUICE_INVALID_OPTION`.
    */
-  addHook(hook: TableHook<T>): void {
+  addHook(hook: TableHook<T, In>): void {
     const problem = hookProblem(hook);
     if (problem !== undefined) throw new SluiceError('SLUICE_INVALID_OPTION', `addHook: the hook ${problem}`);
     this.#options = { ...this.#options, hooks: [...this.#options.hooks, hook as TableHook<never>] };
@@ -96,14 +97,14 @@ export class Table<T = unknown> {
    * await db.close();
    * ```
    */
-  set(key: string, value: T): boolean {
+  set(key: string, value: In): boolean {
     if (this.#chain === undefined) return this.#keys.put(key, this.#encode(key, value));
     const write = this.#prepare(key, value);
     return this.#told([write], () => this.#keys.put(key, write.encoded));
   }
 
   /** Writes a value; resolves when it is as safe as the durability level says. All writes of a moment share a promise. */
-  aset(key: string, value: T, wait?: WaitOptions): Promise<void> {
+  aset(key: string, value: In, wait?: WaitOptions): Promise<void> {
     try {
       return this.#putWithin(this.#prepare(key, value), wait);
     } catch (error) {
@@ -112,7 +113,7 @@ export class Table<T = unknown> {
   }
 
   /** {@link Table.aset} under the name that NanaSQLite has for it. Of a {@link Database} it is about rows. */
-  aupsert(key: string, value: T, wait?: WaitOptions): Promise<unknown> {
+  aupsert(key: string, value: In, wait?: WaitOptions): Promise<unknown> {
     return this.aset(key, value, wait);
   }
 
@@ -198,7 +199,7 @@ export class Table<T = unknown> {
   }
 
   /** The value of a key; if there is none, writes and returns `value`. */
-  setDefault(key: string, value: T): T {
+  setDefault(key: string, value: In): T {
     this.#checkKeys([key]);
     const present = this.get(key);
     if (present !== undefined) return present;
@@ -208,7 +209,7 @@ export class Table<T = unknown> {
   }
 
   /** The value of a key; if there is none by the time it has been looked up, writes `value` and resolves to it when that is safe. */
-  async asetDefault(key: string, value: T, wait: WaitOptions = {}): Promise<T> {
+  async asetDefault(key: string, value: In, wait: WaitOptions = {}): Promise<T> {
     // A value that can never be written is refused whether or not it is needed; hooks and a validator may make one of any.
     if (this.#chain === undefined) this.#encode(key, value);
     else this.#checkKeys([key]);
@@ -241,7 +242,7 @@ export class Table<T = unknown> {
   increment(key: string, amount = 1, options: IncrementOptions = {}): T {
     return runTransaction(
       this.core,
-      (work) => new TransactionTable<T>(work, this),
+      (work) => new TransactionTable<T, In>(work, this),
       (table) => table.increment(key, amount, options),
     );
   }
@@ -257,22 +258,22 @@ export class Table<T = unknown> {
    *
    * Errors: `SLUICE_NOT_FOUND` where there is no value, unless `create` is set; `SLUICE_INVALID_VALUE` where it is no object.
    */
-  patch(key: string, changes: Partial<T> & object, options: PatchOptions = {}): T {
+  patch(key: string, changes: Partial<In> & object, options: PatchOptions = {}): T {
     return runTransaction(
       this.core,
-      (work) => new TransactionTable<T>(work, this),
+      (work) => new TransactionTable<T, In>(work, this),
       (table) => table.patch(key, changes, options),
     );
   }
 
   /** {@link Table.patch}; resolves when the write is safe. Begins anew where somebody else has come between. */
-  apatch(key: string, changes: Partial<T> & object, options: PatchOptions = {}, wait: WaitOptions = {}): Promise<T> {
+  apatch(key: string, changes: Partial<In> & object, options: PatchOptions = {}, wait: WaitOptions = {}): Promise<T> {
     return this.#changed(key, (table) => table.patch(key, changes, options), wait);
   }
 
-  #changed(key: string, change: (table: TransactionTable<T>) => T, wait: WaitOptions): Promise<T> {
-    const make = (work: Work) => new TransactionTable<T>(work, this);
-    const body = async (table: TransactionTable<T>) => {
+  #changed(key: string, change: (table: TransactionTable<T, In>) => T, wait: WaitOptions): Promise<T> {
+    const make = (work: Work) => new TransactionTable<T, In>(work, this);
+    const body = async (table: TransactionTable<T, In>) => {
       // So that SQLite is not read on this thread.
       await table.aget(key);
       return change(table);
@@ -307,31 +308,36 @@ export class Table<T = unknown> {
    * await db.close();
    * ```
    */
-  setModel<M>(key: string, value: M, schema: Schema<M>): boolean {
-    return this.set(key, this.#modelled(key, value, schema) as unknown as T);
+  setModel<M, MIn = M>(key: string, value: NoInfer<MIn>, schema: Schema<M, MIn>): boolean {
+    return this.set(key, this.#modelled(key, value, schema) as unknown as In);
   }
 
   /** {@link Table.setModel}; resolves when the write is as safe as the durability level says. */
-  async asetModel<M>(key: string, value: M, schema: Schema<M>, wait?: WaitOptions): Promise<void> {
-    return this.aset(key, this.#modelled(key, value, schema) as unknown as T, wait);
+  async asetModel<M, MIn = M>(
+    key: string,
+    value: NoInfer<MIn>,
+    schema: Schema<M, MIn>,
+    wait?: WaitOptions,
+  ): Promise<void> {
+    return this.aset(key, this.#modelled(key, value, schema) as unknown as In, wait);
   }
 
   /**
    * What a schema makes of the value of a key, `undefined` if there is none. A value that does not fit is `SLUICE_VALIDATION`: it
    * can be read with {@link Table.get}.
    */
-  getModel<M>(key: string, schema: Schema<M>): M | undefined {
+  getModel<M>(key: string, schema: Schema<M, unknown>): M | undefined {
     const value = this.get(key);
     return value === undefined ? undefined : modelOf(key, value, schema);
   }
 
   /** {@link Table.getModel}. What is not staged is read by a reader thread. */
-  async agetModel<M>(key: string, schema: Schema<M>, wait: WaitOptions = {}): Promise<M | undefined> {
+  async agetModel<M>(key: string, schema: Schema<M, unknown>, wait: WaitOptions = {}): Promise<M | undefined> {
     const value = await this.aget(key, undefined, wait);
     return value === undefined ? undefined : modelOf(key, value, schema);
   }
 
-  #modelled<M>(key: string, value: M, schema: Schema<M>): M {
+  #modelled<M>(key: string, value: unknown, schema: Schema<M, unknown>): M {
     try {
       return modelOf(key, value, schema, storable);
     } catch (error) {
@@ -342,7 +348,7 @@ export class Table<T = unknown> {
   // ── many keys ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
   /** Writes several entries, each a write of its own. All are accepted, or none: `SLUICE_FULL` where not all have room. */
-  update(entries: Entries<T>): boolean {
+  update(entries: Entries<In>): boolean {
     const { engine } = this.core;
     const writes = this.#prepareAll(entries);
     try {
@@ -358,9 +364,10 @@ export class Table<T = unknown> {
   }
 
   /** Writes several entries, each a write of its own; resolves when all are safe. */
-  async aupdate(entries: Entries<T>, wait?: WaitOptions): Promise<void> {
+  async aupdate(entries: Entries<In>, wait?: WaitOptions): Promise<void> {
     checkWait(wait);
     const { engine } = this.core;
+    engine.assertMayAwait();
     const writes = this.#prepareAll(entries);
     try {
       for (const write of writes) {
@@ -383,13 +390,13 @@ export class Table<T = unknown> {
    * Writes several entries as one atomic write: in the log, in SQLite and in the dead-letter queue there are all of them
    * or none. Counts as one write.
    */
-  setMany(entries: Entries<T>): boolean {
+  setMany(entries: Entries<In>): boolean {
     const writes = this.#prepareAll(entries);
     return this.#told(writes, () => this.#keys.putMany(writes));
   }
 
   /** Writes several entries as one atomic write; resolves when it is safe. */
-  async asetMany(entries: Entries<T>, wait?: WaitOptions): Promise<void> {
+  async asetMany(entries: Entries<In>, wait?: WaitOptions): Promise<void> {
     return this.#groupWithin(this.#prepareAll(entries), wait);
   }
 
@@ -397,14 +404,14 @@ export class Table<T = unknown> {
    * Writes those of several entries that can be written, as one atomic write; returns the others: key and reason. What is
    * no entry at all is refused with the whole call.
    */
-  setManyPartial(entries: Entries<T>): Map<string, SluiceError> {
+  setManyPartial(entries: Entries<In>): Map<string, SluiceError> {
     const { writes, refused } = this.#prepareEach(entries);
     if (writes.length > 0) this.#told(writes, () => this.#keys.putMany(writes));
     return refused;
   }
 
   /** {@link Table.setManyPartial} in its promise form: resolves when what was accepted is safe. */
-  async asetManyPartial(entries: Entries<T>, wait?: WaitOptions): Promise<Map<string, SluiceError>> {
+  async asetManyPartial(entries: Entries<In>, wait?: WaitOptions): Promise<Map<string, SluiceError>> {
     checkWait(wait);
     const { writes, refused } = this.#prepareEach(entries);
     if (writes.length > 0) await this.#groupWithin(writes, wait);
@@ -617,10 +624,12 @@ export class Table<T = unknown> {
     return Object.fromEntries(await this.acopy());
   }
 
+  /** {@link Table.entries}, for `for (const [key, value] of table)`. */
   [Symbol.iterator](): IterableIterator<[key: string, value: T]> {
     return this.scan();
   }
 
+  /** {@link Table.aentries}, for `for await (const [key, value] of table)`. */
   [Symbol.asyncIterator](): AsyncIterableIterator<[key: string, value: T]> {
     return this.ascan();
   }
@@ -653,7 +662,7 @@ export class Table<T = unknown> {
   }
 
   /** What a write wants to write, checked. */
-  #encode(key: string, value: T): Encoded {
+  #encode(key: string, value: In): Encoded {
     try {
       checkKey(key);
       return encodeValue(value);
@@ -679,7 +688,7 @@ export class Table<T = unknown> {
   }
 
   /** What a write wants to write: checked, as the hooks and the validator leave it. */
-  #prepare(key: string, value: T): PendingWrite {
+  #prepare(key: string, value: In): PendingWrite {
     try {
       return this.#checked(key, value);
     } catch (error) {
@@ -687,7 +696,7 @@ export class Table<T = unknown> {
     }
   }
 
-  #prepareAll(entries: Entries<T>): PendingWrite[] {
+  #prepareAll(entries: Entries<In>): PendingWrite[] {
     const writes: PendingWrite[] = [];
     try {
       for (const [key, value] of entriesOf(entries)) writes.push(this.#checked(key, value));
@@ -699,10 +708,10 @@ export class Table<T = unknown> {
   }
 
   /** Those that can be written, and why the others cannot. Of several for one key the last one counts, as in a write. */
-  #prepareEach(entries: Entries<T>): { writes: PendingWrite[]; refused: Map<string, SluiceError> } {
+  #prepareEach(entries: Entries<In>): { writes: PendingWrite[]; refused: Map<string, SluiceError> } {
     const writes: PendingWrite[] = [];
     const refused = new Map<string, SluiceError>();
-    let pairs: readonly (readonly [string, T])[];
+    let pairs: readonly (readonly [string, In])[];
     try {
       pairs = entriesOf(entries);
     } catch (error) {
@@ -719,7 +728,7 @@ export class Table<T = unknown> {
     return { writes, refused };
   }
 
-  #checked(key: string, value: T): PendingWrite {
+  #checked(key: string, value: In): PendingWrite {
     checkKey(key);
     if (this.#chain === undefined) return { key, encoded: encodeValue(value), waiting: false };
     const write = { key, encoded: encodeValue(this.#chain.beforeWrite(key, value)), waiting: false };
@@ -830,6 +839,7 @@ export class Table<T = unknown> {
   #acknowledged(bytes: number, write: () => boolean, wait: WaitOptions | undefined): Promise<void> {
     checkWait(wait);
     const { engine } = this.core;
+    engine.assertMayAwait();
     if (engine.admission.hasRoom(bytes)) {
       write();
       return this.#settle(engine.acknowledgement(), wait);
@@ -848,6 +858,7 @@ export class Table<T = unknown> {
   #admitted<R>(bytes: number, write: () => Promise<R>, wait: WaitOptions = {}): Promise<R> {
     checkWait(wait);
     const { engine } = this.core;
+    engine.assertMayAwait();
     const done = engine.admission.hasRoom(bytes) ? write() : engine.whenRoom(bytes, write, wait);
     return this.#settle(done, wait);
   }
@@ -857,7 +868,7 @@ export class Table<T = unknown> {
   }
 }
 
-function modelOf<M>(key: string, value: unknown, schema: Schema<M>, make: typeof validated = validated): M {
+function modelOf<M>(key: string, value: unknown, schema: Schema<M, unknown>, make: typeof validated = validated): M {
   const problem = schemaProblem(schema);
   if (problem !== undefined) throw new SluiceError('SLUICE_INVALID_OPTION', `the schema ${problem}`);
   return make({ schema, coerce: true }, value, `the value of ${show(key)}`) as M;

@@ -224,7 +224,7 @@ export class Work {
 }
 
 /** A key-value table within a transaction: what {@link Table} has under these names, of the transaction. */
-export class TransactionTable<T = unknown> {
+export class TransactionTable<T = unknown, In = T> {
   /** @internal */
   protected readonly work: Work;
   readonly #part: TablePart;
@@ -279,14 +279,14 @@ export class TransactionTable<T = unknown> {
   }
 
   /** Writes a value when the transaction is committed. Hooks and the validator look at it now. */
-  set(key: string, value: T): void {
+  set(key: string, value: In): void {
     checkKey(key);
     const { chain } = this.#part;
     this.work.put(this.#part, key, encodeValue(chain === undefined ? value : chain.beforeWrite(key, value)));
   }
 
   /** Writes several entries. */
-  setMany(entries: Entries<T>): void {
+  setMany(entries: Entries<In>): void {
     const savepoint = this.work.savepoint;
     try {
       for (const [key, value] of entriesOf(entries)) this.set(key, value);
@@ -323,7 +323,7 @@ export class TransactionTable<T = unknown> {
   }
 
   /** The value of a key; if there is none, writes and returns `value`. */
-  setDefault(key: string, value: T): T {
+  setDefault(key: string, value: In): T {
     const present = this.get(key);
     if (present !== undefined) return present;
     this.set(key, value);
@@ -336,14 +336,14 @@ export class TransactionTable<T = unknown> {
   }
 
   /** Replaces some fields of an object, see {@link Table.patch}. */
-  patch(key: string, changes: object, options: PatchOptions = {}): T {
+  patch(key: string, changes: Partial<In> & object, options: PatchOptions = {}): T {
     return this.#change(key, (value) => patched(key, value, changes, options));
   }
 
   #change(key: string, change: (value: unknown) => unknown): T {
     checkKey(key);
     const found = this.work.read(this.#part, key);
-    this.set(key, change(found === undefined ? undefined : decodeValue(found)) as T);
+    this.set(key, change(found === undefined ? undefined : decodeValue(found)) as In);
     return decodeValue(this.#part.written.get(key) as Encoded) as T;
   }
 
@@ -372,7 +372,7 @@ export interface Tables {
  * A group of writes that takes effect whole or not at all: made by {@link Database.transaction} and {@link Database.atransaction}.
  * It is its own default table, as the database is.
  */
-export class Transaction<T = unknown> extends TransactionTable<T> {
+export class Transaction<T = unknown, In = T> extends TransactionTable<T, In> {
   readonly #tables: Tables;
 
   /** @internal */
@@ -382,8 +382,8 @@ export class Transaction<T = unknown> extends TransactionTable<T> {
   }
 
   /** A key-value table, as {@link Database.table} has it. */
-  table<U = unknown>(name: string): TransactionTable<U> {
-    return new TransactionTable<U>(this.work, this.#tables.table(name));
+  table<U = unknown, UIn = U>(name: string): TransactionTable<U, UIn> {
+    return new TransactionTable<U, UIn>(this.work, this.#tables.table(name));
   }
 
   /** A table to append rows to, as {@link Database.rows} has it. Columns that are added on the way stay, whatever comes of it. */
@@ -479,6 +479,7 @@ export async function runTransactionAsync<Tx, R>(
       `maxRetries must be an integer from 0 to ${RETRIES_MAX}, not ${show(maxRetries)}`,
     );
   }
+  core.engine.assertMayAwait('atransaction');
   for (let attempt = 1; ; attempt++) {
     core.engine.assertAcceptingWrite();
     const work = new Work(core, true);

@@ -108,6 +108,8 @@ export interface QueueParts {
   readonly assertOpen: () => void;
   /** Throws where it can be changed no more. */
   readonly assertAccepting: () => void;
+  /** Throws where the caller holds the writer, and would wait for it. */
+  readonly assertMayWait: (what: string) => void;
 }
 
 const PAUSE_FIRST_MS = 20;
@@ -366,6 +368,7 @@ export class DeadLetterQueue {
    */
   async take(wait: WaitOptions = {}): Promise<{ readonly dead: number }> {
     this.#parts.assertAccepting();
+    this.#parts.assertMayWait('dlq.take');
     checkWait(wait);
     try {
       return { dead: await waitFor(this.#parts.take(), 'dlq.take', wait, this.#parts.clock) };
@@ -437,6 +440,7 @@ export class DeadLetterQueue {
     work: (stop: AbortSignal) => Promise<T>,
   ): Promise<T> {
     this.#parts.assertAccepting();
+    this.#parts.assertMayWait(what);
     const stop = new AbortController();
     const closed = new Deferred<never>();
     stop.signal.addEventListener('abort', () =>

@@ -20,7 +20,7 @@ import type { AppendLog, LogNumbers } from './log/index.ts';
 import { Staging } from './staging.ts';
 
 /** What an acknowledgement means. */
-export type Durability = 'memory' | LogDurability | 'applied';
+export type Durability = 'memory' | 'os' | 'interval' | 'sync' | 'applied';
 
 export interface EngineOptions {
   readonly durability: Durability;
@@ -251,8 +251,21 @@ export class Engine {
     return this.#accept(bytes);
   }
 
+  /**
+   * Throws where the caller holds up the flush, and would wait for it. Before anything is done: what has been accepted cannot be
+   * refused any more.
+   */
+  assertMayWait: (what: string) => void = () => {};
+
+  /** The same for whoever writes something and then waits until it is as durable as the level says. */
+  assertMayAwait(what = 'the write'): void {
+    if (this.#options.durability === 'applied') this.assertMayWait(`${what}, at the level 'applied',`);
+  }
+
   /** Waits for room as long as the options say, then makes the write. */
-  whenRoom<T>(bytes: number, write: () => T | Promise<T>, wait: WaitOptions): Promise<T> {
+  async whenRoom<T>(bytes: number, write: () => T | Promise<T>, wait: WaitOptions): Promise<T> {
+    // There is none before a batch has gone down.
+    this.assertMayWait('the write, which there is no room for,');
     return this.admission.whenRoom(bytes, write, wait);
   }
 

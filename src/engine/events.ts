@@ -23,6 +23,7 @@ export interface EngineEvents {
   ];
   /** The log was read at open. */
   recovered: [RecoveryReport];
+  /** The state is another one; `reason` says why, where there is something to say. */
   state: [{ readonly state: State; readonly previous: State; readonly reason: string | undefined }];
   /** Something failed behind everybody's back; what it means is in `state`. */
   failure: [{ readonly during: 'log' | 'flush'; readonly error: Error }];

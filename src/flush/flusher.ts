@@ -90,8 +90,6 @@ export class Flusher {
 
   /** Called with what each batch has done, before anybody is told. */
   onResult: (result: BatchResult) => void = () => {};
-  /** Throws where whoever would wait for the flush holds it up themselves. */
-  onBarrier: (what: string) => void = () => {};
   /** Why no batch may go down now, if so. */
   obstacle: () => Error | undefined = () => undefined;
   readonly counters: FlushCounters = new FlushCounters();
@@ -121,7 +119,7 @@ export class Flusher {
 
   /** Flushes everything accepted so far and waits for it. */
   async barrier(what: string, wait: WaitOptions = {}): Promise<FlushResult> {
-    this.onBarrier(what);
+    this.#engine.assertMayWait(what);
     const start = this.#clock.elapsed();
     const before = { ...this.#engine.counters };
     const target = this.#engine.lastSeq;
@@ -138,7 +136,7 @@ export class Flusher {
 
   /** As a barrier, but a flush that stands still is not waited for. */
   async barrierOrStall(what: string, wait: WaitOptions = {}): Promise<void> {
-    this.onBarrier(what);
+    this.#engine.assertMayWait(what);
     if (this.#stall !== undefined) return;
     const target = this.#engine.lastSeq;
     this.request();

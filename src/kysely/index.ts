@@ -30,7 +30,7 @@ import type { SqlTransaction } from '../db/sql-transaction.ts';
 /** Options of {@link SluiceDialect}. */
 export interface SluiceDialectOptions {
   /** The database, open. It stays so when Kysely is destroyed. */
-  readonly database: Runner;
+  readonly database: Database;
 }
 
 /**
@@ -39,7 +39,8 @@ export interface SluiceDialectOptions {
  *
  * Errors, in a query: as of {@link Database.aexecute} and {@link Database.afetchAll}. `transaction()` is held by the writer
  * thread, and is rolled back after ten seconds, as of {@link Database.atransaction} with `sql: true`; `SLUICE_UNSUPPORTED` for isolation
- * levels: a transaction has the database to itself.
+ * levels, and for read-only ones: a transaction has the database to itself. What is asked of Kysely itself in the function of a
+ * transaction, and would wait for its end, is refused with `SLUICE_CONFLICT`. In a transaction nothing can be streamed.
  *
  * @example
  * ```ts
@@ -79,7 +80,7 @@ export class SluiceDialect implements Dialect {
 
   /** @internal */
   createAdapter(): DialectAdapter {
-    return new SqliteAdapter();
+    return new SluiceAdapter(this.#database);
   }
 
   /** @internal */
@@ -89,7 +90,7 @@ export class SluiceDialect implements Dialect {
 }
 
 /** What runs the statements of a connection: a {@link Database}. */
-export type Runner = Pick<Database, 'aexecute' | 'afetchAll' | 'aiterate' | 'atransaction'>;
+type Runner = Pick<Database, 'aexecute' | 'afetchAll' | 'aiterate' | 'holdTransaction'>;
 
 class SluiceDriver implements Driver {
   readonly #database: Runner;
@@ -105,22 +106,37 @@ class SluiceDriver implements Driver {
     return new SluiceConnection(this.#database);
   }
 
-  async beginTransaction(connection: SluiceConnection, settings: TransactionSettings): Promise<void> {
-    if (settings.isolationLevel !== undefined) {
-      throw new SluiceError(
-        'SLUICE_UNSUPPORTED',
-        'a transaction has the database to itself: leave the isolation level out',
-      );
-    }
-    await connection.begin();
+  /** Not `async`: what Kysely calls next is the function of the transaction, which is inside it then. */
+  beginTransaction(connection: SluiceConnection, settings: TransactionSettings): Promise<void> {
+    const wish =
+      settings.isolationLevel !== undefined
+        ? 'a transaction has the database to itself: leave the isolation level out'
+        : settings.accessMode === 'read only'
+          ? 'a transaction holds the writer: leave the access mode out, or read without a transaction'
+          : undefined;
+    if (wish !== undefined) return Promise.reject(new SluiceError('SLUICE_UNSUPPORTED', wish));
+    return connection.begin();
   }
 
   async commitTransaction(connection: SluiceConnection): Promise<void> {
-    await connection.commit();
+    await connection.tx.acommit();
   }
 
+  /** Harmless where something else has ended it, of which Kysely knows. */
   async rollbackTransaction(connection: SluiceConnection): Promise<void> {
-    await connection.rollback();
+    await connection.tx.arollback();
+  }
+
+  async savepoint(connection: SluiceConnection, name: string): Promise<void> {
+    await connection.tx.asavepoint(name);
+  }
+
+  async rollbackToSavepoint(connection: SluiceConnection, name: string): Promise<void> {
+    await connection.tx.arollbackTo(name);
+  }
+
+  async releaseSavepoint(connection: SluiceConnection, name: string): Promise<void> {
+    await connection.tx.arelease(name);
   }
 
   async releaseConnection(): Promise<void> {}
@@ -128,18 +144,9 @@ class SluiceDriver implements Driver {
   async destroy(): Promise<void> {}
 }
 
-/** A transaction that is open on a connection. */
-interface Held {
-  readonly tx: SqlTransaction;
-  readonly commit: () => void;
-  readonly rollback: (reason: unknown) => void;
-  /** Settled when it is committed or rolled back. */
-  readonly done: Promise<void>;
-}
-
 class SluiceConnection implements DatabaseConnection {
   readonly #runner: Runner;
-  #held: Held | undefined;
+  #tx: SqlTransaction | undefined;
 
   constructor(runner: Runner) {
     this.#runner = runner;
@@ -147,46 +154,20 @@ class SluiceConnection implements DatabaseConnection {
 
   /** Resolves when the transaction is the one whose turn it is. */
   begin(): Promise<void> {
-    return new Promise((resolve, reject) => {
-      const done = this.#runner.atransaction(
-        (tx) =>
-          new Promise<void>((commit, rollback) => {
-            this.#held = { tx, commit, rollback, done };
-            resolve();
-          }),
-        { sql: true },
-      );
-      // Where it never begins; later on its end is told to whoever ends it.
-      done.catch(reject);
+    return this.#runner.holdTransaction('transaction()').then((tx) => {
+      this.#tx = tx;
     });
   }
 
-  async commit(): Promise<void> {
-    const held = this.#end();
-    held.commit();
-    await held.done;
-  }
-
-  async rollback(): Promise<void> {
-    const held = this.#end();
-    const reason = new Error('rolled back');
-    held.rollback(reason);
-    await held.done.catch((error: unknown) => {
-      if (error !== reason) throw error;
-    });
-  }
-
-  #end(): Held {
-    const held = this.#held as Held;
-    this.#held = undefined;
-    return held;
+  /** The one that was begun. */
+  get tx(): SqlTransaction {
+    return this.#tx as SqlTransaction;
   }
 
   async executeQuery<R>({ sql, parameters }: CompiledQuery): Promise<QueryResult<R>> {
     const { reads, inserts } = directStatement(sql);
-    const runner = this.#held?.tx ?? this.#runner;
-    if (reads) return { rows: await runner.afetchAll<R>(sql, parameters) };
-    const { rows, changes, lastInsertRowid } = await runner.aexecute(sql, parameters);
+    if (reads) return { rows: await this.#read<R>(sql, parameters) };
+    const { rows, changes, lastInsertRowid } = await (this.#tx ?? this.#runner).aexecute(sql, parameters);
     return {
       rows: rows as R[],
       numAffectedRows: BigInt(changes),
@@ -194,11 +175,15 @@ class SluiceConnection implements DatabaseConnection {
     };
   }
 
+  #read<R>(sql: string, parameters: readonly unknown[]): Promise<R[]> {
+    return this.#tx === undefined ? this.#runner.afetchAll<R>(sql, parameters) : this.#tx.afetchAll<R>(sql, parameters);
+  }
+
   async *streamQuery<R>({ sql, parameters }: CompiledQuery, chunkSize = 256): AsyncIterableIterator<QueryResult<R>> {
     if (!directStatement(sql).reads) {
       throw new SluiceError('SLUICE_UNSUPPORTED', 'only a statement that reads can be streamed: use execute()');
     }
-    if (this.#held !== undefined) {
+    if (this.#tx !== undefined) {
       throw new SluiceError('SLUICE_UNSUPPORTED', 'nothing can be streamed in a transaction: use execute()');
     }
     let rows: R[] = [];
@@ -208,6 +193,38 @@ class SluiceConnection implements DatabaseConnection {
       rows = [];
     }
     if (rows.length > 0) yield { rows };
+  }
+}
+
+/** Who migrates a database: it is open in one process alone. */
+const migrating = new WeakMap<Runner, Promise<void>>();
+
+/** As for any SQLite, which has one connection in Kysely, and so one migration at a time. */
+class SluiceAdapter extends SqliteAdapter {
+  readonly #database: Runner;
+  #release = (): void => {};
+
+  constructor(database: Runner) {
+    super();
+    this.#database = database;
+  }
+
+  override async acquireMigrationLock(): Promise<void> {
+    const before = migrating.get(this.#database);
+    let release = () => {};
+    const done = new Promise<void>((resolve) => {
+      release = resolve;
+    });
+    migrating.set(
+      this.#database,
+      Promise.all([before, done]).then(() => {}),
+    );
+    await before;
+    this.#release = release;
+  }
+
+  override async releaseMigrationLock(): Promise<void> {
+    this.#release();
   }
 }
 

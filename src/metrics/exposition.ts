@@ -2,9 +2,6 @@ import Negotiator from 'negotiator';
 import { openMetricsContentType, prometheusContentType, type Registry, type RegistryContentType } from 'prom-client';
 import { toOpenMetrics } from './openmetrics.ts';
 
-/** @internal A registry of either content type. */
-export type AnyRegistry = Registry<RegistryContentType>;
-
 /** The metrics of a registry in the format that was chosen. */
 export interface Exposition {
   readonly contentType: string;
@@ -16,7 +13,7 @@ export interface Exposition {
  * is written by prom-client, as it always was, whatever the header says: it has the exemplars, and prom-client has forgotten
  * how its counters were called.
  */
-export async function expose(registry: AnyRegistry, accept: string | undefined): Promise<Exposition> {
+export async function expose(registry: Registry<RegistryContentType>, accept: string | undefined): Promise<Exposition> {
   const { contentType } = registry;
   const text = await registry.metrics();
   if (contentType === openMetricsContentType || !asksForOpenMetrics(accept)) return { contentType, text };

@@ -1,6 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { Registry, RegistryContentType } from 'prom-client';
 import { messageOf } from '../base/errors.ts';
-import { type AnyRegistry, expose } from './exposition.ts';
+import { expose } from './exposition.ts';
 
 /** Answers a request of `node:http`. */
 export type MetricsHandler = (request: IncomingMessage, response: ServerResponse) => void;
@@ -35,7 +36,7 @@ export type MetricsFetchHandler = (request: Request) => Promise<Response>;
  * await db.close();
  * ```
  */
-export function metricsHandler(registry: AnyRegistry): MetricsHandler {
+export function metricsHandler(registry: Registry<RegistryContentType>): MetricsHandler {
   return ({ method = 'GET', headers }, response) => {
     void answer(registry, method, headers.accept).then((ready) => write(response, ready));
   };
@@ -63,7 +64,7 @@ export function metricsHandler(registry: AnyRegistry): MetricsHandler {
  * }
  * ```
  */
-export function metricsFetchHandler(registry: AnyRegistry): MetricsFetchHandler {
+export function metricsFetchHandler(registry: Registry<RegistryContentType>): MetricsFetchHandler {
   return async ({ method, headers }) => {
     const { status, headers: sent, body } = await answer(registry, method, headers.get('accept') ?? undefined);
     return new Response(body, { status, headers: sent });
@@ -96,7 +97,11 @@ export function answerWith(
   };
 }
 
-async function answer(registry: AnyRegistry, method: string, accept: string | undefined): Promise<Answer> {
+async function answer(
+  registry: Registry<RegistryContentType>,
+  method: string,
+  accept: string | undefined,
+): Promise<Answer> {
   if (method !== 'GET' && method !== 'HEAD') return answerWith(method, 405, 'use GET\n', { allow: 'GET, HEAD' });
   try {
     const { contentType, text } = await expose(registry, accept);

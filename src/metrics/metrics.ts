@@ -26,6 +26,7 @@ export interface MetricsOptions {
 
 /** The metrics of a database. */
 export interface Metrics {
+  /** Where they are: the registry that was passed in, or a new one. */
   readonly registry: Registry;
   /** Takes the series of this database out of the registry. Does not close the database. */
   close(): void;

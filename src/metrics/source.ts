@@ -21,7 +21,10 @@ export interface MetricsSource {
     readonly log: { readonly maxBytes: number };
     readonly dlq: { readonly maxEntries: number; readonly maxBytes: number };
   };
+  /** What is counted, as of now. */
   stats(): DatabaseStats;
+  /** Listens to what counters and histograms are made of, */
   on<Name extends keyof MetricsEvents>(event: Name, listener: (...payload: MetricsEvents[Name]) => void): unknown;
+  /** and no longer. */
   off<Name extends keyof MetricsEvents>(event: Name, listener: (...payload: MetricsEvents[Name]) => void): unknown;
 }

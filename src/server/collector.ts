@@ -22,6 +22,7 @@ import { Tables } from './tables.ts';
 export interface Collector {
   /** Where it listens: `http://127.0.0.1:9464`. */
   readonly url: string;
+  /** What it serves: the database that was passed in, or the one that it has opened. */
   readonly db: Database;
   /**
    * Takes no more connections, finishes the requests in flight, and closes the database, unless it was passed in. Called

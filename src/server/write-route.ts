@@ -2,7 +2,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { codeOf } from '../base/errors.ts';
 import { discardBody, Refusal, send, sendRefusal, toRefusal } from './answer.ts';
 import { type BodyLimits, checkBody, readBody } from './body.ts';
-import { type Destination, LineWriter } from './line-writer.ts';
+import { type Destination, type LineError, LineWriter } from './line-writer.ts';
 
 /** How the body of an answer to `POST /write/:table` looks. */
 export interface WriteAnswer {
@@ -11,7 +11,7 @@ export interface WriteAnswer {
   /** Lines that are not, each for a reason of its own. */
   readonly rejected: number;
   /** The first 100 of these reasons. */
-  readonly errors: LineWriter['errors'];
+  readonly errors: readonly LineError[];
   /** Whether there were more. */
   readonly errorsTruncated: boolean;
   /** Lines that were taken, but whose safety could not be confirmed: they may be there or not. */

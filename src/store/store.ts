@@ -2,6 +2,7 @@ import type { Accepts, Algorithm, KeyDerivation, KeyMaterial, Secrets } from '..
 import { SluiceError } from '../base/errors.ts';
 import type { FailureClass } from '../base/failure.ts';
 import type { Frame, SqlValue } from '../base/frame/index.ts';
+import type { WaitOptions } from '../base/waiting.ts';
 
 export type { FailureClass } from '../base/failure.ts';
 
@@ -33,7 +34,10 @@ export interface Store {
    * turn. Rejects with a {@link StoreFailure}, and then there is none.
    */
   transaction(): Promise<StoreTransaction>;
-  /** Runs one reading statement on a reader. The time limit is checked between rows. */
+  /**
+   * Runs one reading statement on a reader, in its turn where all are taken. Called off by its signal or its time limit, the
+   * turn of the next one comes, even where nothing can stop the statement.
+   */
   query(sql: string, parameters: Parameters, limits: QueryLimits): Promise<SqlRow[]>;
   /** Runs reading statements on a reader, all at one moment. */
   queryAll(statements: readonly Statement[], limits: QueryLimits): Promise<SqlRow[][]>;
@@ -171,7 +175,7 @@ export interface RotationStepped {
   readonly rewritten: number;
 }
 
-/** How far a copy is: see {@link Store.backUp}. */
+/** How far a backup or a restore is. */
 export interface CopyProgress {
   /** `copy` while it is written, `check` while SQLite checks it, which says nothing of how far it is. */
   readonly phase: 'copy' | 'check';
@@ -360,9 +364,8 @@ export interface StoreTransaction {
   rollback(): Promise<void>;
 }
 
-export interface QueryLimits {
+export interface QueryLimits extends WaitOptions {
   readonly maxRows?: number | undefined;
-  readonly timeoutMs?: number | undefined;
 }
 
 /** A range of keys in the order of their UTF-8 bytes (SQLite's BINARY collation). */

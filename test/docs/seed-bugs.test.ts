@@ -13,16 +13,19 @@ const TO_COME: readonly string[] = [];
 const upTo = (section: string, last: number, first = 1) =>
   Array.from({ length: last - first + 1 }, (_, i) => `${section}-${first + i}`);
 
-test('every weakness of keys, tables, hooks, caches, encryption and SQL has a row, and one row', () => {
+test('every weakness of keys, tables, hooks, caches, encryption, SQL, transactions and backups has a row, and one row', () => {
   const numbers = [
     ...upTo('1.2', 4),
     ...upTo('1.3', 6),
     ...upTo('1.5', 3),
-    ...upTo('1.6', 6),
+    ...upTo('1.6', 8),
     ...upTo('1.7', 1),
     ...upTo('1.10', 2),
     ...upTo('1.11', 7),
     ...upTo('1.12', 3),
+    ...upTo('1.13', 3),
+    ...upTo('1.14', 1),
+    ...upTo('1.15', 2),
     ...upTo('1.16', 34),
   ];
   expect([...rows.keys()]).toEqual(numbers);

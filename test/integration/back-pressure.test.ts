@@ -42,7 +42,7 @@ test('adrain rejects when the database is closed before there is room', async ()
   if (pending > 0) expect(await drained).toBe('SLUICE_CLOSED');
 });
 
-test('who waits for room is served first come first served, and nobody overtakes', async () => {
+test('[fault 59] who waits for room is served first come first served, and nobody overtakes', async () => {
   const db = await open<number>(file(), SMALL);
   for (let i = 0; i < 10; i++) db.set(`k${i}`, i);
   const order: number[] = [];
@@ -115,7 +115,7 @@ test('the awaitable forms of everything wait for room', async () => {
   await db.close();
 });
 
-test('waiting for room ends: after maxBlockMs, by its own limit, by its signal', async () => {
+test('[fault 59] waiting for room ends: after maxBlockMs, by its own limit, by its signal', async () => {
   const db = await open(file(), { ...SMALL, maxBlockMs: 50 });
   for (let i = 0; i < 10; i++) db.set(`k${i}`, i);
   expect(await codeFrom(() => db.aset('a', 1))).toBe('SLUICE_TIMEOUT');
@@ -184,7 +184,7 @@ test('bytes count as well as entries', async () => {
   await db.close();
 });
 
-test('a write larger than all of staging is refused by itself', async () => {
+test('[fault 11] a write larger than all of staging is refused by itself', async () => {
   const db = await open(file(), { staging: { maxBytes: 1_024 } });
   expect(await codeFrom(() => db.set('a', 'x'.repeat(2_000)))).toBe('SLUICE_INVALID_VALUE');
   expect(await codeFrom(() => db.aset('a', 'x'.repeat(2_000)))).toBe('SLUICE_INVALID_VALUE');
@@ -210,7 +210,7 @@ test.each(['auto', 'count', 'time', 'immediate'] as const)(
   },
 );
 
-test('the log has a limit of its own, and gets over it', async () => {
+test('[fault 59] the log has a limit of its own, and gets over it', async () => {
   const db = await open(file(), {
     flush: { mode: 'auto', intervalMs: 20 },
     log: { segmentBytes: 4_096, maxBytes: 8_192 },
@@ -233,7 +233,7 @@ test('the log has a limit of its own, and gets over it', async () => {
   await db.close();
 });
 
-test('the log limit alone holds writes back, and a flush lets them go on', async () => {
+test('[fault 59] the log limit alone holds writes back, and a flush lets them go on', async () => {
   const db = await open(file(), { flush: { mode: 'manual' }, log: { segmentBytes: 4_096, maxBytes: 8_192 } });
   while (db.stats().logBytes < 8_192) await db.aset(`k${db.stats().accepted}`, 'x'.repeat(600));
   // The acknowledgement comes first, the look at the size of the log right after it.

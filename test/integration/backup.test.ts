@@ -18,9 +18,10 @@ import { type CopyProgress, type Database, inspect, open, verify } from 'sluiced
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { openOn } from '../../dist/db/open.js';
 import { Child } from '../support/child.ts';
+import { NO_PRELOAD } from '../support/compiled.ts';
 import { codeFrom, refusal } from '../support/eventually.ts';
 import { FaultFileSystem } from '../support/fault-file-system.ts';
-import { FaultShim, NO_SHIM } from '../support/fault-shim.ts';
+import { FaultShim } from '../support/fault-shim.ts';
 import { machine } from '../support/machine.ts';
 import { openTemp } from '../support/open-temp.ts';
 import { Recorder } from '../support/recorder.ts';
@@ -285,7 +286,7 @@ describe('where it may go', () => {
 });
 
 describe('where it fails, nothing is left', () => {
-  test.skipIf(NO_SHIM !== undefined)(
+  test.skipIf(NO_PRELOAD !== undefined)(
     'a disk that is full, and one that does not sync: what was there stays',
     async () => {
       const shim = new FaultShim();

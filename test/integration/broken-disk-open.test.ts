@@ -2,7 +2,8 @@ import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { Child } from '../support/child.ts';
-import { type Fault, FaultShim, NO_SHIM } from '../support/fault-shim.ts';
+import { NO_PRELOAD } from '../support/compiled.ts';
+import { type Fault, FaultShim } from '../support/fault-shim.ts';
 import { tempDir } from '../support/temp-dir.ts';
 
 test.for([
@@ -16,7 +17,7 @@ test.for([
   ['SQLITE_READONLY_DIRECTORY', { operation: 'open', file: 'a.db-journal', error: 'EACCES' }],
   ['SQLITE_CANTOPEN', { operation: 'open', file: 'a.db', error: 'EMFILE' }],
 ] as [string, Fault][])('%s at open refuses it, and changes nothing', async ([code, fault], context) => {
-  if (NO_SHIM !== undefined) context.skip(NO_SHIM);
+  if (NO_PRELOAD !== undefined) context.skip(NO_PRELOAD);
   const shim = new FaultShim();
   const folder = join(tempDir(), 'folder');
   mkdirSync(folder);

@@ -3,8 +3,9 @@ import { closeSync, openSync, statSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import Sqlite from 'better-sqlite3';
 import { expect, type TestContext, test } from 'vitest';
+import { NO_PRELOAD } from '../support/compiled.ts';
 import { eventually } from '../support/eventually.ts';
-import { type Fault, FaultShim, NO_SHIM } from '../support/fault-shim.ts';
+import { type Fault, FaultShim } from '../support/fault-shim.ts';
 import { RemoteDatabase } from '../support/remote-database.ts';
 import { tempDir } from '../support/temp-dir.ts';
 
@@ -25,7 +26,7 @@ interface Broken {
 
 /** A database with one row applied, and no reader yet that would share its descriptors with the writer, on a disk that will do as it is told. */
 async function broken(context: TestContext): Promise<Broken> {
-  if (NO_SHIM !== undefined) context.skip(NO_SHIM);
+  if (NO_PRELOAD !== undefined) context.skip(NO_PRELOAD);
   const shim = new FaultShim();
   const file = join(tempDir(), 'a.db');
   const db = await RemoteDatabase.open(file, OPTIONS, { env: shim.env });
@@ -380,7 +381,7 @@ test('[fault 36] a limit on the size of files is a lack of space, and it goes on
 });
 
 test('a process that is out of descriptors cannot start the thread again: waited for, and no crash loop', async (context) => {
-  if (NO_SHIM !== undefined) context.skip(NO_SHIM);
+  if (NO_PRELOAD !== undefined) context.skip(NO_PRELOAD);
   const shim = new FaultShim();
   const file = join(tempDir(), 'a.db');
   const db = await RemoteDatabase.open(file, OPTIONS, { env: shim.env, limits: 'ulimit -n 60' });

@@ -50,7 +50,7 @@ test('accepted writes are counted by what they do', async () => {
   law(db.stats());
 });
 
-test('calls that are turned away are counted by why, once each, and cost nothing that was accepted', async () => {
+test('[fault 60] calls that are turned away are counted by why, once each, and cost nothing that was accepted', async () => {
   const db = await openTemp({
     flush: { mode: 'manual' },
     staging: { maxEntries: 10, maxBytes: 4_096 },

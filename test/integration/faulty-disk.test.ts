@@ -41,7 +41,7 @@ async function afterCrash({ file }: Subject): Promise<Record<string, unknown>> {
 }
 
 test.each(['ENOSPC', 'EDQUOT', 'EFBIG'])(
-  '%s on a write: no acknowledgement, state space, and it goes on by itself',
+  '[fault 2] %s on a write: no acknowledgement, state space, and it goes on by itself',
   async (code) => {
     const subject = await opened();
     const { db, disk, states } = subject;
@@ -60,7 +60,7 @@ test.each(['ENOSPC', 'EDQUOT', 'EFBIG'])(
   },
 );
 
-test('a disk that takes a part and is then full leaves no part behind', async () => {
+test('[fault 1] a disk that takes a part and is then full leaves no part behind', async () => {
   const subject = await opened();
   const { db, disk } = subject;
   await db.aset('before', 1);
@@ -91,7 +91,7 @@ test('a tail that cannot be cut off is left behind in a segment of the past', as
   await db.close();
 });
 
-test('short writes alone change nothing', async () => {
+test('[fault 1] short writes alone change nothing', async () => {
   const subject = await opened();
   const { db, disk } = subject;
   disk.writeLimit = 7;
@@ -102,7 +102,7 @@ test('short writes alone change nothing', async () => {
 });
 
 test.each(['write', 'datasync'] as const)(
-  'EIO of %s once: not acknowledged, written again in a new segment',
+  '[fault 3] [fault 4] EIO of %s once: not acknowledged, written again in a new segment',
   async (operation) => {
     const subject = await opened();
     const { db, disk, states } = subject;
@@ -128,7 +128,7 @@ test.each([
   ['create', 'EROFS'],
   ['syncDirectory', 'EIO'],
 ] as const)(
-  '%s failing with %s for ever: failed, everybody is told once, reads are served',
+  '[fault 3] [fault 5] [fault 7] %s failing with %s for ever: failed, everybody is told once, reads are served',
   async (operation, code) => {
     const subject = await opened({ ...MANUAL, log: { segmentBytes: 4_096 } });
     const { db, disk, states } = subject;
@@ -169,7 +169,7 @@ test.each([
   },
 );
 
-test('the folder that cannot be synced once: no acknowledgement on the strength of that segment', async () => {
+test('[fault 7] the folder that cannot be synced once: no acknowledgement on the strength of that segment', async () => {
   const subject = await opened();
   const { db, disk } = subject;
   disk.fail('syncDirectory', 'EIO', { times: 1 });
@@ -181,18 +181,21 @@ test('the folder that cannot be synced once: no acknowledgement on the strength 
   await db.close();
 });
 
-test.each(['EMFILE', 'ENFILE'])('%s at the making of a segment: waited for, nothing is lost', async (code) => {
-  const subject = await opened();
-  const { db, disk, states } = subject;
-  disk.fail('create', code, { times: 4 });
-  expect(await codeFrom(() => db.aset('during', 2))).toBe('SLUICE_LOG_IO');
-  await eventually(() => db.state === 'ok', 'there are descriptors again');
-  await db.aset('after', 3);
-  expect(states).toEqual(['degraded', 'ok']);
-  expect(disk.hit('create')).toBe(4);
-  expect(await afterCrash(subject)).toEqual({ during: 2, after: 3 });
-  await db.close();
-});
+test.each(['EMFILE', 'ENFILE'])(
+  '[fault 8] %s at the making of a segment: waited for, nothing is lost',
+  async (code) => {
+    const subject = await opened();
+    const { db, disk, states } = subject;
+    disk.fail('create', code, { times: 4 });
+    expect(await codeFrom(() => db.aset('during', 2))).toBe('SLUICE_LOG_IO');
+    await eventually(() => db.state === 'ok', 'there are descriptors again');
+    await db.aset('after', 3);
+    expect(states).toEqual(['degraded', 'ok']);
+    expect(disk.hit('create')).toBe(4);
+    expect(await afterCrash(subject)).toEqual({ during: 2, after: 3 });
+    await db.close();
+  },
+);
 
 test('a segment that cannot be deleted is deleted with the next one', async () => {
   const { db, disk, file } = await opened();
@@ -224,7 +227,7 @@ test('barriers wait while the disk is full, and go on with it', async () => {
   await db.close();
 });
 
-test('close with a disk that stays full returns at its limit and says what is left', async () => {
+test('[fault 62] close with a disk that stays full returns at its limit and says what is left', async () => {
   const { db, disk, file } = await opened({ ...MANUAL, closeTimeoutMs: 200 });
   await db.aset('a', 1);
   disk.fail('write', 'ENOSPC', { file: SEGMENT });
@@ -246,7 +249,7 @@ test.each([
   ['list', /./],
   ['syncDirectory', /-log$/],
 ] as [Operation, RegExp][])(
-  '%s failing at open refuses it, and the next open has everything',
+  '[fault 25] %s failing at open refuses it, and the next open has everything',
   async (operation, file) => {
     const path = join(tempDir(), 'a.db');
     const before = await open(path, { ...MANUAL, closeTimeoutMs: 0 });

@@ -54,7 +54,7 @@ test('an open database that has nothing to do does not keep the process alive', 
 });
 
 test.each(['SIGTERM', 'SIGINT'] as const)(
-  'closeOnSignals drains on %s, then lets the signal end the process',
+  '[fault 64] closeOnSignals drains on %s, then lets the signal end the process',
   async (signal) => {
     const file = join(tempDir(), 'a.db');
     const child = new Child(
@@ -86,7 +86,7 @@ test('closeOnSignals can be taken back', async () => {
   await db.close();
 });
 
-test('close twice is close once, and everything after it is SLUICE_CLOSED', async () => {
+test('[fault 63] close twice is close once, and everything after it is SLUICE_CLOSED', async () => {
   const db = await open(join(tempDir(), 'a.db'));
   const rows = db.rows('r', { columns: { n: 'integer' } });
   const table = db.table('other');
@@ -189,7 +189,7 @@ test(':memory: is a folder of its own that goes away, and at memory level by its
   await two.close();
 });
 
-test('acknowledgements that nobody awaits never become unhandled rejections', async () => {
+test('[fault 63] acknowledgements that nobody awaits never become unhandled rejections', async () => {
   const file = join(tempDir(), 'a.db');
   await (await open(file)).close();
   const unlock = await lockFromOutside(file);

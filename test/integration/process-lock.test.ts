@@ -13,7 +13,7 @@ const HOLDER = `
   process.on('SIGTERM', () => db.close().then(() => process.exit(0)));
   setInterval(() => {}, 1000);`;
 
-test('a second open in the same process is refused, and works after close', async () => {
+test('[fault 30] a second open in the same process is refused, and works after close', async () => {
   const file = join(tempDir(), 'a.db');
   const db = await open(file);
   const error = await refusal(() => open(file));
@@ -27,7 +27,7 @@ test('a second open in the same process is refused, and works after close', asyn
   await again.close();
 });
 
-test('of two opens at once, one has the database', async () => {
+test('[fault 30] of two opens at once, one has the database', async () => {
   const file = join(tempDir(), 'a.db');
   const results = await Promise.allSettled([open(file), open(file), open(file)]);
   const opened = results.filter((result) => result.status === 'fulfilled');
@@ -38,7 +38,7 @@ test('of two opens at once, one has the database', async () => {
   }
 });
 
-test('an open in another process is refused at once, by name; after SIGKILL the database is free', async () => {
+test('[fault 30] [fault 31] an open in another process is refused at once, by name; after SIGKILL the database is free', async () => {
   const file = join(tempDir(), 'a.db');
   const holder = new Child(HOLDER, [file]);
   await holder.says('open');

@@ -9,7 +9,7 @@ import { tempDir } from '../support/temp-dir.ts';
 const MANUAL = { flush: { mode: 'manual' } } as const;
 const opened = () => open(join(tempDir(), 'a.db'), MANUAL);
 
-test('a row is stored with the types that the values have', async () => {
+test('[fault 13] a row is stored with the types that the values have', async () => {
   const db = await opened();
   const rows = db.rows('r', {
     columns: { i: 'integer', r: 'real', t: 'text', b: 'blob', a: 'any', d: 'integer', o: 'text', big: 'integer' },
@@ -76,7 +76,7 @@ test('what a row leaves out takes its default', async () => {
   await db.close();
 });
 
-test('a row that cannot be stored is refused whole, before it is accepted', async () => {
+test('[fault 13] a row that cannot be stored is refused whole, before it is accepted', async () => {
   const db = await opened();
   const rows = db.rows<Record<string, unknown>>('r', { columns: { a: 'any', b: 'any' } });
   await db.aflush();

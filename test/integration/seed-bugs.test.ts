@@ -23,7 +23,7 @@ function onDisk(file: string, table = 'data'): Map<unknown, unknown> {
 }
 
 /** What the parts of Sluice have for each other. */
-const INTERNAL = ['inside', 'tableOptions', 'toStep'];
+const INTERNAL = ['holdTransaction', 'inside', 'tableOptions', 'toStep'];
 
 describe('write-behind', () => {
   test.each(['manual', 'immediate'] as const)(
@@ -455,6 +455,125 @@ describe('encryption', () => {
     }
     // As the original would: a table that is opened without the key.
     expect(await codeFrom(() => open(file, { table: 'plain' }))).toBe('SLUICE_DECRYPT');
+  });
+});
+
+describe('transactions', () => {
+  const SQL = { sql: true } as const;
+  const isRolledBack = (error: unknown) => expect(String(error)).toContain('rolled back');
+
+  test('1.6-7: there are transactions in write-behind, of keys and of SQL, and they know what is staged', async () => {
+    const db = await manual();
+    db.set('n', 1);
+    db.transaction((tx) => tx.set('n', (tx.get('n') as number) + 1));
+    await db.atransaction((tx) => tx.aexecute("UPDATE data SET value = value + 1 WHERE key = 'n'"), SQL);
+    await db.abeginTransaction();
+    expect(db.inTransaction).toBe(true);
+    await db.acommit();
+    expect([db.get('n'), onDisk(db.path)]).toEqual([3, new Map([['n', '3']])]);
+  });
+
+  test('1.13-1: what was rolled back is in no table’s cache', async () => {
+    const db = await manual({ cache: 'unbounded' });
+    const child = db.table('child');
+    for (const table of [db, child]) table.set('a', 'before');
+    await db.aflush();
+    const read = () => [db.get('a'), child.get('a'), db.table('child').get('a')];
+    expect(read()).toEqual(['before', 'before', 'before']);
+    const keys = db.atransaction(async (tx) => {
+      tx.set('a', 'taken back');
+      tx.table('child').set('a', 'taken back');
+      expect([tx.get('a'), read()]).toEqual(['taken back', ['before', 'before', 'before']]);
+      throw new Error('rolled back');
+    });
+    await keys.catch(isRolledBack);
+    const sql = db.atransaction(async (tx) => {
+      for (const name of ['data', 'child']) await tx.aexecute(`UPDATE ${name} SET value = '"taken back"'`);
+      // Whatever is read meanwhile may be kept.
+      expect(read()).toEqual(['before', 'before', 'before']);
+      expect(await child.agetFresh('a')).toBe('before');
+      throw new Error('rolled back');
+    }, SQL);
+    await sql.catch(isRolledBack);
+    expect(read()).toEqual(['before', 'before', 'before']);
+    expect([await db.agetFresh('a'), await child.agetFresh('a')]).toEqual(['before', 'before']);
+  });
+
+  test('1.13-2: what another task has written is no part of a transaction: neither its end nor its rollback', async () => {
+    const db = await manual();
+    await db.aexecute('CREATE TABLE t (n INTEGER)');
+    let others: Promise<unknown> | undefined;
+    let begin: () => void = () => undefined;
+    const begun = new Promise<void>((resolve) => {
+      begin = resolve;
+    });
+    const task = begun.then(async () => {
+      await db.aset('theirs', 1);
+      others = db.aexecute('INSERT INTO t VALUES (1)');
+    });
+    const mine = db.atransaction(async (tx) => {
+      await tx.aexecute('INSERT INTO t VALUES (2)');
+      begin();
+      await task;
+      throw new Error('rolled back');
+    }, SQL);
+    await mine.catch(isRolledBack);
+    await others;
+    await db.aflush();
+    expect(await db.afetchAll('SELECT n FROM t')).toEqual([{ n: 1 }]);
+    expect(onDisk(db.path)).toEqual(new Map([['theirs', '1']]));
+  });
+
+  test('1.13-3: what writes many keys does so in a transaction too, and a transaction can have parts', async () => {
+    const db = await manual();
+    db.transaction((tx) => {
+      tx.setMany({ a: 1, b: 2, c: 3 });
+      tx.deleteMany(['b']);
+      const part = () =>
+        tx.transaction(() => {
+          tx.set('a', 'taken back');
+          throw new Error('rolled back');
+        });
+      expect(part).toThrow('rolled back');
+    });
+    await db.aexecute('CREATE TABLE t (n INTEGER UNIQUE)');
+    await db.atransaction(async (tx) => {
+      await tx.aexecute('INSERT INTO t VALUES (1), (2)');
+      const part = tx.atransaction((inner) => inner.aexecute('INSERT INTO t VALUES (3), (1)'));
+      expect(await codeFrom(() => part)).toBe('SLUICE_STORE');
+    }, SQL);
+    expect(db.toDict()).toEqual({ a: 1, c: 3 });
+    expect(await db.afetchAll('SELECT n FROM t')).toEqual([{ n: 1 }, { n: 2 }]);
+  });
+});
+
+describe('readers', () => {
+  test('1.15-1: every reader of a temporary database reads that one, and what is staged', async () => {
+    const db = await open(':memory:', { readers: 3, flush: { mode: 'manual' } });
+    db.set('a', 1);
+    const slow =
+      'WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200000) SELECT max(i), value FROM n, data';
+    const queries = Array.from({ length: 6 }, () => db.afetchOne<{ value: string }>(slow));
+    expect((await Promise.all(queries)).map((row) => row?.value)).toEqual(Array(6).fill('1'));
+    await db.close();
+  });
+
+  test('1.15-2: what only reads cannot write, whichever call it is', async () => {
+    const db = await manual();
+    await db.aexecute('CREATE TABLE t (n INTEGER)');
+    const inserts = [
+      'INSERT INTO t VALUES (1)',
+      'INSERT INTO t VALUES (1) RETURNING n',
+      'WITH x AS (SELECT 1) INSERT INTO t SELECT 1 FROM x RETURNING n',
+    ];
+    // By its text, or by SQLite, which has opened the file for reading alone.
+    const refused = ['SLUICE_INVALID_SQL', 'SLUICE_STORE'];
+    for (const sql of inserts) {
+      expect(refused).toContain(await codeFrom(() => db.afetchAll(sql)));
+      expect(refused).toContain(await codeFrom(() => db.afetchOne(sql, [], { stale: true })));
+      expect(refused).toContain(await codeFrom(async () => db.aiterate(sql).next()));
+    }
+    expect(await db.acount('t')).toBe(0);
   });
 });
 

@@ -129,6 +129,23 @@ test('migrates', async () => {
   expect((await new Migrator({ db, provider }).migrateToLatest()).results).toEqual([]);
 });
 
+test('migrates once where two begin at the same time, and goes on after one that fails', async () => {
+  const { database } = await withKysely();
+  const migrator = (fails: boolean) => {
+    const db = new Kysely<Tables>({ dialect: new SluiceDialect({ database }) });
+    const up = async (on: Kysely<unknown>) => {
+      await on.schema.createTable('made').addColumn('a', 'text').ifNotExists().execute();
+      if (fails) throw new RangeError('no');
+      await sql`INSERT INTO made VALUES ('once')`.execute(on);
+    };
+    return new Migrator({ db, provider: { getMigrations: async () => ({ one: { up } }) } });
+  };
+  expect((await migrator(true).migrateToLatest()).error).toBeInstanceOf(RangeError);
+  const both = await Promise.all([migrator(false).migrateToLatest(), migrator(false).migrateToLatest()]);
+  expect(both.map(({ results }) => results?.length).sort()).toEqual([0, 1]);
+  expect(await database.afetchAll('SELECT * FROM made')).toEqual([{ a: 'once' }]);
+});
+
 test('transactions are made whole or not at all, one after the other, with reads of their own writes', async () => {
   const { db, database } = await withKysely();
   const add = (name: string, fails: boolean) =>
@@ -157,6 +174,65 @@ test('transactions are made whole or not at all, one after the other, with reads
       .setIsolationLevel('serializable')
       .execute(async () => 1);
   expect(await codeFrom(isolated)).toBe('SLUICE_UNSUPPORTED');
+  const reading = () =>
+    db
+      .transaction()
+      .setAccessMode('read only')
+      .execute(async () => 1);
+  expect(await codeFrom(reading)).toBe('SLUICE_UNSUPPORTED');
+  const streaming = () =>
+    db.transaction().execute(async (on) => on.selectFrom('person').selectAll().stream()[Symbol.asyncIterator]().next());
+  expect(await codeFrom(streaming)).toBe('SLUICE_UNSUPPORTED');
+});
+
+test('what refuses to commit is what a transaction throws, and nothing of it stays', async () => {
+  const { db, database } = await withKysely();
+  await database.apragma('foreign_keys', true);
+  await sql`CREATE TABLE parent (id INTEGER PRIMARY KEY)`.execute(db);
+  await sql`CREATE TABLE child (id INTEGER REFERENCES parent (id) DEFERRABLE INITIALLY DEFERRED)`.execute(db);
+  const orphan = () => db.transaction().execute((on) => sql`INSERT INTO child VALUES (9)`.execute(on));
+  await expect(orphan()).rejects.toMatchObject({ sqliteCode: 'SQLITE_CONSTRAINT_FOREIGNKEY' });
+  const late = db.transaction().execute(async (on) => {
+    await on.insertInto('person').values({ name: 'A' }).execute();
+    await database.close();
+    await on.selectFrom('person').selectAll().execute();
+  });
+  await expect(late).rejects.toMatchObject({ code: 'SLUICE_CLOSED' });
+});
+
+test('a query of the database in the function of a transaction is refused, instead of waiting for its end', async () => {
+  const { db, database } = await withKysely();
+  const codes: string[] = [];
+  await db.transaction().execute(async (on) => {
+    await on.insertInto('person').values({ name: 'A' }).execute();
+    const calls = [
+      () => db.selectFrom('person').selectAll().execute(),
+      () => db.insertInto('person').values({ name: 'B' }).execute(),
+      () => db.transaction().execute(async () => 1),
+      () => database.aflush(),
+    ];
+    for (const call of calls) codes.push(await codeFrom(call));
+  });
+  expect(codes).toEqual(Array(4).fill('SLUICE_CONFLICT'));
+  expect(await db.selectFrom('person').select('name').execute()).toEqual([{ name: 'A' }]);
+});
+
+test('a transaction that is ended by hand has savepoints', async () => {
+  const { db } = await withKysely();
+  const add = (on: typeof db, name: string) => on.insertInto('person').values({ name }).execute();
+  const first = await db.startTransaction().execute();
+  await add(first, 'A');
+  const second = await first.savepoint('one').execute();
+  await add(second, 'B');
+  const third = await second.rollbackToSavepoint('one').execute();
+  const fourth = await third.savepoint('two').execute();
+  await add(fourth, 'C');
+  await fourth.releaseSavepoint('two').execute();
+  await first.commit().execute();
+  const undone = await db.startTransaction().execute();
+  await add(undone, 'D');
+  await undone.rollback().execute();
+  expect(await db.selectFrom('person').select('name').execute()).toEqual([{ name: 'A' }, { name: 'C' }]);
 });
 
 test('refuses what the database refuses, and leaves it open when it is destroyed', async () => {

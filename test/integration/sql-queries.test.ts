@@ -357,6 +357,27 @@ describe('the policy', () => {
     expect(await codeFrom(() => db.aquery('other', { where: "key LIKE 'k'" }))).toBe('SLUICE_INVALID_SQL');
   });
 
+  test('says how deeply a clause may be nested: what SQLite takes for it grows with the square of that', async () => {
+    const db = await withPeople();
+    const deep = (count: number) => [
+      `${'~'.repeat(count)}age`,
+      `${'- '.repeat(count)}age`,
+      `${'NOT '.repeat(count)}age`,
+      `${'('.repeat(count)}age${')'.repeat(count)}`,
+      `${'-('.repeat(count / 2)}age${')'.repeat(count / 2)}`,
+      `age = 1 OR ${'abs(+'.repeat(count / 2)}age${')'.repeat(count / 2)}`,
+    ];
+    for (const clause of deep(100)) expect(await calls(db, clause), clause).toBe('runs');
+    for (const clause of deep(102)) expect(await calls(db, clause), clause).toBe('SLUICE_INVALID_SQL');
+    for (const clause of deep(102)) expect(await calls(db, clause, { maxClauseDepth: 200 }), clause).toBe('runs');
+    // Many beside each other are not deep.
+    expect(await calls(db, `age = -1${' OR NOT age = (-2)'.repeat(50)}`)).toBe('runs');
+    const shallow = await withPeople({ maxClauseDepth: 2 });
+    expect(await calls(shallow, '((age)) = 1')).toBe('runs');
+    expect(await calls(shallow, '(((age))) = 1')).toBe('SLUICE_INVALID_SQL');
+    expect((await refusal(() => shallow.acount('people', { where: '(((age)))' }))).message).toContain('maxClauseDepth');
+  });
+
   test('forbids an operator with its function, and sees names in quotes', async () => {
     const db = await withPeople();
     const forbiddenFunctions = ['like', 'glob'];
@@ -380,6 +401,7 @@ describe('the policy', () => {
       { allowedFunctions: 'x' },
       { forbiddenFunctions: [1] },
       { maxClauseLength: 0 },
+      { maxClauseDepth: 1_001 },
       { strickt: true },
     ]) {
       expect(await codeFrom(() => openTemp('data.db', { sql: wrong as never }))).toBe('SLUICE_INVALID_OPTION');

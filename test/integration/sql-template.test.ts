@@ -43,6 +43,30 @@ test('every call that takes a statement takes one of a template', async () => {
   expect(await codeFrom(() => db.afetchAll(sql`SELECT ${1}`, { maxRow: 1 } as never))).toBe('SLUICE_INVALID_OPTION');
 });
 
+test('every call of an SQL transaction takes one, too', async () => {
+  const db = await openTemp();
+  await db.aexecute('CREATE TABLE t (a, b)');
+  const evil = `x'); DROP TABLE t; --"`;
+  await db.atransaction(
+    async (tx) => {
+      const inserted = await tx.aexecute(sql`INSERT INTO t VALUES (${evil}, ${1}), (${'y'}, ${[2]}) RETURNING a`);
+      expect(inserted).toMatchObject({ changes: 2, rows: [{ a: evil }, { a: 'y' }] });
+      expect(await tx.afetchAll<{ a: string }>(sql`SELECT a FROM t WHERE b IN (${[1, 3]})`)).toEqual([{ a: evil }]);
+      expect(await tx.afetchOne(sql`SELECT b FROM ${sql.id('t')} WHERE a = ${'y'}`)).toEqual({ b: 2 });
+      for (const call of [
+        () => tx.aexecute(sql`DELETE FROM t WHERE a = '${'y'}'`),
+        () => tx.afetchAll(sql`SELECT ${1}, ?`),
+        () => (tx.afetchAll as (...given: unknown[]) => Promise<unknown>).call(tx, sql`SELECT ${1}`, [2]),
+        () => (tx.aexecute as (...given: unknown[]) => Promise<unknown>).call(tx, sql`SELECT 1`, { ahead: true }),
+      ]) {
+        expect(await codeFrom(call)).toBe('SLUICE_INVALID_SQL');
+      }
+    },
+    { sql: true },
+  );
+  expect(await db.acount('t')).toBe(2);
+});
+
 test('a value that would not be a value is refused', async () => {
   const db = await openTemp();
   const bad = [

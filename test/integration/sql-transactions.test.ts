@@ -1,4 +1,5 @@
-import { renameSync } from 'node:fs';
+import { randomBytes } from 'node:crypto';
+import { existsSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
 import Sqlite from 'better-sqlite3';
 import { type Database, type OpenOptions, open, type SqlTransaction, UniqueHook } from 'sluicedb';
@@ -459,6 +460,71 @@ describe('order', () => {
     expect(codes).toEqual(Array(7).fill('SLUICE_CONFLICT'));
     expect([db.get('a'), await outside(db)]).toEqual([2, [1]]);
   });
+
+  test('so is every other one that waits for the writer thread, before anything of it is done', async () => {
+    const { db, file } = await opened({ ...MANUAL, encryption: { key: randomBytes(32) } });
+    const calls: Record<string, () => Promise<unknown>> = {
+      'aexecute ahead': () => db.aexecute('INSERT INTO t (n) VALUES (9)', [], { ahead: true }),
+      arotateKey: () => db.arotateKey({ key: randomBytes(32) }),
+      'dlq.retry': () => db.dlq.retry('all'),
+      'dlq.clear': () => db.dlq.clear('all'),
+      'dlq.import': () => db.dlq.import([]),
+      'dlq.take': () => db.dlq.take(),
+      abackup: () => db.abackup(`${file}.backup`),
+      arestore: () => db.arestore(`${file}.backup`),
+      aiterate: () => db.aiterate('SELECT 1').next(),
+      apragma: () => db.apragma('user_version'),
+    };
+    const codes: Record<string, string> = {};
+    await db.atransaction(async (tx) => {
+      await insert(tx, 1);
+      for (const [name, call] of Object.entries(calls)) codes[name] = await codeFrom(call);
+    }, SQL);
+    expect(codes).toEqual(Object.fromEntries(Object.keys(calls).map((name) => [name, 'SLUICE_CONFLICT'])));
+    expect([await outside(db), db.dlq.size, existsSync(`${file}.backup`)]).toEqual([[1], 0, false]);
+  });
+
+  test("at the level 'applied', so is every write that is awaited; others are not", async () => {
+    const { db } = await opened({ ...MANUAL, durability: 'applied' });
+    const rows = db.rows<{ n: number }>('t');
+    const calls: Record<string, () => Promise<unknown>> = {
+      aset: () => db.aset('a', 1),
+      asetMany: () => db.asetMany({ a: 1 }),
+      aupdate: () => db.aupdate({ a: 1 }),
+      adelete: () => db.adelete('a'),
+      apop: () => db.apop('a'),
+      aclear: () => db.aclear(),
+      aincrement: () => db.aincrement('a', 1, { default: 0 }),
+      atransaction: () => db.atransaction(async (tx) => tx.set('a', 1)),
+      aappend: () => rows.aappend({ n: 5 }),
+      aappendMany: () => rows.aappendMany([{ n: 5 }]),
+      astage: () => db.astage('INSERT INTO t (n) VALUES (5)'),
+      adurable: () => db.adurable(),
+    };
+    const codes: Record<string, string> = {};
+    await db.atransaction(async (tx) => {
+      await insert(tx, 1);
+      for (const [name, call] of Object.entries(calls)) codes[name] = await codeFrom(call);
+      db.set('b', 2);
+    }, SQL);
+    expect(codes).toEqual(Object.fromEntries(Object.keys(calls).map((name) => [name, 'SLUICE_CONFLICT'])));
+    expect([await outside(db), db.toDict()]).toEqual([[1], { b: 2 }]);
+    await db.aset('a', 3);
+    expect(db.get('a')).toBe(3);
+  });
+
+  test('so is a write that has to wait for room, and the wait for it', async () => {
+    const { db } = await opened({ ...MANUAL, staging: { maxEntries: 4 } });
+    const codes: string[] = [];
+    await db.atransaction(async () => {
+      for (let n = 0; n < 4; n++) db.set('a', n);
+      for (const call of [() => db.aset('b', 1), () => db.adrain()]) codes.push(await codeFrom(call));
+    }, SQL);
+    expect(codes).toEqual(Array(2).fill('SLUICE_CONFLICT'));
+    await db.aflush();
+    await db.aset('b', 2);
+    expect(db.toDict()).toEqual({ a: 3, b: 2 });
+  });
 });
 
 describe('what others know of it', () => {
@@ -560,13 +626,16 @@ describe('what the writer thread does by itself', () => {
       };
       return systemClock.after(isLook ? 10 : delayMs, due, options);
     };
-    const { db } = await opened(MANUAL, { clock: { ...systemClock, after } });
-    const short = db.table('short', { cache: { strategy: 'ttl', ttlMs: 150, persist: true } });
+    let passed = 0;
+    const now = () => systemClock.now() + passed;
+    const { db } = await opened(MANUAL, { clock: { ...systemClock, after, now } });
+    const short = db.table('short', { cache: { strategy: 'ttl', ttlMs: 60_000, persist: true } });
     short.set('a', 1);
     await db.aflush();
     await db.atransaction(async (tx) => {
       await insert(tx, 1);
-      await eventually(() => !short.has('a'), 'it expires');
+      passed = 60_000;
+      expect(short.has('a')).toBe(false);
       const before = looks;
       await eventually(() => looks > before + 5, 'it is time to look');
       expect(await tx.afetchOne('SELECT count(*) AS rows FROM short')).toEqual({ rows: 1 });

@@ -139,7 +139,7 @@ test('calls that were queued behind a death are answered', async () => {
   await db.close();
 });
 
-test('a reader thread that dies is replaced at the next read', async () => {
+test('[fault 49] a reader thread that dies is replaced at the next read', async () => {
   const { db, threads } = await opened();
   await db.aset('a', 1);
   await db.aflush();

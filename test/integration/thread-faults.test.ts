@@ -13,7 +13,7 @@ async function opened(program: (takesSwitch: string) => string, limits?: Resourc
   const folder = tempDir();
   const armed = join(folder, 'switch');
   const takesSwitch = `(() => { try { fs.unlinkSync(${JSON.stringify(armed)}); return true; } catch { return false; } })()`;
-  const spawn = wrappedWriter(program(takesSwitch), limits);
+  const spawn = wrappedWriter(program(takesSwitch), limits === undefined ? {} : { resourceLimits: limits });
   const db = await openOn(machine({ spawn }), join(folder, 'a.db'), { flush: { mode: 'manual' } });
   const errors: string[] = [];
   db.on('failure', ({ error }) => errors.push(error.message));

@@ -212,7 +212,7 @@ describe('a sound log', () => {
     expect(recoveries).toBeGreaterThan(0);
   });
 
-  test('cut anywhere in its last segment gives the prefix before the cut, and goes on there', async () => {
+  test('[fault 15] cut anywhere in its last segment gives the prefix before the cut, and goes on there', async () => {
     await fc.assert(
       fc.asyncProperty(script, segmentBytes, async (steps, limit) => {
         const { files, segments } = await soundLog(steps, limit);
@@ -234,7 +234,7 @@ describe('a sound log', () => {
     );
   });
 
-  test('on the disk of this machine, cut, gives the prefix too', async () => {
+  test('[fault 15] on the disk of this machine, cut, gives the prefix too', async () => {
     const directory = tempDir();
     const steps = Array.from({ length: 9 }, () => ({ writes: 2, size: 20, sync: true }));
     await writeLog(nodeFileSystem, steps, 600, { directory });
@@ -248,7 +248,7 @@ describe('a sound log', () => {
     expect((await recover(nodeFileSystem, { directory })).report.tornBytes).toBe(0);
   });
 
-  test('never vouches for more than was synced: a power cut leaves a prefix that is never called damaged', async () => {
+  test('[fault 17] never vouches for more than was synced: a power cut leaves a prefix that is never called damaged', async () => {
     let torn = 0;
     await fc.assert(
       fc.asyncProperty(script, segmentBytes, fc.nat(), async (steps, limit, salt) => {
@@ -270,7 +270,7 @@ describe('a sound log', () => {
 });
 
 describe('damage where the log had been synced', () => {
-  test('is told from a torn tail at every byte', async () => {
+  test('[fault 18] is told from a torn tail at every byte', async () => {
     const outcomes = { torn: 0, refused: 0 };
     await fc.assert(
       fc.asyncProperty(script, segmentBytes, fc.nat(7), async (steps, limit, bit) => {
@@ -313,7 +313,7 @@ describe('damage where the log had been synced', () => {
     expect(outcomes.refused).toBeGreaterThan(100);
   });
 
-  test('below the watermark does not matter, in any segment but the newest', async () => {
+  test('[fault 22] below the watermark does not matter, in any segment but the newest', async () => {
     let harmless = 0;
     await fc.assert(
       fc.asyncProperty(
@@ -335,7 +335,7 @@ describe('damage where the log had been synced', () => {
     expect(harmless).toBeGreaterThan(0);
   });
 
-  test('a missing segment is refused above the watermark, and not missed below', async () => {
+  test('[fault 21] a missing segment is refused above the watermark, and not missed below', async () => {
     const outcomes = { refused: 0, fine: 0 };
     await fc.assert(
       fc.asyncProperty(fc.array(step, { minLength: 6, maxLength: 14 }), fc.nat(1000), async (steps, place) => {
@@ -377,7 +377,7 @@ describe('damage where the log had been synced', () => {
     expect((await recover(fileSystem, { appliedSeq: 5 })).last).toBe(7);
   });
 
-  test('a read that fails fails the recovery, and changes nothing', async () => {
+  test('[fault 25] a read that fails fails the recovery, and changes nothing', async () => {
     const { files, segments } = await soundLog(
       Array.from({ length: 8 }, () => ({ writes: 1, size: 40, sync: true })),
       200,
@@ -404,7 +404,7 @@ describe('a last segment in which nothing was', () => {
     ['of a page of zeroes', () => Buffer.alloc(4096)],
     ['of the header', headerOf],
     ['of the header and zeroes', (next: FoundSegment) => Buffer.concat([headerOf(next), Buffer.alloc(100)])],
-  ])('%s, once or several times, is no damage', async (_, make) => {
+  ])('[fault 16] %s, once or several times, is no damage', async (_, make) => {
     const { files, segments } = await soundLog(steps, 200);
     const last = segments.at(-1) as FoundSegment;
     const before = (segments.at(-2) as FoundSegment).frames.at(-1) as FoundFrame;
@@ -520,7 +520,7 @@ test('segments of another database or epoch are set aside whole, and not replaye
   }
 });
 
-test('a recovery that is interrupted anywhere, and repeated, ends the same and keeps what it drops', async () => {
+test('[fault 27] a recovery that is interrupted anywhere, and repeated, ends the same and keeps what it drops', async () => {
   let interruptions = 0;
   await fc.assert(
     fc.asyncProperty(

@@ -12,7 +12,9 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/vfs.h>
+#include <time.h>
 #include <unistd.h>
 
 #define RULES 8
@@ -81,10 +83,12 @@ static int fault(const char *operation, int fd, const char *path) {
 
 typedef ssize_t (*write_t)(int, const void *, size_t);
 typedef ssize_t (*pwrite_t)(int, const void *, size_t, off_t);
+typedef ssize_t (*read_t)(int, void *, size_t);
 typedef ssize_t (*pread_t)(int, void *, size_t, off_t);
 typedef int (*sync_t)(int);
 typedef int (*truncate_t)(int, off_t);
 typedef int (*unlink_t)(const char *);
+typedef int (*mkdir_t)(const char *, mode_t);
 typedef int (*stat_t)(int, struct stat *);
 typedef int (*open_t)(const char *, int, ...);
 typedef int (*fcntl_t)(int, int, ...);
@@ -92,6 +96,7 @@ typedef void *(*mmap_t)(void *, size_t, int, int, int, off_t);
 typedef void *(*malloc_t)(size_t);
 
 ssize_t write(int fd, const void *b, size_t n) { UNLESS_FAULT("write", fd, NULL, -1, write, write_t, fd, b, n) }
+ssize_t read(int fd, void *b, size_t n) { UNLESS_FAULT("read", fd, NULL, -1, read, read_t, fd, b, n) }
 
 #define PWRITE(name) \
   ssize_t name(int fd, const void *b, size_t n, off_t at) { UNLESS_FAULT("write", fd, NULL, -1, name, pwrite_t, fd, b, n, at) }
@@ -135,6 +140,7 @@ int fstat(int fd, struct stat *to) { UNLESS_FAULT("stat", fd, NULL, -1, fstat, s
 int fstat64(int fd, struct stat64 *to) { UNLESS_FAULT("stat", fd, NULL, -1, fstat64, stat_t, fd, (struct stat *)to) }
 
 int unlink(const char *path) { UNLESS_FAULT("unlink", -1, path, -1, unlink, unlink_t, path) }
+int mkdir(const char *path, mode_t mode) { UNLESS_FAULT("mkdir", -1, path, -1, mkdir, mkdir_t, path, mode) }
 
 /* Each call that a rule is for finds so many percent less free than the one before. */
 static fsblkcnt64_t shrunk(fsblkcnt64_t free, const char *path) {
@@ -157,3 +163,29 @@ STATFS(statfs) STATFS(statfs64)
 
 /* Only large pieces, as SQLite asks for when a value is large: nothing else in the process may notice. */
 void *malloc(size_t n) { UNLESS_FAULT(n < LARGE ? "" : "malloc", -1, "", NULL, malloc, malloc_t, n) }
+
+/* The clock on the wall is so many seconds off; the one that only goes forward is not. */
+static long off(void) {
+  for (int i = 0; rules != NULL && i < RULES; i++) {
+    if (rules[i].times == 0 || strcmp(rules[i].operation, "clock") != 0) continue;
+    __atomic_fetch_add(&rules[i].hits, 1, __ATOMIC_SEQ_CST);
+    return rules[i].error;
+  }
+  return 0;
+}
+
+int gettimeofday(struct timeval *restrict to, void *restrict zone) {
+  static int (*real)(struct timeval *, void *);
+  if (real == NULL) real = dlsym(RTLD_NEXT, "gettimeofday");
+  int result = real(to, zone);
+  if (result == 0) to->tv_sec += off();
+  return result;
+}
+
+int clock_gettime(clockid_t id, struct timespec *to) {
+  static int (*real)(clockid_t, struct timespec *);
+  if (real == NULL) real = dlsym(RTLD_NEXT, "clock_gettime");
+  int result = real(id, to);
+  if (result == 0 && id == CLOCK_REALTIME) to->tv_sec += off();
+  return result;
+}

@@ -1,9 +1,7 @@
-import { execFileSync } from 'node:child_process';
-import { closeSync, existsSync, mkdtempSync, openSync, readSync, rmSync, writeFileSync, writeSync } from 'node:fs';
-import { constants, tmpdir } from 'node:os';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { constants } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { afterAll, onTestFinished } from 'vitest';
+import { compiled } from './compiled.ts';
 import { tempDir } from './temp-dir.ts';
 
 export type Operation =
@@ -16,8 +14,10 @@ export type Operation =
   | 'map'
   | 'stat'
   | 'unlink'
+  | 'mkdir'
   | 'malloc'
-  | 'statfs';
+  | 'statfs'
+  | 'clock';
 
 export interface Fault {
   readonly operation: Operation;
@@ -25,59 +25,42 @@ export interface Fault {
   readonly file?: string;
   /**
    * An errno by name; `SHORT`: the call moves no byte; `slowMs`: it succeeds, but takes longer; `percent`: less of the disk is
-   * free with each call, of `statfs`.
+   * free with each call, of `statfs`; `hours`: so much the `clock` is ahead, or behind.
    */
-  readonly error: keyof typeof constants.errno | 'SHORT' | { readonly slowMs: number } | { readonly percent: number };
+  readonly error:
+    | keyof typeof constants.errno
+    | 'SHORT'
+    | { readonly slowMs: number }
+    | { readonly percent: number }
+    | { readonly hours: number };
   /** Calls to let through first. */
   readonly skip?: number;
   /** Calls to fail; all, if not given. */
   readonly times?: number;
 }
 
-const SOURCE = fileURLToPath(new URL('fault-shim.c', import.meta.url));
-
 // As in fault-shim.c.
 const RULES = 8;
 const RULE_BYTES = 96;
 const AT = { suffix: 16, error: 80, skip: 84, times: 88, hits: 92 } as const;
 
-/** Why the shim cannot be used here, if so. */
-export const NO_SHIM: string | undefined =
-  process.platform === 'linux' ? undefined : `LD_PRELOAD is Linux's, this is ${process.platform}`;
-
-let folder: string | undefined;
-
-/** The shim, compiled once for a test file. */
-function compiled(): string {
-  folder ??= mkdtempSync(join(tmpdir(), 'sluice-shim-'));
-  const library = join(folder, 'fault-shim.so');
-  if (!existsSync(library)) {
-    execFileSync('cc', ['-shared', '-fPIC', '-O1', '-U_FORTIFY_SOURCE', '-o', library, SOURCE, '-ldl']);
-  }
-  return library;
-}
-
-afterAll(() => {
-  if (folder !== undefined) rmSync(folder, { recursive: true });
-});
-
 function codeOf(error: Fault['error']): number {
   if (error === 'SHORT') return 0;
   if (typeof error === 'string') return constants.errno[error];
+  if ('hours' in error) return error.hours * 3_600;
   return 'slowMs' in error ? -error.slowMs : error.percent;
 }
 
 /** System calls of a child process that fail on purpose: start it with {@link env}, then arm as often as you like. */
 export class FaultShim {
   readonly env: Readonly<Record<string, string>>;
-  readonly #rules: number;
+  readonly #rules: string;
 
-  constructor() {
-    const rules = join(tempDir(), 'rules');
-    writeFileSync(rules, Buffer.alloc(RULES * RULE_BYTES));
-    this.#rules = openSync(rules, 'r+');
-    onTestFinished(() => closeSync(this.#rules));
-    this.env = { LD_PRELOAD: compiled(), FAULT_SHIM_RULES: rules };
+  /** Outside of a test it has to be told where it may put a file. */
+  constructor(folder: string = tempDir()) {
+    this.#rules = join(folder, 'rules');
+    writeFileSync(this.#rules, Buffer.alloc(RULES * RULE_BYTES));
+    this.env = { LD_PRELOAD: compiled('fault-shim'), FAULT_SHIM_RULES: this.#rules };
   }
 
   /** From now on these calls fail, and no others. */
@@ -92,13 +75,13 @@ export class FaultShim {
       bytes.writeInt32LE(skip, at + AT.skip);
       bytes.writeInt32LE(times, at + AT.times);
     }
-    writeSync(this.#rules, bytes, 0, bytes.length, 0);
+    // Written over, not anew: the process has it mapped.
+    writeFileSync(this.#rules, bytes, { flag: 'r+' });
   }
 
   /** How often each of the armed faults has come true. */
   hits(): number[] {
-    const bytes = Buffer.alloc(RULES * RULE_BYTES);
-    readSync(this.#rules, bytes, 0, bytes.length, 0);
+    const bytes = readFileSync(this.#rules);
     return Array.from({ length: RULES }, (_, i) => bytes.readInt32LE(i * RULE_BYTES + AT.hits));
   }
 }

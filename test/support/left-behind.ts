@@ -149,3 +149,22 @@ export function change(file: string, sql: string): void {
   db.exec(sql);
   db.close();
 }
+
+/** The files as they are now, as a process that starts after this one has died would find them. */
+export function imageOf(file: string): string {
+  const copy = join(tempDir(), 'a.db');
+  // First what is deleted last. Nothing that is applied meanwhile is then missing, and twice is not too often.
+  mkdirSync(`${copy}-log`);
+  for (const name of readdirSync(`${file}-log`))
+    if (!name.startsWith('lock.db')) copyIfThere(file, copy, `-log/${name}`);
+  for (const suffix of ['-wal', '']) copyIfThere(file, copy, suffix);
+  return copy;
+}
+
+function copyIfThere(file: string, copy: string, suffix: string): void {
+  try {
+    cpSync(`${file}${suffix}`, `${copy}${suffix}`, { recursive: true });
+  } catch (error) {
+    if ((error as { code?: string }).code !== 'ENOENT') throw error;
+  }
+}

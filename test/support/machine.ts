@@ -1,4 +1,4 @@
-import { Worker } from 'node:worker_threads';
+import { type ResourceLimits, Worker } from 'node:worker_threads';
 import { systemClock } from '../../dist/base/clock.js';
 import { nodeFileSystem } from '../../dist/base/node-file-system.js';
 import { systemRandom } from '../../dist/base/random.js';
@@ -15,9 +15,19 @@ export class Threads {
   readonly readers: Worker[] = [];
   /** Called with each new writer thread. */
   onWriter: (worker: Worker) => void = () => {};
+  readonly #limits: ResourceLimits;
+
+  constructor(limits: ResourceLimits = {}) {
+    this.#limits = limits;
+  }
 
   readonly spawn: NonNullable<Machine['spawn']> = (entry, port) => {
-    const worker = new Worker(entry, { workerData: port, transferList: [port], execArgv: [] });
+    const worker = new Worker(entry, {
+      workerData: port,
+      transferList: [port],
+      execArgv: [],
+      resourceLimits: this.#limits,
+    });
     if (entry.pathname.endsWith('writer-thread.js')) {
       this.writers.push(worker);
       this.onWriter(worker);

@@ -9,15 +9,22 @@ const NAME = 'sluice-mortal-writer';
  * them inside a statement as well, where better-sqlite3 aborts the whole process if it is just about to throw.)
  */
 export class MortalWriter {
-  readonly #countdown = new Int32Array(new SharedArrayBuffer(4));
+  /** Moments until it ends: any, and those of statements alone. */
+  readonly #countdown = new Int32Array(new SharedArrayBuffer(8));
   #writer: Worker | undefined;
   readonly spawn: NonNullable<Machine['spawn']>;
 
-  constructor() {
-    const spawn = wrappedWriter(`
+  /** Outside of a test it has to be told where it may put a file. */
+  constructor(folder?: string) {
+    const spawn = wrappedWriter(
+      `
       const countdown = new Int32Array(threads.getEnvironmentData(${JSON.stringify(NAME)}));
+      const count = (which) => {
+        if (Atomics.load(countdown, which) > 0 && Atomics.sub(countdown, which, 1) === 1) process.exit(1);
+      };
       const tick = () => {
-        if (Atomics.load(countdown, 0) > 0 && Atomics.sub(countdown, 0, 1) === 1) process.exit(1);
+        count(0);
+        count(1);
       };
       const prepare = Sqlite.prototype.prepare;
       Sqlite.prototype.prepare = function (sql) {
@@ -32,14 +39,25 @@ export class MortalWriter {
         return statement;
       };
       // While there is nothing to do.
-      setInterval(tick, 1).unref();
-    `);
+      setInterval(() => count(0), 1).unref();
+    `,
+      folder === undefined ? {} : { folder },
+    );
     this.spawn = (entry, port) => {
       setEnvironmentData(NAME, this.#countdown.buffer);
       const worker = spawn(entry, port);
       if (entry.pathname.endsWith('writer-thread.js')) this.#writer = worker;
       return worker;
     };
+  }
+
+  /** Ends the thread after so many moments before and after statements that it runs, if it comes to as many. */
+  arm(moments: number): void {
+    Atomics.store(this.#countdown, 1, moments);
+  }
+
+  disarm(): void {
+    Atomics.store(this.#countdown, 1, 0);
   }
 
   /** Ends the thread after so many moments; resolves when it is dead. */

@@ -9,8 +9,11 @@ import { tempDir } from './temp-dir.ts';
  * Starts the writer thread with a text run in it first, for what cannot be done to it from outside. In scope: `Sqlite`
  * (better-sqlite3), `port` (the thread's own), `fs` and `threads`.
  */
-export function wrappedWriter(program: string, resourceLimits?: ResourceLimits): NonNullable<Machine['spawn']> {
-  const file = join(tempDir(), 'wrapped-writer.mjs');
+export function wrappedWriter(
+  program: string,
+  { resourceLimits, folder = tempDir() }: { resourceLimits?: ResourceLimits; folder?: string } = {},
+): NonNullable<Machine['spawn']> {
+  const file = join(folder, 'wrapped-writer.mjs');
   const sqlite = new URL('../../node_modules/better-sqlite3/lib/index.js', import.meta.url).href;
   const entry = new URL('../../dist/store/sqlite/writer/writer-thread.js', import.meta.url).href;
   writeFileSync(

@@ -30,6 +30,9 @@ const NO_FUNCTIONS = words('BY CAST');
 /** Operators that call the function of their name. */
 const CALLING = words('LIKE GLOB REGEXP MATCH');
 
+/** Operators that can stand before what they are about. */
+const PREFIXES: ReadonlySet<string> = new Set(['-', '+', '~']);
+
 /** An expression as it is, or made with {@link sql}. */
 export type Clause = string | Sql;
 
@@ -126,6 +129,7 @@ export class Clauses {
     const [first] = tokens;
     const last = tokens.at(-1);
     if (first === undefined || last === undefined) throw invalidSql(`${what} is empty`);
+    checkDepth(tokens, what, this.#policy);
     checkExpression(tokens, what, this.#policy);
     let result = '(';
     let at = first.start;
@@ -204,6 +208,27 @@ function checkExpression(tokens: readonly Token[], what: string, policy: SqlPoli
     if (isOperator(tokens[i + 1], '(')) checkCall(tokens, i, what, policy);
   }
   if (depth > 0) throw invalidSql(`${what} has a ( without a )`);
+}
+
+/** Refuses what is nested so deeply that SQLite would take long for it: the square of the depth. */
+function checkDepth(tokens: readonly Token[], what: string, { maxClauseDepth }: SqlPolicy): void {
+  const outside: number[] = [];
+  /** How deep whatever stands in the brackets is that are open, … */
+  let inside = 0;
+  /** … and what comes next, behind operators that are about it. */
+  let next = 0;
+  for (const [i, token] of tokens.entries()) {
+    if (isOperator(token, '(')) {
+      outside.push(inside);
+      inside = ++next;
+    } else if (isOperator(token, ')')) next = inside = outside.pop() ?? 0;
+    else if (isKeyword(token, 'NOT') || (token.kind === 'operator' && PREFIXES.has(token.text))) next++;
+    else if (!isOperator(tokens[i + 1], '(')) next = inside;
+    if (next <= maxClauseDepth) continue;
+    throw invalidSql(
+      `${what} is nested deeper than maxClauseDepth, ${maxClauseDepth}, at character ${token.start + 1}: make it flatter, or raise it`,
+    );
+  }
 }
 
 function checkWord(tokens: readonly Token[], i: number, depth: number, what: string, policy: SqlPolicy): void {

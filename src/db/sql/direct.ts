@@ -76,6 +76,13 @@ export function given<Options extends object>(
   };
 }
 
+/** A statement for which there are no options. */
+export function givenAlone(sql: string | Sql, parameters: SqlParameters | undefined): Omit<Given<object>, 'options'> {
+  if (!(sql instanceof Sql)) return { sql, parameters: parameters ?? [] };
+  if (parameters === undefined) return { sql: sql.text, parameters: sql.checkedValues() };
+  throw invalidSql('a statement that sql`…` has made has its values in it: pass nothing beside it');
+}
+
 /** A statement to be written behind, with its values. */
 export function givenStaged(sql: string | Sql, parameters: readonly unknown[]): { sql: string; values: SqlValue[] } {
   const { sql: text, parameters: values } = given(sql, parameters, undefined);
@@ -112,7 +119,8 @@ export class DirectSql {
     const { ahead = false, ...wait } = options;
     const { inserts } = checkDirectSql(sql, 'write');
     const values = parametersOf(parameters);
-    const { flusher, clock } = this.#core;
+    const { engine, flusher, clock } = this.#core;
+    engine.assertMayWait('aexecute');
     if (!ahead) return this.run('aexecute', { sql, parameters: values }, wait, inserts);
     const result = await waitFor(this.#perform({ sql, parameters: values }, inserts), 'aexecute', wait, clock);
     flusher.nudge();
@@ -128,9 +136,9 @@ export class DirectSql {
       throw new SluiceError('SLUICE_INVALID_OPTION', `maxRows must be an integer of at least 1, not ${show(maxRows)}`);
     }
     const values = parametersOf(parameters);
+    const left = this.#limitsFrom(wait);
     if (!stale) await this.#core.flusher.barrier('the query', wait);
-    const rows = this.#core.store.query(sql, values, { maxRows, timeoutMs: wait.timeoutMs });
-    return waitFor(rows, 'the query', wait, this.#core.clock);
+    return this.#core.store.query(sql, values, { maxRows, ...left() });
   }
 
   /** Statements of our own that read, all at one moment. */
@@ -139,9 +147,20 @@ export class DirectSql {
     statements: readonly Statement[],
     { stale = false, ...wait }: WaitOptions & { readonly stale?: boolean | undefined },
   ): Promise<SqlRow[][]> {
-    const { flusher, store, clock } = this.#core;
+    const { flusher, store } = this.#core;
+    const left = this.#limitsFrom(wait);
     if (!stale) await flusher.barrier(what, wait);
-    return waitFor(store.queryAll(statements, { timeoutMs: wait.timeoutMs }), what, wait, clock);
+    return store.queryAll(statements, left());
+  }
+
+  /** What is left of the limits when part of the wait is over. */
+  #limitsFrom({ signal, timeoutMs }: WaitOptions): () => WaitOptions {
+    const { clock } = this.#core;
+    const start = clock.elapsed();
+    return () => ({
+      signal,
+      timeoutMs: timeoutMs && Math.max(1, Math.ceil(timeoutMs - (clock.elapsed() - start))),
+    });
   }
 
   /** A statement of our own on the writer. */

@@ -161,7 +161,7 @@ export interface TablesInUse {
 }
 
 /** What a {@link Database} can do with SQL, beside {@link Database.stage}. */
-export class SqlFace<T> extends Table<T> {
+export class SqlFace<T, In = T> extends Table<T, In> {
   /** @internal */
   protected readonly direct: DirectSql;
   readonly #policy: SqlPolicy;
@@ -393,7 +393,7 @@ export class SqlFace<T> extends Table<T> {
    */
   override async aupsert(
     table: string,
-    row: Readonly<Record<string, unknown>> | T,
+    row: Readonly<Record<string, unknown>> | In,
     options: UpsertOptions = {},
   ): Promise<number | bigint> {
     this.core.engine.assertAccepting();

@@ -25,6 +25,12 @@ export interface SqlPolicyOptions {
   readonly overrideAllowed?: boolean | undefined;
   /** The longest clause there may be, in characters. Integer, 1 to 1,000,000. @defaultValue 1000 */
   readonly maxClauseLength?: number | undefined;
+  /**
+   * How deeply a clause may be nested: brackets, and operators that stand before something (`NOT`, `-`, `+`, `~`), one in another.
+   * What SQLite takes for a clause grows with the square of it. Integer, 1 to 1,000, which is SQLite's own limit.
+   * @defaultValue 100
+   */
+  readonly maxClauseDepth?: number | undefined;
 }
 
 /** The same with everything filled in; functions in lower case. */
@@ -33,6 +39,7 @@ export interface SqlPolicy {
   readonly allowed: ReadonlySet<string>;
   readonly forbidden: ReadonlySet<string>;
   readonly maxClauseLength: number;
+  readonly maxClauseDepth: number;
 }
 
 /** Those of SQLite that compute something of what they are given, and do nothing else. */
@@ -55,6 +62,7 @@ export const DEFAULT_POLICY: SqlPolicy = {
   allowed: new Set(PURE_FUNCTIONS.trim().split(/\s+/)),
   forbidden: new Set(),
   maxClauseLength: 1_000,
+  maxClauseDepth: 100,
 };
 
 export const POLICY_OPTIONS: readonly (keyof SqlPolicyOptions)[] = [
@@ -63,6 +71,7 @@ export const POLICY_OPTIONS: readonly (keyof SqlPolicyOptions)[] = [
   'forbiddenFunctions',
   'overrideAllowed',
   'maxClauseLength',
+  'maxClauseDepth',
 ];
 
 /** Reads what there is of a policy, and takes the rest from another one. Whoever reads more finishes the reader. */
@@ -79,6 +88,7 @@ export function readSqlPolicy(options: OptionReader, inherited: SqlPolicy = DEFA
       max: 1_000_000,
       fallback: inherited.maxClauseLength,
     }),
+    maxClauseDepth: options.integer('maxClauseDepth', { min: 1, max: 1_000, fallback: inherited.maxClauseDepth }),
   };
 }
 

@@ -1,8 +1,53 @@
 import { SluiceError } from '../../base/errors.ts';
 import { show, unknownOption } from '../../base/options.ts';
 
+/** A setting of SQLite that {@link Database.apragma} reads, and can change. */
+export type SettablePragma =
+  | 'application_id'
+  | 'auto_vacuum'
+  | 'cache_size'
+  | 'foreign_keys'
+  | 'recursive_triggers'
+  | 'secure_delete'
+  | 'temp_store'
+  | 'user_version';
+
+/** A setting of SQLite that {@link Database.apragma} reads. */
+export type ReadablePragma =
+  | SettablePragma
+  | 'busy_timeout'
+  | 'encoding'
+  | 'journal_mode'
+  | 'journal_size_limit'
+  | 'locking_mode'
+  | 'page_size'
+  | 'query_only'
+  | 'synchronous'
+  | 'wal_autocheckpoint'
+  | 'data_version'
+  | 'freelist_count'
+  | 'page_count'
+  | 'schema_version';
+
+/** What SQLite tells in rows, about all of the database or about one table or index. */
+export type TablePragma =
+  | 'compile_options'
+  | 'collation_list'
+  | 'database_list'
+  | 'foreign_key_check'
+  | 'foreign_key_list'
+  | 'function_list'
+  | 'index_info'
+  | 'index_list'
+  | 'index_xinfo'
+  | 'integrity_check'
+  | 'quick_check'
+  | 'table_info'
+  | 'table_list'
+  | 'table_xinfo';
+
 /** Settings that the writer's connection has, or the file. */
-const SETTABLE = [
+const SETTABLE: readonly SettablePragma[] = [
   'application_id',
   'auto_vacuum',
   'cache_size',
@@ -11,10 +56,10 @@ const SETTABLE = [
   'secure_delete',
   'temp_store',
   'user_version',
-] as const;
+];
 
 /** Settings on which it stands that nothing acknowledged is lost, or that nobody waits for ever. */
-const OWN = [
+const OWN: readonly ReadablePragma[] = [
   'busy_timeout',
   'encoding',
   'journal_mode',
@@ -24,12 +69,13 @@ const OWN = [
   'query_only',
   'synchronous',
   'wal_autocheckpoint',
-] as const;
+];
 
-const READABLE = ['compile_options', 'data_version', 'freelist_count', 'page_count', 'schema_version'] as const;
+const READABLE: readonly ReadablePragma[] = ['data_version', 'freelist_count', 'page_count', 'schema_version'];
 
 /** What answers with rows; some of them about a table or an index. */
-const TABLES = [
+const TABLES: readonly TablePragma[] = [
+  'compile_options',
   'collation_list',
   'database_list',
   'foreign_key_check',
@@ -43,19 +89,7 @@ const TABLES = [
   'table_info',
   'table_list',
   'table_xinfo',
-] as const;
-
-/** A setting of SQLite that {@link Database.apragma} reads, and can change. */
-export type SettablePragma = (typeof SETTABLE)[number];
-
-/** A setting of SQLite that {@link Database.apragma} reads. */
-export type ReadablePragma =
-  | SettablePragma
-  | (typeof OWN)[number]
-  | Exclude<(typeof READABLE)[number], 'compile_options'>;
-
-/** What SQLite tells in rows, about all of the database or about one table or index. */
-export type TablePragma = (typeof TABLES)[number] | 'compile_options';
+];
 
 /** How a pragma is to be run. */
 export type PragmaPlan =
@@ -68,7 +102,7 @@ const includes = (list: readonly string[], name: string): boolean => list.includ
 /** Which pragma is meant; throws where it is none of those that can be asked for or changed. */
 export function planPragma(given: unknown, value: unknown): PragmaPlan {
   const name = typeof given === 'string' ? given.toLowerCase() : '';
-  if (includes(TABLES, name) || name === 'compile_options') {
+  if (includes(TABLES, name)) {
     if (value !== undefined && typeof value !== 'string') {
       throw refused(`what ${name} is about must be the name of a table or an index, not ${show(value)}`);
     }

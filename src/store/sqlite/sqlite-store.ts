@@ -161,7 +161,13 @@ export class SqliteStore implements Store {
     this.#report = started.report;
     this.#take(started.report);
     this.sync = new SqliteReader(options.path, started.database, 0);
-    this.#readers = new ReaderPool(options.path, started.database, options.readers, options.spawn ?? spawnWorker);
+    this.#readers = new ReaderPool(
+      options.path,
+      started.database,
+      options.readers,
+      options.spawn ?? spawnWorker,
+      this.#clock,
+    );
     if (secrets !== undefined) this.#readers.unlock(secrets);
     this.deadLetters = {
       list: (range) => this.#readers.call('deadLetters', range),
@@ -416,7 +422,7 @@ export class SqliteStore implements Store {
   }
 
   queryAll(statements: readonly Statement[], limits: QueryLimits): Promise<SqlRow[][]> {
-    return this.#readers.call('queryAll', { statements, limits });
+    return this.#readers.queryAll(statements, limits);
   }
 
   cursor(statement: Statement): Promise<StoreCursor> {

@@ -11,7 +11,6 @@ import type {
   KeyRange,
   Parameters,
   PortableDeadLetter,
-  QueryLimits,
   SqlRow,
   Statement,
 } from '../../store.ts';
@@ -26,15 +25,19 @@ export interface PointRead {
 
 /** What a reader thread answers, in the order in which it was asked. */
 export type ReaderProtocol = {
-  start: { request: { path: string; database: FileId }; response: null };
+  /** `stop` is shared: the query whose number stands in it is to end between two rows. */
+  start: { request: { path: string; database: FileId; stop: Int32Array }; response: null };
   /** The keys of an encrypted database, and again when they have changed. */
   unlock: { request: Secrets; response: null };
   getMany: { request: readonly PointRead[]; response: (SqlValue | undefined)[][] };
   count: { request: { table: string; overlay: CountOverlay }; response: number };
-  query: { request: { sql: string; parameters: Parameters; limits: QueryLimits }; response: SqlRow[] };
-  queryAll: { request: { statements: readonly Statement[]; limits: QueryLimits }; response: SqlRow[][] };
+  query: {
+    request: { id: number; sql: string; parameters: Parameters; maxRows: number | undefined };
+    response: SqlRow[];
+  };
+  queryAll: { request: { id: number; statements: readonly Statement[] }; response: SqlRow[][] };
   openCursor: { request: Statement; response: number };
-  nextOfCursor: { request: { cursor: number; count: number }; response: SqlRow[] };
+  nextOfCursor: { request: { id: number; cursor: number; count: number }; response: SqlRow[] };
   closeCursor: { request: number; response: null };
   openScan: { request: { table: string; range: KeyRange }; response: { scan: number; appliedSeq: number } };
   nextOfScan: { request: { scan: number; count: number }; response: Entry[] };

@@ -22,6 +22,7 @@ let scanCount = 0;
 const cursors = new Map<number, SqliteCursor>();
 let cursorCount = 0;
 let reader: SqliteReader;
+let stop: Int32Array;
 /** For dead letters alone: values are decrypted by whoever asks for them. */
 let cipher: ValueCipher | undefined;
 
@@ -31,8 +32,12 @@ function scanOf(id: number): SyncScan {
   return scan;
 }
 
+/** Looked at between rows: no message arrives while a query runs. */
+const isCalledOff = (id: number) => () => Atomics.load(stop, 0) === id;
+
 serve<ReaderProtocol>(port, {
-  start({ path, database }) {
+  start({ path, database, stop: shared }) {
+    stop = shared;
     reader = new SqliteReader(path, database, BUSY_TIMEOUT_MS);
     return null;
   },
@@ -42,16 +47,16 @@ serve<ReaderProtocol>(port, {
   },
   getMany: (requests) => requests.map(({ table, keys, liveAt }) => reader.getMany(table, keys, liveAt)),
   count: ({ table, overlay }) => reader.count(table, overlay),
-  query: ({ sql, parameters, limits }) => reader.query(sql, parameters, limits),
-  queryAll: ({ statements, limits }) => reader.queryAll(statements, limits),
+  query: ({ id, sql, parameters, maxRows }) => reader.query(sql, parameters, isCalledOff(id), maxRows),
+  queryAll: ({ id, statements }) => reader.queryAll(statements, isCalledOff(id)),
   openCursor(statement) {
     cursors.set(++cursorCount, reader.cursor(statement));
     return cursorCount;
   },
-  nextOfCursor({ cursor, count }) {
+  nextOfCursor({ id, cursor, count }) {
     const open = cursors.get(cursor);
     if (open === undefined) throw new SluiceError('SLUICE_CLOSED', 'the query was closed');
-    return open.next(count);
+    return open.next(count, isCalledOff(id));
   },
   closeCursor(cursor) {
     cursors.get(cursor)?.close();

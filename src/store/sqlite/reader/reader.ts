@@ -7,7 +7,6 @@ import type {
   Entry,
   KeyRange,
   Parameters,
-  QueryLimits,
   SqlRow,
   Statement as SqlStatement,
   SyncReads,
@@ -21,9 +20,6 @@ const STATEMENTS_MAX = 500;
 
 /** SQL NULL, which Sluice never writes but another program may, reads as JSON's null. */
 const VALUE = "ifnull(value, 'null')";
-
-/** How many rows a query may run over its limits before they are looked at again. */
-const ROWS_BETWEEN_CHECKS = 64;
 
 /**
  * Everything that is read from SQLite, on one thread. Point reads share a connection that is never inside a
@@ -102,23 +98,18 @@ export class SqliteReader implements SyncReads {
     });
   }
 
-  query(sql: string, parameters: Parameters, limits: QueryLimits): SqlRow[] {
-    return reading(() => this.#queryWithin(sql, parameters, limits, deadlineOf(limits)));
+  query(sql: string, parameters: Parameters, isCalledOff: () => boolean, maxRows?: number): SqlRow[] {
+    return reading(() => this.#query({ sql, parameters }, isCalledOff, maxRows));
   }
 
-  /** All at one moment, within one limit of time. */
-  queryAll(statements: readonly SqlStatement[], limits: QueryLimits): SqlRow[][] {
-    const deadline = deadlineOf(limits);
-    return this.#atOneMoment(() =>
-      statements.map(({ sql, parameters }) => this.#queryWithin(sql, parameters, limits, deadline)),
-    );
+  /** All at one moment. */
+  queryAll(statements: readonly SqlStatement[], isCalledOff: () => boolean): SqlRow[][] {
+    return this.#atOneMoment(() => statements.map((statement) => this.#query(statement, isCalledOff)));
   }
 
-  #queryWithin(sql: string, parameters: Parameters, { maxRows, timeoutMs }: QueryLimits, deadline: number): SqlRow[] {
+  #query({ sql, parameters }: SqlStatement, isCalledOff: () => boolean, maxRows?: number): SqlRow[] {
     return readRows(prepareReading(this.#connection(), sql), parameters, (rows) => {
-      if (rows % ROWS_BETWEEN_CHECKS === 0 && performance.now() > deadline) {
-        throw new SluiceError('SLUICE_TIMEOUT', `the query was stopped after ${timeoutMs} ms and ${rows} rows`);
-      }
+      checkGoesOn(rows, isCalledOff);
       return maxRows === undefined || rows < maxRows;
     });
   }
@@ -322,10 +313,11 @@ export class SqliteCursor {
     }
   }
 
-  next(count: number): SqlRow[] {
+  next(count: number, isCalledOff: () => boolean): SqlRow[] {
     return reading(() => {
       const page: SqlRow[] = [];
       while (page.length < count) {
+        checkGoesOn(page.length, isCalledOff);
         const row = this.#rows.next();
         if (row.done === true) break;
         page.push(narrowRow(row.value as SqlRow));
@@ -343,8 +335,9 @@ export class SqliteCursor {
   }
 }
 
-function deadlineOf({ timeoutMs }: QueryLimits): number {
-  return timeoutMs === undefined ? Number.POSITIVE_INFINITY : performance.now() + timeoutMs;
+/** Its caller has been told already. */
+function checkGoesOn(rows: number, isCalledOff: () => boolean): void {
+  if (isCalledOff()) throw new SluiceError('SLUICE_ABORTED', `the query was called off after ${rows} rows`);
 }
 
 function prepareReading(db: Connection, sql: string): Statement {
