@@ -6,7 +6,14 @@ import { codeOf, messageOf, SluiceError } from '../base/errors.ts';
 import { OptionReader, show } from '../base/options.ts';
 import { checkWait, type WaitOptions } from '../base/waiting.ts';
 import type { DeadLetterQueue } from '../dlq/index.ts';
-import { type CopyFacts, type CopyProgress, type CopyWatch, StoreFailure, toCallerError } from '../store/store.ts';
+import {
+  type CopiedTable,
+  type CopyFacts,
+  type CopyProgress,
+  type CopyWatch,
+  StoreFailure,
+  toCallerError,
+} from '../store/store.ts';
 import type { Core } from './core.ts';
 import { unlockCopy } from './encryption.ts';
 import { inspect } from './inspect.ts';
@@ -103,6 +110,13 @@ function finishCopyOptions(
   return { onProgress: (progress) => tell(() => (onProgress as BackupOptions['onProgress'])?.(progress)), wait };
 }
 
+/** What the database has to do with the swap of a restore. */
+export interface Swapping {
+  /** Throws where tables that are in use could not go on with those that take their place. */
+  readonly assertFit: (tables: readonly CopiedTable[]) => void;
+  readonly onSwap: () => void;
+}
+
 /** Writes a copy of an open database: see {@link Database.abackup}. */
 export async function backUp(
   { core, path }: CopyParts,
@@ -129,7 +143,7 @@ export async function restoreInto(
   { core, queue, path }: CopyParts,
   cipher: ValueCipher | undefined,
   source: string,
-  onSwap: () => void,
+  { assertFit, onSwap }: Swapping,
   watch: CopyWatch,
 ): Promise<RestoreResult> {
   const { store, engine, flusher, clock } = core;
@@ -138,6 +152,9 @@ export async function restoreInto(
   const copy = await asking(store.stage(from, watch));
   try {
     const unlocked = unlockCopy(cipher, copy.facts.keys);
+    const beforeSwap = () => assertFit(copy.facts.tables);
+    // Now, while nothing has been held up, and again: a table may be asked for meanwhile.
+    beforeSwap();
     const facts = await queue.whileIdle(async (): Promise<CopyFacts> => {
       // Most of the way while writes are still taken.
       await flusher.barrierUnlessStalled('arestore', { signal: watch.signal });
@@ -147,7 +164,7 @@ export async function restoreInto(
         // What is applied must go on above what was, as must what is restored.
         const appliedSeq = Math.max(engine.lastSeq, copy.facts.appliedSeq);
         const { facts, failure } = await asking(
-          store.replaceWith(copy, { appliedSeq, unlocked, onSwap }, watch.signal),
+          store.replaceWith(copy, { appliedSeq, unlocked, beforeSwap, onSwap }, watch.signal),
         );
         if (cipher !== undefined && unlocked !== undefined) cipher.accepts = unlocked.secrets.accepts;
         queue.replaced(facts.queue);

@@ -9,7 +9,7 @@ import type { DeadLetterPage, DeadLetterQueue, DeadLetterSelection, RetryResult 
 import { bytesOfValues, type State } from '../engine/index.ts';
 import type { FlushResult } from '../flush/index.ts';
 import type { DatabaseStats, RecoveryNumbers } from '../metrics/stats.ts';
-import { type DeadLetter, haveKeysAndValues, type RestartReason } from '../store/store.ts';
+import { type CopiedTable, type DeadLetter, haveKeysAndValues, type RestartReason } from '../store/store.ts';
 import {
   type BackupOptions,
   type BackupResult,
@@ -20,6 +20,7 @@ import {
   readBackup,
   readRestore,
   restoreInto,
+  type Swapping,
 } from './backup.ts';
 import type { Core } from './core.ts';
 import type { DatabaseEvents } from './events.ts';
@@ -43,7 +44,13 @@ import {
   sameTableOptions,
   type TableOptions,
 } from './table-options.ts';
-import { runTransaction, runTransactionAsync, Transaction, type TransactionOptions } from './transaction.ts';
+import {
+  assertFunction,
+  runTransaction,
+  runTransactionAsync,
+  Transaction,
+  type TransactionOptions,
+} from './transaction.ts';
 
 /** What `close` left behind. */
 export interface CloseResult {
@@ -232,7 +239,7 @@ export class Database<T = unknown, In = T> extends SqlFace<T, In> {
    * ```
    */
   transaction<R>(body: (tx: Transaction<T, In>) => R): R {
-    return runTransaction(this.core, (work) => new Transaction<T, In>(work, this, this), body);
+    return runTransaction(this.core, (work) => new Transaction<T, In>(work, work.whole, this, this), body);
   }
 
   /**
@@ -286,12 +293,18 @@ export class Database<T = unknown, In = T> extends SqlFace<T, In> {
   ): Promise<R> {
     checkWait(options, ['sql', 'maxRetries']);
     const { sql = false, ...limits } = options;
+    assertFunction(body);
     if (sql === true) return this.#transactions.run(body as (tx: SqlTransaction) => Promise<R>, limits);
     if (sql !== false) {
       throw new SluiceError('SLUICE_INVALID_OPTION', `sql must be true or false, not ${show(sql)}`);
     }
     const ofKeys = body as (tx: Transaction<T, In>) => Promise<R>;
-    return runTransactionAsync(this.core, (work) => new Transaction<T, In>(work, this, this), ofKeys, limits);
+    return runTransactionAsync(
+      this.core,
+      (work) => new Transaction<T, In>(work, work.whole, this, this),
+      ofKeys,
+      limits,
+    );
   }
 
   /**
@@ -505,8 +518,12 @@ export class Database<T = unknown, In = T> extends SqlFace<T, In> {
     const before = this.#restores;
     try {
       const cipher = this.#cipher;
+      const swapping: Swapping = {
+        assertFit: (tables) => this.#assertFit(tables),
+        onSwap: () => this.#restores++,
+      };
       const result = await this.#copying('arestore', wait, (signal) =>
-        restoreInto(this.#copyParts, cipher, path, () => this.#restores++, { signal, onProgress }),
+        restoreInto(this.#copyParts, cipher, path, swapping, { signal, onProgress }),
       );
       this.#log?.restored(result);
       return result;
@@ -751,6 +768,25 @@ export class Database<T = unknown, In = T> extends SqlFace<T, In> {
       throw new SluiceError(
         'SLUICE_DECRYPT',
         `table ${show(name)} is encrypted with the key ${id}: ask for it with that, or without the option encryption where it is the key of the database`,
+      );
+    }
+  }
+
+  /** A key-value table that is in use must be one in what is restored, too, with a key that it knows: or it would hold up all writes. */
+  #assertFit(restored: readonly CopiedTable[]): void {
+    for (const { name, isKeyValue, keyId } of restored) {
+      const cipher = this.#tables.get(foldName(name))?.tableOptions.cipher;
+      if (!this.#tables.has(foldName(name))) continue;
+      if (!isKeyValue) {
+        throw new SluiceError(
+          'SLUICE_CONFLICT',
+          `table ${show(name)} is in use here for keys and values, and is no such table in what is to be restored: close the database, and call restore()`,
+        );
+      }
+      if (keyId === undefined || cipher?.keyring.has(keyId) === true) continue;
+      throw new SluiceError(
+        'SLUICE_DECRYPT',
+        `table ${show(name)} is encrypted with the key ${keyId} in what is to be restored, and is in use here with another one, or none`,
       );
     }
   }

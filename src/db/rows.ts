@@ -3,12 +3,13 @@ import { SluiceError } from '../base/errors.ts';
 import { type SqlValue, Target } from '../base/frame/index.ts';
 import { OptionReader, show } from '../base/options.ts';
 import { checkWait, type WaitOptions, waitFor } from '../base/waiting.ts';
-import { bytesOfValues, type GroupMember } from '../engine/index.ts';
+import { bytesOfValues } from '../engine/index.ts';
 import { listOf, toSqlValue } from './codec.ts';
 import type { Core } from './core.ts';
 import { readHookList, refusing, telling } from './hooks.ts';
 import { checkName } from './names.ts';
 import { readSchema, type Schema, type Stored, storable, type Validation } from './schema.ts';
+import type { RowStep } from './transaction.ts';
 
 /** Type of a column, as SQLite's type affinities (https://sqlite.org/datatype3.html); `any` declares none. */
 export type ColumnType = 'integer' | 'real' | 'text' | 'blob' | 'any';
@@ -160,10 +161,20 @@ export class Rows<T extends object = Record<string, unknown>> {
   }
 
   /** @internal A row for a transaction. */
-  toStep(given: object): { readonly member: GroupMember; readonly told: () => void } {
+  toStep(given: object): RowStep {
     const prepared = this.#prepare(given as T);
-    const { target, values } = prepared;
-    return { member: { target, values }, told: () => this.#told(prepared) };
+    const { row, target, values } = prepared;
+    const { version } = this.#shape;
+    const member = { target, values };
+    return {
+      member,
+      // Not after the hooks: they have looked at it.
+      current: () =>
+        this.#shape.version === version
+          ? member
+          : this.#shape.prepare(row as Record<string, unknown>, this.#addColumns),
+      told: () => this.#told(prepared),
+    };
   }
 
   #prepare(row: T): PreparedRow<T> {
@@ -231,6 +242,7 @@ export class RowShape {
   readonly #known = new Set<string>();
   readonly #targets = new Map<string, Target>();
   #full: Target | undefined;
+  #version = 0;
   #holdsKeys = false;
 
   constructor(core: Core, table: string) {
@@ -252,6 +264,12 @@ export class RowShape {
     this.#known.clear();
     this.#targets.clear();
     this.#full = undefined;
+    this.#version++;
+  }
+
+  /** Another one, where what it knew of the table may not hold any more. */
+  get version(): number {
+    return this.#version;
   }
 
   /** It may be a key-value table too. */

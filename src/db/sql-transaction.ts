@@ -19,6 +19,7 @@ import { givenAlone } from './sql/direct.ts';
 import { parametersOf, type SqlParameters } from './sql/parameters.ts';
 import { checkDirectSql } from './sql/statements.ts';
 import type { Sql } from './sql/template.ts';
+import { assertFunction } from './transaction.ts';
 
 /** Options of an SQL transaction: {@link Database.atransaction} with `sql: true`, and {@link Database.abeginTransaction}. */
 export interface SqlTransactionOptions extends WaitOptions {
@@ -114,6 +115,7 @@ export class SqlTransaction {
    * `SLUICE_CONFLICT`.
    */
   async atransaction<R>(part: (tx: SqlTransaction) => Promise<R>): Promise<R> {
+    assertFunction(part);
     return this.#inTurn(async () => {
       const whole = this.#session.newSavepoint('');
       await this.#session.run(`SAVEPOINT ${whole.id}`);

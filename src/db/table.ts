@@ -242,7 +242,7 @@ export class Table<T = unknown, In = T> {
   increment(key: string, amount = 1, options: IncrementOptions = {}): T {
     return runTransaction(
       this.core,
-      (work) => new TransactionTable<T, In>(work, this),
+      (work) => new TransactionTable<T, In>(work, work.whole, this),
       (table) => table.increment(key, amount, options),
     );
   }
@@ -261,7 +261,7 @@ export class Table<T = unknown, In = T> {
   patch(key: string, changes: Partial<In> & object, options: PatchOptions = {}): T {
     return runTransaction(
       this.core,
-      (work) => new TransactionTable<T, In>(work, this),
+      (work) => new TransactionTable<T, In>(work, work.whole, this),
       (table) => table.patch(key, changes, options),
     );
   }
@@ -272,7 +272,7 @@ export class Table<T = unknown, In = T> {
   }
 
   #changed(key: string, change: (table: TransactionTable<T, In>) => T, wait: WaitOptions): Promise<T> {
-    const make = (work: Work) => new TransactionTable<T, In>(work, this);
+    const make = (work: Work) => new TransactionTable<T, In>(work, work.whole, this);
     const body = async (table: TransactionTable<T, In>) => {
       // So that SQLite is not read on this thread.
       await table.aget(key);

@@ -1,7 +1,7 @@
 import { backoffMs } from '../base/backoff.ts';
 import { SluiceError } from '../base/errors.ts';
 import { show } from '../base/options.ts';
-import { checkWait, sleep, type WaitOptions, waitFor } from '../base/waiting.ts';
+import { checkWait, Deferred, sleep, type WaitOptions, waitFor } from '../base/waiting.ts';
 import { bytesOfGroup, type Encoded, type GroupMember, type KeyMember } from '../engine/index.ts';
 import { decodeValue, encodeValue, listOf } from './codec.ts';
 import type { Core } from './core.ts';
@@ -23,6 +23,8 @@ interface KeyStep {
 /** A row that a transaction is to append. */
 export interface RowStep {
   readonly member: GroupMember;
+  /** The same as the table is by now; throws where it would not take the row any more. */
+  readonly current: () => GroupMember;
   readonly told: () => void;
 }
 
@@ -48,6 +50,9 @@ interface TablePart {
 /** Somebody else has written what a transaction had read. */
 export class Conflict extends Error {}
 
+/** Who writes in a transaction: its function, or that of a part of it. */
+export class Scope {}
+
 /**
  * What a transaction has read and is to write: nothing of it is staged before it is committed, and then all of it, as one atomic
  * group. What it reads is what is there, with its own writes over it.
@@ -63,6 +68,9 @@ export class Work {
   /** Takes back, last first, what the steps have changed in the parts. */
   readonly #undo: (() => void)[] = [];
   readonly #foreign: number;
+  /** Those that have not ended, the innermost last. That alone may write: what a part has written is what came since it began. */
+  readonly #scopes: Scope[] = [new Scope()];
+  #partEnded: Deferred<void> | undefined;
   #hasRead = false;
   #isOver = false;
   #isCommitted = false;
@@ -78,7 +86,7 @@ export class Work {
     return this.#isCommitted;
   }
 
-  part(table: Participant): TablePart {
+  partOf(table: Participant): TablePart {
     this.assertOpen();
     const { keys, chain } = table.inside;
     let part = this.#parts.get(keys);
@@ -124,22 +132,68 @@ export class Work {
     return keys.map((key) => this.read(part, key));
   }
 
-  put(part: TablePart, key: string, encoded: Encoded): void {
-    this.assertOpen();
+  put(scope: Scope, part: TablePart, key: string, encoded: Encoded): void {
+    this.assertWriting(scope);
     const pending = part.chain === undefined ? undefined : { key, encoded, waiting: this.#watches };
     if (pending !== undefined) part.chain?.pend(pending);
     this.#step({ part, key, encoded, pending });
   }
 
-  remove(part: TablePart, key: string): void {
-    this.assertOpen();
+  remove(scope: Scope, part: TablePart, key: string): void {
+    this.assertWriting(scope);
     this.#step({ part, key, encoded: null, pending: undefined });
   }
 
-  append(step: RowStep): void {
-    this.assertOpen();
+  append(scope: Scope, step: RowStep): void {
+    this.assertWriting(scope);
     this.#steps.push(step);
     this.#undo.push(() => this.#steps.pop());
+  }
+
+  /** The scope of the function itself. */
+  get whole(): Scope {
+    return this.#scopes[0] as Scope;
+  }
+
+  /** Throws unless it is the innermost scope: what another one writes meanwhile would be taken back with the part. */
+  assertWriting(scope: Scope): void {
+    this.assertOpen();
+    if (this.#scopes.at(-1) === scope) return;
+    throw this.#scopes.includes(scope)
+      ? new SluiceError(
+          'SLUICE_CONFLICT',
+          'a part of the transaction is under way: write in that, with the tx that its function is given, or await it first',
+        )
+      : new SluiceError('SLUICE_CLOSED', 'the part of the transaction is over: what belongs to it must be done before');
+  }
+
+  /** A part that others can come between. Its writes are taken back where it fails. */
+  async part<R>(outer: Scope, body: (scope: Scope) => Promise<R>): Promise<R> {
+    this.assertWriting(outer);
+    const scope = new Scope();
+    const { savepoint } = this;
+    this.#scopes.push(scope);
+    try {
+      const result = await body(scope);
+      await this.whenInnermost(scope);
+      return result;
+    } catch (error) {
+      await this.whenInnermost(scope);
+      if (!this.#isOver) this.rollbackTo(savepoint);
+      throw error;
+    } finally {
+      this.#scopes.splice(this.#scopes.indexOf(scope), 1);
+      this.#partEnded?.resolve();
+      this.#partEnded = undefined;
+    }
+  }
+
+  /** Resolves when no part of it is under way: one that nobody has awaited must not be made in half. */
+  async whenInnermost(scope: Scope): Promise<void> {
+    while (this.#scopes.at(-1) !== scope && !this.#isOver) {
+      this.#partEnded ??= new Deferred();
+      await this.#partEnded.promise;
+    }
   }
 
   /** A point to go back to. */
@@ -171,7 +225,7 @@ export class Work {
     this.assertOpen();
     if (this.isConflicting) throw new Conflict();
     const before = this.#steps.map((step) => ('part' in step ? valueBefore(step) : undefined));
-    const members = this.#steps.map((step) => ('part' in step ? step.part.keys.membersOf([step]) : [step.member]));
+    const members = this.#steps.map((step) => ('part' in step ? step.part.keys.membersOf([step]) : [step.current()]));
     // Its own writes are no conflict, and those of others none any more.
     this.#end();
     if (members.length > 0) this.#core.engine.group(members.flat());
@@ -219,6 +273,7 @@ export class Work {
 
   #end(): void {
     this.#isOver = true;
+    this.#partEnded?.resolve();
     for (const { watch } of this.#parts.values()) watch?.end();
   }
 }
@@ -227,12 +282,15 @@ export class Work {
 export class TransactionTable<T = unknown, In = T> {
   /** @internal */
   protected readonly work: Work;
+  /** @internal */
+  protected readonly scope: Scope;
   readonly #part: TablePart;
 
   /** @internal */
-  constructor(work: Work, table: Participant) {
+  constructor(work: Work, scope: Scope, table: Participant) {
     this.work = work;
-    this.#part = work.part(table);
+    this.scope = scope;
+    this.#part = work.partOf(table);
   }
 
   /** The value of a key, with what the transaction has written; `fallback`, `undefined` if left out, where there is none. */
@@ -282,7 +340,12 @@ export class TransactionTable<T = unknown, In = T> {
   set(key: string, value: In): void {
     checkKey(key);
     const { chain } = this.#part;
-    this.work.put(this.#part, key, encodeValue(chain === undefined ? value : chain.beforeWrite(key, value)));
+    this.work.put(
+      this.scope,
+      this.#part,
+      key,
+      encodeValue(chain === undefined ? value : chain.beforeWrite(key, value)),
+    );
   }
 
   /** Writes several entries. */
@@ -300,7 +363,7 @@ export class TransactionTable<T = unknown, In = T> {
   delete(key: string): boolean {
     if (!this.has(key)) return false;
     this.#part.chain?.beforeDelete(key);
-    this.work.remove(this.#part, key);
+    this.work.remove(this.scope, this.#part, key);
     return true;
   }
 
@@ -373,23 +436,26 @@ export interface Tables {
  * It is its own default table, as the database is.
  */
 export class Transaction<T = unknown, In = T> extends TransactionTable<T, In> {
+  readonly #table: Participant;
   readonly #tables: Tables;
 
   /** @internal */
-  constructor(work: Work, table: Participant, tables: Tables) {
-    super(work, table);
+  constructor(work: Work, scope: Scope, table: Participant, tables: Tables) {
+    super(work, scope, table);
+    this.#table = table;
     this.#tables = tables;
   }
 
   /** A key-value table, as {@link Database.table} has it. */
   table<U = unknown, UIn = U>(name: string): TransactionTable<U, UIn> {
-    return new TransactionTable<U, UIn>(this.work, this.#tables.table(name));
+    return new TransactionTable<U, UIn>(this.work, this.scope, this.#tables.table(name));
   }
 
   /** A table to append rows to, as {@link Database.rows} has it. Columns that are added on the way stay, whatever comes of it. */
   rows<R extends object = Record<string, unknown>>(name: string): TransactionRows<R> {
+    this.work.assertOpen();
     const rows = this.#tables.rows(name);
-    const append = (row: R) => this.work.append(rows.toStep(row));
+    const append = (row: R) => this.work.append(this.scope, rows.toStep(row));
     return {
       append,
       appendMany: (given) => {
@@ -408,8 +474,9 @@ export class Transaction<T = unknown, In = T> extends TransactionTable<T, In> {
    * A part of the transaction that can fail by itself: what it has written is taken back when the function throws, and the rest stays.
    * As a savepoint in SQL (https://sqlite.org/lang_savepoint.html).
    */
-  transaction<R>(part: (tx: this) => R): R {
-    this.work.assertOpen();
+  transaction<R>(part: (tx: Transaction<T, In>) => R): R {
+    this.work.assertWriting(this.scope);
+    assertFunction(part);
     const savepoint = this.work.savepoint;
     try {
       const result = part(this);
@@ -421,16 +488,15 @@ export class Transaction<T = unknown, In = T> extends TransactionTable<T, In> {
     }
   }
 
-  /** {@link Transaction.transaction} for a function that is asynchronous. Do nothing else in the transaction until it is done. */
-  async atransaction<R>(part: (tx: this) => Promise<R>): Promise<R> {
-    this.work.assertOpen();
-    const savepoint = this.work.savepoint;
-    try {
-      return await part(this);
-    } catch (error) {
-      this.work.rollbackTo(savepoint);
-      throw error;
-    }
+  /**
+   * {@link Transaction.transaction} for a function that is asynchronous. Inside it, write with the `tx` that it is given: until it is
+   * done, what writes in the outer one, or begins another part of that, is refused with `SLUICE_CONFLICT`.
+   */
+  async atransaction<R>(part: (tx: Transaction<T, In>) => Promise<R>): Promise<R> {
+    assertFunction(part);
+    return this.work.part(this.scope, async (scope) =>
+      part(new Transaction<T, In>(this.work, scope, this.#table, this.#tables)),
+    );
   }
 }
 
@@ -453,6 +519,7 @@ const RETRY_MAX_MS = 50;
 /** Runs a function whose writes are staged when it returns: nobody else can come between. */
 export function runTransaction<Tx, R>(core: Core, make: (work: Work) => Tx, body: (tx: Tx) => R): R {
   core.engine.assertAcceptingWrite();
+  assertFunction(body);
   const work = new Work(core, false);
   try {
     const result = body(make(work));
@@ -484,7 +551,12 @@ export async function runTransactionAsync<Tx, R>(
     core.engine.assertAcceptingWrite();
     const work = new Work(core, true);
     try {
-      const result = await waitFor(body(make(work)), 'the transaction', wait, core.clock);
+      const done = async () => {
+        const result = await body(make(work));
+        await work.whenInnermost(work.whole);
+        return result;
+      };
+      const result = await waitFor(done(), 'the transaction', wait, core.clock);
       await waitFor(commitWithin(core, work, wait), 'the transaction', wait, core.clock);
       return result;
     } catch (error) {
@@ -509,6 +581,11 @@ async function commitWithin({ engine }: Core, work: Work, wait: WaitOptions): Pr
   };
   const { bytes } = work;
   return engine.admission.hasRoom(bytes) ? commit() : engine.whenRoom(bytes, commit, wait);
+}
+
+export function assertFunction(body: unknown): void {
+  if (typeof body === 'function') return;
+  throw new SluiceError('SLUICE_INVALID_OPTION', `a transaction takes a function, not ${show(body)}`);
 }
 
 /** For a function that would still be at work when its transaction is over. */

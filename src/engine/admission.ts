@@ -185,6 +185,8 @@ export class Admission {
         return use();
       } finally {
         this.#serving = false;
+        // It may have made no write after all: then nothing is applied that would let in the next ones.
+        this.admitWaiting();
       }
     });
     used.catch(() => undefined);

@@ -208,8 +208,19 @@ export interface CopyFacts {
   readonly appliedSeq: number;
   readonly queue: QueueState;
   readonly keys: KeysFound;
+  /** What of the user's is in it. */
+  readonly tables: readonly CopiedTable[];
   /** Size of the file. */
   readonly bytes: number;
+}
+
+/** A table, or a view, of a copy. */
+export interface CopiedTable {
+  readonly name: string;
+  /** Whether keys can be written to it. */
+  readonly isKeyValue: boolean;
+  /** What its first value is encrypted with, if it is. */
+  readonly keyId: string | undefined;
 }
 
 /** A copy that lies ready beside a store. */
@@ -238,6 +249,8 @@ export interface CopyIdentity {
 export interface Replacement {
   readonly appliedSeq: number;
   readonly unlocked: Unlocked | undefined;
+  /** Called right before it takes its place; where it throws, it does not. */
+  readonly beforeSwap: () => void;
   /** Called in the moment in which it takes its place. */
   readonly onSwap: () => void;
 }

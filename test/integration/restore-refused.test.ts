@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import { existsSync, linkSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import Sqlite from 'better-sqlite3';
@@ -52,6 +53,43 @@ test('files that are no backups', async () => {
   await expectRefused(db, join(dirname(db.path), 'hard.db'), 'SLUICE_INVALID_OPTION');
   const bad = await refusal(() => db.arestore(plain, { onProgres: 1 } as never));
   expect(bad.code).toBe('SLUICE_INVALID_OPTION');
+});
+
+test('a table in use for keys that is of another shape there, or has another key', async () => {
+  const keys = [randomBytes(32), randomBytes(32)] as const;
+  const shaped = (sql: string) => backupOf(async (db) => void (await db.aexecute(sql)));
+  const encrypted = await backupOf((db) => {
+    db.table('Other', { encryption: { key: keys[0] } }).set('a', 1);
+  });
+  const db = await victim();
+  const other = db.table('other');
+  other.set('a', 'before');
+  await expectRefused(db, await shaped('CREATE TABLE other (n INTEGER)'), 'SLUICE_CONFLICT', 'other');
+  await expectRefused(db, await shaped('CREATE TABLE OTHER (key TEXT, value TEXT)'), 'SLUICE_CONFLICT', 'OTHER');
+  await expectRefused(db, await shaped('CREATE VIEW other AS SELECT 1 AS key, 2 AS value'), 'SLUICE_CONFLICT');
+  await expectRefused(db, encrypted, 'SLUICE_DECRYPT', 'Other');
+  expect(other.get('a')).toBe('before');
+  const wrong = await victim();
+  wrong.table('other', { encryption: { key: keys[1] } }).set('a', 1);
+  await expectRefused(wrong, encrypted, 'SLUICE_DECRYPT', 'Other');
+  const right = await victim();
+  const same = right.table('other', { encryption: { key: keys[0] } });
+  await right.arestore(encrypted);
+  expect(same.get('a')).toBe(1);
+  // One that nobody has asked for can be anything.
+  const another = await victim();
+  await another.arestore(await shaped('CREATE TABLE other (n INTEGER)'));
+  expect(await codeFrom(() => another.table('other'))).toBe('SLUICE_INVALID_OPTION');
+});
+
+test('a table that is asked for while it is restored', async () => {
+  const source = await backupOf(async (db) => void (await db.aexecute('CREATE TABLE late (n INTEGER)')));
+  const db = await victim();
+  const restoring = db.arestore(source, { onProgress: ({ phase }) => phase === 'check' && db.table('late') });
+  expect((await refusal(() => restoring)).code).toBe('SLUICE_CONFLICT');
+  db.table('late').set('b', 1);
+  await db.aflush();
+  expect([db.get('a'), db.table('late').get('b'), db.state]).toEqual(['before', 1, 'ok']);
 });
 
 test('a damaged page, wherever it is; a backup cut short', async () => {

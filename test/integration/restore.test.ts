@@ -180,6 +180,21 @@ describe('a database that is open', () => {
     expect([...db.keys()]).toEqual(['a', 'b']);
   });
 
+  test('so do rows of a statement, at whatever moment the next one is asked for', async () => {
+    const db = await openTemp();
+    db.set('k', 1);
+    const endless = 'WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c) SELECT n FROM c';
+    const restoring = db.arestore(await simple());
+    const walks = [1, 7, 256].map(async (pageSize) => {
+      const rows = db.aiterate(endless, [], { pageSize });
+      // It never comes to an end by itself.
+      for (;;) if ((await rows.next()).done === true) return;
+    });
+    expect(await Promise.all(walks.map((walk) => codeFrom(() => walk)))).toEqual(Array(3).fill('SLUICE_CONFLICT'));
+    await restoring;
+    expect([...db.keys()]).toEqual(['a', 'b']);
+  });
+
   test('what is known of tables is asked anew: columns of rows, and what a constraint has seen', async () => {
     const source = await backupOf(async (db) => {
       db.table('users').set('ada', { email: 'ada@example.org' });

@@ -4,6 +4,7 @@ import { pipeline } from 'node:stream/promises';
 import { open, type Schema } from 'sluicedb';
 import { expect, test } from 'vitest';
 import { codeFrom, refusal } from '../support/eventually.ts';
+import { openTemp } from '../support/open-temp.ts';
 import { tempDir } from '../support/temp-dir.ts';
 
 const MANUAL = { flush: { mode: 'manual' } } as const;
@@ -351,6 +352,32 @@ test('direct statements are refused with codes, and change nothing', async () =>
   expect(await db.afetchAll('SELECT a FROM t')).toEqual([{ a: 1 }]);
   expect(db.state).toBe('ok');
   await db.close();
+});
+
+test('nothing temporary takes the place of a table on the connection that writes', async () => {
+  const db = await openTemp();
+  db.set('a', 1);
+  for (const statement of [
+    'CREATE TEMP TABLE data (key TEXT PRIMARY KEY, value TEXT)',
+    'create temporary view other AS SELECT 1',
+    'CREATE /* x */ TEMP TRIGGER t AFTER INSERT ON data BEGIN SELECT RAISE(IGNORE); END',
+    'CREATE TABLE temp.data (key TEXT PRIMARY KEY, value TEXT)',
+    'CREATE TABLE IF NOT EXISTS "temp" . data (key TEXT PRIMARY KEY, value TEXT)',
+    "CREATE VIEW 'Temp'.other AS SELECT 1",
+    'CREATE VIRTUAL TABLE [temp].other USING fts5(a)',
+    'CREATE TRIGGER IF NOT EXISTS temp.t AFTER INSERT ON data BEGIN SELECT RAISE(IGNORE); END',
+    'CREATE UNIQUE INDEX temp.i ON data (value)',
+  ]) {
+    expect(await codeFrom(() => db.aexecute(statement)), statement).toBe('SLUICE_INVALID_SQL');
+    const held = () => db.atransaction((tx) => tx.aexecute(statement), { sql: true });
+    expect(await codeFrom(held), statement).toBe('SLUICE_INVALID_SQL');
+  }
+  // What only has such a name is none of it.
+  await db.aexecute('CREATE TABLE main.temp (temp)');
+  await db.aexecute('CREATE TABLE IF NOT EXISTS made AS SELECT temp.temp FROM temp');
+  await db.aexecute('CREATE UNIQUE INDEX of_temp ON temp (temp)');
+  await db.aexecute('CREATE TRIGGER after_temp AFTER INSERT ON temp BEGIN SELECT temp.temp FROM temp; END');
+  expect(await db.afetchAll("SELECT name FROM sqlite_temp_schema WHERE type = 'table'")).toEqual([]);
 });
 
 test('a column named as something that every object inherits is empty where the row does not have it', async () => {

@@ -122,3 +122,17 @@ test('its options are checked at the call', async () => {
   expect(await codeFrom(() => db.aiterate('PRAGMA user_version'))).toBe('SLUICE_INVALID_SQL');
   expect(await codeFrom(() => db.aiterate(SELECT, 5 as never))).toBe('SLUICE_INVALID_VALUE');
 });
+
+test('a loop that the end of the database comes upon is told so, at whatever moment', async () => {
+  const db = await openTemp();
+  const endless = 'WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c) SELECT n FROM c';
+  const walks = [1, 7, 256].map((pageSize) => db.aiterate(endless, [], { pageSize }));
+  await Promise.all(walks.map((rows) => rows.next()));
+  const ends = walks.map(async (rows) => {
+    // It never comes to an end by itself.
+    for (;;) if ((await rows.next()).done === true) return;
+  });
+  const codes = Promise.all(ends.map((end) => codeFrom(() => end)));
+  await db.close();
+  expect(await codes).toEqual(Array(3).fill('SLUICE_CLOSED'));
+});

@@ -13,7 +13,7 @@ async function opened(program: (takesSwitch: string) => string, limits?: Resourc
   const folder = tempDir();
   const armed = join(folder, 'switch');
   const takesSwitch = `(() => { try { fs.unlinkSync(${JSON.stringify(armed)}); return true; } catch { return false; } })()`;
-  const spawn = wrappedWriter(program(takesSwitch), { resourceLimits: limits });
+  const spawn = wrappedWriter(program(takesSwitch), limits === undefined ? {} : { resourceLimits: limits });
   const db = await openOn(machine({ spawn }), join(folder, 'a.db'), { flush: { mode: 'manual' } });
   const errors: string[] = [];
   db.on('failure', ({ error }) => errors.push(error.message));
@@ -114,7 +114,7 @@ test.each(READER_DEATHS)(
          if (sql.includes('deadly')) { ${act} }
          return statement;
        };`,
-      { resourceLimits: limits },
+      limits === undefined ? {} : { resourceLimits: limits },
     );
     const db = await openOn(machine({ spawn }), join(tempDir(), 'a.db'), { flush: { mode: 'manual' }, readers: 2 });
     const failures: string[] = [];

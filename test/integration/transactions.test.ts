@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import { type Database, open, type TableHook, UniqueHook } from 'sluicedb';
 import { describe, expect, onTestFinished, test } from 'vitest';
+import { codeFrom } from '../support/eventually.ts';
 import { openTemp } from '../support/open-temp.ts';
 import { tempDir } from '../support/temp-dir.ts';
 
@@ -346,6 +347,110 @@ describe('atransaction', () => {
     await turn();
     expect(() => left?.()).toThrow(code('CLOSED'));
     expect(db.get('ada')).toBe(100);
+  });
+
+  test('those that wait for room in vain, since what they have read is old, hold up nobody behind them', async () => {
+    const db = await openTemp('data.db', { staging: { maxEntries: 2 } });
+    const add = () =>
+      db.atransaction(
+        async (tx) => {
+          tx.set('n', Number((await tx.aget('n')) ?? 0) + 1);
+        },
+        { maxRetries: 1_000, timeoutMs: 10_000 },
+      );
+    await Promise.all(Array.from({ length: 12 }, add));
+    expect(db.get('n')).toBe(12);
+    expect(db.stats().waits).toBeGreaterThan(0);
+  });
+
+  test('while a part is under way that can fail by itself, nobody writes beside it', async () => {
+    const db = await openTemp();
+    const codes: string[] = [];
+    let over: { set(key: string, value: number): void } | undefined;
+    await db.atransaction(async (tx) => {
+      const other = tx.table('other');
+      const part = tx.atransaction(async (inner) => {
+        over = inner;
+        inner.set('in', 1);
+        await inner.atransaction(async (deep) => {
+          codes.push(await codeFrom(() => inner.set('in', 2)));
+          deep.set('deep', 1);
+        });
+        inner.table('other').set('in', 1);
+        await new Promise((resolve) => setImmediate(resolve));
+        throw new RangeError('no');
+      });
+      part.catch(() => {});
+      for (const write of [
+        () => tx.set('beside', 1),
+        () => other.set('beside', 1),
+        () => tx.transaction(() => tx.get('a')),
+        () => tx.atransaction(async () => 1),
+      ]) {
+        codes.push(await codeFrom(write));
+      }
+      expect(await tx.aget('beside')).toBe(undefined);
+      await expect(part).rejects.toThrow(RangeError);
+      codes.push(await codeFrom(() => over?.set('late', 1)));
+      tx.set('after', 1);
+    });
+    expect(codes).toEqual([...Array(5).fill('SLUICE_CONFLICT'), 'SLUICE_CLOSED']);
+    expect([db.toDict(), db.table('other').toDict()]).toEqual([{ after: 1 }, {}]);
+  });
+
+  test('parts that nobody awaits are made whole or not at all', async () => {
+    const db = await openTemp();
+    const later = () => new Promise((resolve) => setImmediate(resolve));
+    const parts: Promise<unknown>[] = [];
+    await db.atransaction(async (tx) => {
+      const whole = tx.atransaction(async (outer) => {
+        outer.set('a', 1);
+        const failing = outer.atransaction(async (inner) => {
+          inner.set('b', 1);
+          await later();
+          inner.set('c', 1);
+          throw new RangeError('no');
+        });
+        parts.push(failing.catch(() => 'failed'));
+      });
+      parts.push(whole);
+    });
+    expect(await Promise.all(parts)).toEqual(['failed', undefined]);
+    expect(db.toDict()).toEqual({ a: 1 });
+  });
+
+  test('a row is refused whose table is dropped before the end, and all with it', async () => {
+    const db = await openTemp();
+    db.rows('r', { columns: { n: 'integer' } });
+    const dropping = (make: () => unknown) =>
+      db.atransaction(async (tx) => {
+        tx.set('a', 1);
+        tx.rows('r').append({ n: 1 });
+        await db.adropTable('r');
+        make();
+      });
+    expect(await codeFrom(() => dropping(() => undefined))).toBe('SLUICE_NOT_FOUND');
+    expect([db.size, db.dlq.size]).toEqual([0, 0]);
+    db.rows('r', { columns: { n: 'integer' } });
+    await dropping(() => db.rows('r', { columns: { m: 'integer', N: 'integer' } }));
+    expect(await db.afetchAll('SELECT * FROM r')).toEqual([{ m: null, N: 1 }]);
+    expect(db.dlq.size).toBe(0);
+  });
+
+  test('takes a function, and nothing else', async () => {
+    const db = await openTemp();
+    for (const given of [undefined, 5, {}]) {
+      for (const call of [
+        () => db.transaction(given as never),
+        () => db.atransaction(given as never),
+        () => db.atransaction(given as never, { sql: true }),
+        () => db.transaction((tx) => tx.transaction(given as never)),
+        () => db.atransaction((tx) => tx.atransaction(given as never)),
+        () => db.atransaction((tx) => tx.atransaction(given as never), { sql: true }),
+      ]) {
+        expect(await codeFrom(call)).toBe('SLUICE_INVALID_OPTION');
+      }
+    }
   });
 
   test('waits for room, and looks for conflicts when there is some', async () => {

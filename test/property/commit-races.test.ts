@@ -8,10 +8,11 @@ import { AppendLog } from '../../dist/engine/log/index.js';
 import { Flusher, type FlushMode } from '../../dist/flush/index.js';
 import { SluiceError } from '../../dist/index.js';
 import { StoreFailure } from '../../dist/store/store.js';
+import type { Fault } from '../support/disk-faults.ts';
 import { FakeStore } from '../support/fake-store.ts';
 import { FRESH, LOG, lastIn, numberedFrame } from '../support/log-image.ts';
 import { MemoryFileSystem } from '../support/memory-file-system.ts';
-import { type Fault, fault, schedule, scheduledClock } from '../support/scheduled.ts';
+import { fault, schedule, scheduledClock } from '../support/scheduled.ts';
 
 type Action =
   | { readonly kind: 'write'; readonly writes: number }

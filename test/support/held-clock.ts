@@ -33,6 +33,12 @@ export class HeldClock implements Clock {
     return this.#waiting.length;
   }
 
+  /** How long it is until the next of them goes off; `undefined` for never. */
+  get nextIn(): number | undefined {
+    if (this.#waiting.length === 0) return undefined;
+    return Math.max(0, Math.min(...this.#waiting.map(({ at }) => at)) - this.#elapsed);
+  }
+
   /** Lets time pass: what falls due runs, in order. */
   advance(ms: number): void {
     this.#elapsed += ms;

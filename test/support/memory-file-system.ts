@@ -1,114 +1,138 @@
-import { basename, dirname } from 'node:path';
 import type { FileSystem, LogFile } from '../../dist/base/file-system.js';
+import { Disk, type DiskImage, type DiskOperation, PROCESS_CRASH, type Survival } from './power-loss.ts';
+
+const NOTHING: Survival = { data: 'none', names: 'none' };
+
+export const OPERATIONS = [
+  'create',
+  'openExisting',
+  'read',
+  'copy',
+  'rename',
+  'unlink',
+  'list',
+  'makeDirectory',
+  'removeDirectory',
+  'syncDirectory',
+  'write',
+  'datasync',
+  'truncate',
+  'close',
+  'writeNote',
+  'readNote',
+] as const;
 
 /** One operation of a file system, before it happens. */
 export interface Operation {
-  readonly name:
-    | 'create'
-    | 'openExisting'
-    | 'read'
-    | 'copy'
-    | 'rename'
-    | 'unlink'
-    | 'list'
-    | 'syncDirectory'
-    | 'write'
-    | 'datasync'
-    | 'truncate'
-    | 'close';
+  readonly name: (typeof OPERATIONS)[number];
   readonly path: string;
-}
-
-interface Content {
-  bytes: Buffer;
-  /** What was on the disk at the last datasync. */
-  synced: Buffer;
-  /** A datasync has failed: the system calls the lost pages clean, and the next datasync succeeds and does nothing. */
-  lost: boolean;
-  /** Whether the name was on the disk at the last fsync of the folder. */
-  named: boolean;
+  /** How many bytes a write is asked for. */
+  readonly bytes: number;
 }
 
 /**
- * Files in memory. `before` runs ahead of every operation: it can hold it up, and refuse it by throwing. `onWrite` says
- * how many of the bytes a write takes.
+ * The simulated disk. Everything that is done to it is in `history`, of which `power-loss.ts` says what it can look like
+ * after a power cut at any point. `before` runs ahead of every operation: it can hold it up, and refuse it by throwing.
+ * `onWrite` says how many of the bytes a write takes.
  */
 export class MemoryFileSystem implements FileSystem {
-  readonly files: Map<string, Content> = new Map();
   before: (operation: Operation) => Promise<void> | void = () => {};
   onWrite: (bytes: number) => number = (bytes) => bytes;
   readonly operations: Operation[] = [];
+  readonly history: DiskOperation[] = [];
+  readonly #disk: Disk;
+  static #inodes = 0;
+
+  /** On a disk that a process before this one has left, what it had not synced included. */
+  constructor(disk: Disk = new Disk()) {
+    this.#disk = disk;
+  }
+
+  static from(image: DiskImage | ReadonlyMap<string, Buffer>): MemoryFileSystem {
+    return new MemoryFileSystem(Disk.from('files' in image ? image : { files: image, directories: new Set() }));
+  }
 
   async create(path: string): Promise<LogFile> {
     await this.#enter('create', path);
-    if (this.files.has(path)) throw errorOf('EEXIST', path);
-    this.files.set(path, { bytes: Buffer.alloc(0), synced: Buffer.alloc(0), lost: false, named: false });
-    return new MemoryFile(this, path, this.#content(path), (name) => this.#enter(name, path));
+    if (this.#disk.has(path)) throw errorOf('EEXIST', path);
+    return this.#open(path);
   }
 
   async openExisting(path: string): Promise<LogFile> {
     await this.#enter('openExisting', path);
-    return new MemoryFile(this, path, this.#content(path), (name) => this.#enter(name, path));
+    this.#content(path);
+    return this.#open(path);
   }
 
   async read(path: string): Promise<Uint8Array> {
     await this.#enter('read', path);
-    return Uint8Array.from(this.#content(path).bytes);
+    return Uint8Array.from(this.#content(path));
   }
 
   async writeNote(path: string, text: string): Promise<void> {
-    this.files.set(path, { bytes: Buffer.from(text), synced: Buffer.alloc(0), lost: false, named: false });
+    await this.#enter('writeNote', path);
+    const inode = this.#name(path, true);
+    this.record({ kind: 'write', inode, offset: 0, bytes: Buffer.from(text) });
   }
 
   async readNote(path: string): Promise<string | undefined> {
-    return this.files.get(path)?.bytes.toString();
+    await this.#enter('readNote', path);
+    return this.#disk.read(path)?.toString();
   }
 
   async copy(from: string, to: string): Promise<void> {
     await this.#enter('copy', from);
-    if (this.files.has(to)) throw errorOf('EEXIST', to);
-    const bytes = Buffer.from(this.#content(from).bytes);
-    this.files.set(to, { bytes, synced: Buffer.alloc(0), lost: false, named: false });
+    if (this.#disk.has(to)) throw errorOf('EEXIST', to);
+    const bytes = Buffer.from(this.#content(from));
+    this.record({ kind: 'write', inode: this.#name(to), offset: 0, bytes });
   }
 
   async rename(from: string, to: string): Promise<void> {
     await this.#enter('rename', from);
-    this.files.set(to, this.#content(from));
-    this.files.delete(from);
+    this.#content(from);
+    this.record({ kind: 'rename', from, to });
   }
 
   async unlink(path: string): Promise<void> {
     await this.#enter('unlink', path);
     this.#content(path);
-    this.files.delete(path);
+    this.record({ kind: 'unlink', path });
   }
 
   async list(path: string): Promise<string[]> {
     await this.#enter('list', path);
-    return [...this.files.keys()].filter((name) => dirname(name) === path).map((name) => basename(name));
+    return this.#disk.list(path);
   }
 
-  async makeDirectory(): Promise<void> {}
+  async makeDirectory(path: string): Promise<void> {
+    await this.#enter('makeDirectory', path);
+    if (!this.#disk.has(path)) this.record({ kind: 'mkdir', path });
+  }
 
   async removeDirectory(path: string): Promise<void> {
-    for (const name of this.files.keys()) if (dirname(name) === path) this.files.delete(name);
+    await this.#enter('removeDirectory', path);
+    if (this.#disk.has(path)) this.record({ kind: 'rmdir', path });
   }
 
   async syncDirectory(path: string): Promise<void> {
-    await this.#enter('syncDirectory', path);
-    for (const [name, content] of this.files) if (dirname(name) === path) content.named = true;
+    try {
+      await this.#enter('syncDirectory', path);
+    } catch (error) {
+      this.record({ kind: 'syncDirectory', path, failed: true });
+      throw error;
+    }
+    this.record({ kind: 'syncDirectory', path });
   }
 
-  /** Names and contents, to compare and to begin again from. */
+  /** Does it to the disk, or writes down what is no operation of the disk. */
+  record(operation: DiskOperation): void {
+    this.history.push(operation);
+    this.#disk.apply(operation);
+  }
+
+  /** Names and contents as a process sees them, to compare and to begin again from. */
   snapshot(): Map<string, Buffer> {
-    return new Map([...this.files].map(([path, { bytes }]) => [path, Buffer.from(bytes)]));
-  }
-
-  static from(files: ReadonlyMap<string, Buffer>): MemoryFileSystem {
-    const made = new MemoryFileSystem();
-    for (const [path, bytes] of files)
-      made.files.set(path, { bytes: Buffer.from(bytes), synced: Buffer.from(bytes), lost: false, named: true });
-    return made;
+    return new Map(this.#disk.image(PROCESS_CRASH, Math.random).files);
   }
 
   /** The same files once more, as a process that starts after this one has died would find them. */
@@ -116,80 +140,98 @@ export class MemoryFileSystem implements FileSystem {
     return MemoryFileSystem.from(this.snapshot());
   }
 
-  /** The power goes: only files whose name was synced are there, and of each only what was. */
-  afterPowerCut(): MemoryFileSystem {
-    const named = [...this.files].filter(([, content]) => content.named);
-    return MemoryFileSystem.from(new Map(named.map(([path, { synced }]) => [path, synced])));
+  /** The power goes: only files whose name was synced are there, and of each only what was, unless said otherwise. */
+  afterPowerCut(survival: Survival = NOTHING, random: () => number = Math.random): MemoryFileSystem {
+    return MemoryFileSystem.from(this.imageAfterPowerCut(survival, random));
   }
 
-  async #enter(name: Operation['name'], path: string): Promise<void> {
-    const operation = { name, path };
+  imageAfterPowerCut(survival: Survival, random: () => number): DiskImage {
+    return this.#disk.image(survival, random);
+  }
+
+  async enterFile(name: Operation['name'], path: string, bytes = 0): Promise<void> {
+    await this.#enter(name, path, bytes);
+  }
+
+  async #enter(name: Operation['name'], path: string, bytes = 0): Promise<void> {
+    const operation = { name, path, bytes };
     this.operations.push(operation);
     await this.before(operation);
   }
 
-  #content(path: string): Content {
-    const content = this.files.get(path);
+  #content(path: string): Buffer {
+    const content = this.#disk.read(path);
     if (content === undefined) throw errorOf('ENOENT', path);
     return content;
+  }
+
+  #name(path: string, truncate = false): number {
+    const inode = ++MemoryFileSystem.#inodes;
+    this.record({ kind: 'open', path, inode, truncate });
+    return inode;
+  }
+
+  #open(path: string): LogFile {
+    return new MemoryFile(this, path, this.#name(path));
   }
 }
 
 class MemoryFile implements LogFile {
   readonly #system: MemoryFileSystem;
   readonly #path: string;
-  readonly #content: Content;
-  readonly #enter: (name: Operation['name']) => Promise<void>;
+  readonly #inode: number;
   #open = true;
+  #changes = 0;
 
-  constructor(
-    system: MemoryFileSystem,
-    path: string,
-    content: Content,
-    enter: (name: Operation['name']) => Promise<void>,
-  ) {
+  constructor(system: MemoryFileSystem, path: string, inode: number) {
     this.#system = system;
     this.#path = path;
-    this.#content = content;
-    this.#enter = enter;
+    this.#inode = inode;
   }
 
   async write(bytes: Uint8Array, position: number): Promise<number> {
-    this.#check();
-    await this.#enter('write');
-    this.#check();
+    await this.#enter('write', bytes.length);
     const taken = Math.min(bytes.length, this.#system.onWrite(bytes.length));
-    const length = Math.max(this.#content.bytes.length, position + taken);
-    const grown = Buffer.alloc(length);
-    grown.set(this.#content.bytes);
-    grown.set(bytes.subarray(0, taken), position);
-    this.#content.bytes = grown;
+    if (taken > 0) {
+      this.#changes++;
+      this.#system.record({
+        kind: 'write',
+        inode: this.#inode,
+        offset: position,
+        bytes: Uint8Array.from(bytes.subarray(0, taken)),
+      });
+    }
     return taken;
   }
 
   async datasync(): Promise<void> {
-    this.#check();
-    const bytes = Buffer.from(this.#content.bytes);
+    const changes = this.#changes;
     try {
       await this.#enter('datasync');
     } catch (error) {
-      this.#content.lost = true;
+      this.#system.record({ kind: 'sync', inode: this.#inode, failed: true });
       throw error;
     }
-    this.#check();
-    if (!this.#content.lost) this.#content.synced = bytes;
+    // Which of the two the sync would cover nobody could say.
+    if (this.#changes !== changes) throw new Error(`${this.#path} is written while it is synced`);
+    this.#system.record({ kind: 'sync', inode: this.#inode });
   }
 
   async truncate(length: number): Promise<void> {
-    this.#check();
     await this.#enter('truncate');
-    this.#content.bytes = Buffer.from(this.#content.bytes.subarray(0, length));
+    this.#changes++;
+    this.#system.record({ kind: 'truncate', inode: this.#inode, size: length });
   }
 
   async close(): Promise<void> {
-    this.#check();
     await this.#enter('close');
     this.#open = false;
+  }
+
+  async #enter(name: Operation['name'], bytes?: number): Promise<void> {
+    this.#check();
+    await this.#system.enterFile(name, this.#path, bytes);
+    this.#check();
   }
 
   #check(): void {

@@ -1,14 +1,7 @@
 import * as fc from 'fast-check';
 import type { Clock } from '../../dist/base/clock.js';
-import { errorOf, type MemoryFileSystem, type Operation } from './memory-file-system.ts';
-
-/** One thing that goes wrong with the disk: the `nth` operation of that name, or all from then on. */
-export interface Fault {
-  readonly operation: Operation['name'];
-  readonly nth: number;
-  readonly code: string;
-  readonly sticky: boolean;
-}
+import { DiskFaults, type Fault } from './disk-faults.ts';
+import { errorOf, type MemoryFileSystem } from './memory-file-system.ts';
 
 export const FAULT_OPERATIONS = [
   'create',
@@ -35,14 +28,10 @@ export function schedule(
   faults: readonly Fault[],
   onFault: (fault: Fault) => void,
 ): void {
-  const counts = new Map<string, number>();
+  const wrong = new DiskFaults(faults);
   fileSystem.before = async (operation) => {
     await scheduler.schedule(Promise.resolve(), operation.name);
-    const count = counts.get(operation.name) ?? 0;
-    counts.set(operation.name, count + 1);
-    const found = faults.find(
-      ({ operation: name, nth, sticky }) => name === operation.name && (nth === count || (sticky && count > nth)),
-    );
+    const found = wrong.due(operation);
     if (found === undefined) return;
     onFault(found);
     throw errorOf(found.code, operation.path);

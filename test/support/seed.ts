@@ -1,6 +1,11 @@
 /** A small seeded generator (mulberry32) for tests that are not properties, on the seed of the run. */
 export function seededRandom(salt = 0): () => number {
-  let state = (Number(process.env['SLUICE_SEED'] ?? 1) ^ salt) >>> 0;
+  return randomFrom(Number(process.env['SLUICE_SEED'] ?? 1) ^ salt);
+}
+
+/** The same on a seed of one's own, such as a property draws. */
+export function randomFrom(seed: number): () => number {
+  let state = seed >>> 0;
   return () => {
     state = (state + 0x6d2b79f5) >>> 0;
     let t = state;

@@ -9,24 +9,25 @@ import { tempDir } from './temp-dir.ts';
  * Starts the writer thread with a text run in it first, for what cannot be done to it from outside. In scope: `Sqlite`
  * (better-sqlite3), `port` (the thread's own), `fs` and `threads`.
  */
-export function wrappedWriter(program: string, options: WrapOptions = {}): NonNullable<Machine['spawn']> {
+export function wrappedWriter(program: string, options: WrappedOptions = {}): NonNullable<Machine['spawn']> {
   return wrapped('writer', program, options);
 }
 
 /** The same with the reader threads. */
-export function wrappedReaders(program: string, options: WrapOptions = {}): NonNullable<Machine['spawn']> {
+export function wrappedReaders(program: string, options: WrappedOptions = {}): NonNullable<Machine['spawn']> {
   return wrapped('reader', program, options);
 }
 
-interface WrapOptions {
-  readonly resourceLimits?: ResourceLimits | undefined;
+interface WrappedOptions {
+  readonly resourceLimits?: ResourceLimits;
+  /** Where it may put a file; a folder of the test's own, if there is a test. */
   readonly folder?: string;
 }
 
 function wrapped(
   kind: 'writer' | 'reader',
   program: string,
-  { resourceLimits, folder = tempDir() }: WrapOptions,
+  { resourceLimits, folder = tempDir() }: WrappedOptions,
 ): NonNullable<Machine['spawn']> {
   const file = join(folder, `wrapped-${kind}.mjs`);
   const sqlite = new URL('../../node_modules/better-sqlite3/lib/index.js', import.meta.url).href;

@@ -49,6 +49,11 @@ export function checkDirectSql(sql: unknown, purpose: 'read' | 'write'): DirectS
   if (first.kind === 'word' && OUT_OF_REACH.includes(first.text)) {
     throw invalidSql(`${first.text} would change the connection that all writes go through: it cannot be run here`);
   }
+  if (isTemporary(tokens)) {
+    throw invalidSql(
+      'what is temporary belongs to the connection that all writes go through: they would go to it where it has the name of a table, and be gone with it. Make a table, and drop it',
+    );
+  }
   return directOf(tokens);
 }
 
@@ -105,6 +110,18 @@ const NAMES: readonly Token['kind'][] = ['word', 'quoted', 'string'];
 function isTrigger(tokens: readonly Token[]): boolean {
   return isWord(tokens[0], 'CREATE') && tokens.slice(1, 3).some((token) => isWord(token, 'TRIGGER'));
 }
+
+/** `CREATE TEMP …`, or of something in the database `temp`. */
+function isTemporary(tokens: readonly Token[]): boolean {
+  if (!isWord(tokens[0], 'CREATE')) return false;
+  if (isWord(tokens[1], 'TEMP') || isWord(tokens[1], 'TEMPORARY')) return true;
+  let at = tokens.slice(0, 4).findIndex(({ kind, text }) => kind === 'word' && MADE.includes(text)) + 1;
+  if (isWord(tokens[at], 'IF')) at += 3;
+  const [name, dot] = [tokens[at], tokens[at + 1]];
+  return name !== undefined && dot?.text === '.' && NAMES.includes(name.kind) && /^temp$/i.test(name.text);
+}
+
+const MADE: readonly string[] = ['TABLE', 'VIEW', 'INDEX', 'TRIGGER'];
 
 /** `INSERT [OR …] INTO t`, `REPLACE INTO t`, `UPDATE [OR …] t`, `DELETE FROM t`. */
 function tableOf(tokens: readonly Token[]): string | null {

@@ -311,7 +311,7 @@ export class AppendLog {
 }
 
 /** `write` may take a part only, and a full disk shows first as a part: the rest must be asked for. */
-async function writeAll(file: LogFile, bytes: Uint8Array, position: number): Promise<void> {
+export async function writeAll(file: LogFile, bytes: Uint8Array, position: number): Promise<void> {
   let done = 0;
   while (done < bytes.length) {
     const written = await file.write(done === 0 ? bytes : bytes.subarray(done), position + done);

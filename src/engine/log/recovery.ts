@@ -3,11 +3,12 @@ import { notEncrypted, type ValueCipher } from '../../base/encryption/index.ts';
 import { messageOf, SluiceError } from '../../base/errors.ts';
 import type { FileSystem } from '../../base/file-system.ts';
 import { copyFrame, type Frame, frameAt, isSealedFrame, openFrame } from '../../base/frame/index.ts';
-import type { LogStart } from './append-log.ts';
+import { type LogStart, writeAll } from './append-log.ts';
 import {
   decodeHeader,
   isPromised,
   SEGMENT_HEADER_BYTES,
+  type SegmentEnd,
   type SegmentHeader,
   saltOf,
   segmentNumber,
@@ -52,6 +53,8 @@ export interface Segment {
   readonly length: number;
   /** Where its whole frames end. */
   readonly end: number;
+  /** Up to where it had been synced, by its own word. */
+  readonly promised: number;
   /** Whether there is something bad at `end` that had been synced, by its own word. */
   readonly damaged: boolean;
   /** First and last sequence number in it; `first > last` where it has no frame. */
@@ -95,7 +98,8 @@ interface Damage {
  *    header of the next segment does. What counts is an unbroken sequence above the watermark: below it, damage and
  *    gaps do not matter.
  * 2. `repair` truncates and fdatasyncs what is kept, so that an unsynced tail, which survived in the page cache, cannot
- *    be lost by the next power cut together with what is acknowledged after it; then it syncs the folder.
+ *    be lost by the next power cut together with what is acknowledged after it; then it syncs the folder. Of a sync that
+ *    failed in the process before this one the page cache shows nothing: what nothing vouches for is written again first.
  * 3. `frames` reads the kept segments again and hands over what is above the watermark.
  *
  * Rejected: one pass that applies while it validates (it would have applied a part of what it then refuses).
@@ -131,10 +135,14 @@ export class Recovery {
     for (const { name } of [...(damage?.lost ?? [])].reverse())
       await fileSystem.rename(path(name), path(`${name}.corrupt-${stamp}`));
     for (const name of remove) await fileSystem.unlink(path(name));
-    for (const { name, length, end } of keep) {
+    for (const [i, segment] of keep.entries()) {
+      const { name, length, end } = segment;
+      const doubtful = Math.max(segment.promised, vouchedBy(keep[i + 1], segment)?.offset ?? 0);
       const file = await fileSystem.openExisting(path(name));
       try {
         if (length > end) await file.truncate(end);
+        if (doubtful < end)
+          await writeAll(file, (await readSegment(this.#options, name)).subarray(doubtful, end), doubtful);
         await file.datasync();
       } finally {
         await file.close();
@@ -242,7 +250,8 @@ function longestPrefix(segments: readonly Segment[], appliedSeq: number): Pick<P
       damage: { message, lost: segments.slice(from), cut },
     });
     if (header === undefined) {
-      const next = segments[i + 1]?.header;
+      // The next one that can be read says what there was before it: of several tries to make it, only the last has a header.
+      const next = segments.slice(i + 1).find((other) => other.header !== undefined)?.header;
       if (next !== undefined && next.previous.lastSeq <= end) continue;
       return lost(`the header of ${name} is damaged`, i);
     }
@@ -255,8 +264,7 @@ function longestPrefix(segments: readonly Segment[], appliedSeq: number): Pick<P
       );
     }
     end = Math.max(end, last);
-    const successor = segments[i + 1]?.header;
-    const vouched = successor?.previous.number === segment.number ? successor.previous : undefined;
+    const vouched = vouchedBy(segments[i + 1], segment);
     const cutShort = vouched !== undefined && segment.end < vouched.offset;
     const matters = vouched === undefined || vouched.lastSeq > end;
     if ((segment.damaged || cutShort) && matters) {
@@ -264,6 +272,11 @@ function longestPrefix(segments: readonly Segment[], appliedSeq: number): Pick<P
     }
   }
   return { keep: segments, end, damage: undefined };
+}
+
+/** Where a segment ends by the word of the one after it. */
+export function vouchedBy(next: Segment | undefined, { number }: Segment): SegmentEnd | undefined {
+  return next?.header?.previous.number === number ? next.header.previous : undefined;
 }
 
 export async function scanSegment(options: LogPlace, name: string): Promise<Segment> {
@@ -285,6 +298,7 @@ export async function scanSegment(options: LogPlace, name: string): Promise<Segm
       header,
       length: bytes.length,
       end: bytes.length,
+      promised: 0,
       damaged: bytes.subarray(SEGMENT_HEADER_BYTES).some((byte) => byte !== 0),
       first: 1,
       last: 0,
@@ -309,7 +323,7 @@ export async function scanSegment(options: LogPlace, name: string): Promise<Segm
     end += frame.length;
   }
   const damaged = end < bytes.length && (promised > end || isPromised(bytes, end, salt));
-  return { name, number, header, length: bytes.length, end, damaged, first, last, frames, outOfOrder };
+  return { name, number, header, length: bytes.length, end, promised, damaged, first, last, frames, outOfOrder };
 }
 
 async function readSegment({ fileSystem, directory }: LogPlace, name: string): Promise<Buffer> {

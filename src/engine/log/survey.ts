@@ -9,6 +9,7 @@ import {
   type Segment,
   scanSegment,
   segmentNames,
+  vouchedBy,
 } from './recovery.ts';
 import { segmentNumber } from './segment.ts';
 
@@ -214,11 +215,6 @@ export class LogSurvey {
     }
     return found;
   }
-}
-
-/** Where a segment ends by the word of the one after it. */
-function vouchedBy(next: Segment | undefined, { number }: Segment): { offset: number; lastSeq: number } | undefined {
-  return next?.header?.previous.number === number ? next.header.previous : undefined;
 }
 
 function findingOf(segment: Segment, vouchedOffset: number | undefined): Omit<LogFinding, 'segment'> | undefined {

@@ -333,7 +333,7 @@ export class SqliteStore implements Store {
 
   async #replaceWith(
     copy: StagedCopy,
-    { appliedSeq, unlocked, onSwap }: Replacement,
+    { appliedSeq, unlocked, beforeSwap, onSwap }: Replacement,
     signal: AbortSignal,
   ): Promise<Replaced> {
     const { path, owner } = this.#options;
@@ -348,6 +348,7 @@ export class SqliteStore implements Store {
       signal.throwIfAborted();
       await this.#endWriter();
       // No turn of the event loop from here on, so that no synchronous read opens anything in between.
+      beforeSwap();
       this.sync.close();
       swapIn(copy.path, path);
       this.#database = fileIdOf(path);

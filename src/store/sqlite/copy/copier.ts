@@ -1,8 +1,15 @@
 import { randomBytes } from 'node:crypto';
 import * as fs from 'node:fs';
+import { keyIdOf } from '../../../base/encryption/index.ts';
 import { codeOf, messageOf, SluiceError } from '../../../base/errors.ts';
-import type { CopyFacts, CopyIdentity, CopyProgress } from '../../store.ts';
-import { type Connection, openConnection } from '../connection.ts';
+import {
+  type CopiedTable,
+  type CopyFacts,
+  type CopyIdentity,
+  type CopyProgress,
+  haveKeysAndValues,
+} from '../../store.ts';
+import { type Connection, openConnection, quote } from '../connection.ts';
 import { findKeys, storeKey } from '../encryption-keys.ts';
 import { assertSameDatabase, walBytesOf } from '../file-identity.ts';
 import { checkIntegrity, isDamage } from '../integrity.ts';
@@ -206,7 +213,31 @@ function factsOf(db: Connection): Omit<CopyFacts, 'bytes'> {
     appliedSeq,
     queue: { ...queue, oldestAt: queue.oldestAt ?? undefined },
     keys: findKeys(db),
+    tables: tablesOf(db),
   };
+}
+
+function tablesOf(db: Connection): CopiedTable[] {
+  const names = db
+    .prepare(
+      `SELECT name FROM sqlite_schema
+         WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name NOT LIKE '\\_sluice\\_%' ESCAPE '\\'`,
+    )
+    .pluck()
+    .all() as string[];
+  return names.map((name) => {
+    const isKeyValue = haveKeysAndValues(columnsOf(db, name) ?? []);
+    return { name, isKeyValue, keyId: isKeyValue ? firstKeyId(db, name) : undefined };
+  });
+}
+
+/** One value tells, as at `db.table`. */
+function firstKeyId(db: Connection, table: string): string | undefined {
+  const value = db
+    .prepare(`SELECT value FROM ${quote(table)} WHERE key >= '' ORDER BY key LIMIT 1`)
+    .pluck()
+    .get();
+  return value instanceof Uint8Array ? keyIdOf(value) : undefined;
 }
 
 function transaction(db: Connection, body: () => void): void {

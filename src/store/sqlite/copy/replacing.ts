@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { chmodSync, renameSync, rmSync, statSync } from 'node:fs';
+import { chmodSync, closeSync, fsyncSync, openSync, renameSync, rmSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { messageOf, SluiceError } from '../../../base/errors.ts';
 import type { FileSystem } from '../../../base/file-system.ts';
@@ -91,7 +91,19 @@ export function swapIn(copy: string, path: string): void {
     chmodSync(copy, before.mode & 0o777);
   }
   for (const suffix of BESIDE) rmSync(path + suffix, { force: true });
+  // SQLite has emptied the WAL, and unlinked it perhaps, without a sync: the power must not go and leave it beside the copy.
+  syncFolder(dirname(path));
   renameSync(copy, path);
+}
+
+/** At once, as all of a swap is. */
+function syncFolder(path: string): void {
+  const folder = openSync(path, 'r');
+  try {
+    fsyncSync(folder);
+  } finally {
+    closeSync(folder);
+  }
 }
 
 /** Deletes what a process has left behind that was killed while it restored. Whoever does holds the lock of the database. */

@@ -16,6 +16,7 @@ import type {
 } from '../../store.ts';
 import type { FileId } from '../file-identity.ts';
 import { type Spawn, ThreadClient, ThreadDied } from '../rpc.ts';
+import { scansEnded } from './reader.ts';
 import type { PointRead, ReaderProtocol } from './reader-protocol.ts';
 
 type Reader = ThreadClient<ReaderProtocol>;
@@ -73,6 +74,8 @@ export class ReaderPool {
   #held: Deferred<void> | undefined;
   #closed = false;
   #closing: readonly Reader[] = [];
+  /** Threads whose snapshots were let go, so that the database can be replaced. */
+  readonly #endedOnPurpose = new WeakSet<Reader>();
 
   constructor(path: string, database: FileId, size: number, spawn: Spawn, clock: Clock) {
     this.#path = path;
@@ -107,7 +110,7 @@ export class ReaderPool {
     const { scan, appliedSeq } = await this.#begun(seat, thread.call('openScan', { table, range }));
     return {
       appliedSeq,
-      next: (count) => readerErrors(thread.call('nextOfScan', { scan, count })),
+      next: (count) => this.#walking(thread, readerErrors(thread.call('nextOfScan', { scan, count }))),
       close: once(() => {
         seat.walks--;
         void thread.call('closeScan', { scan });
@@ -122,7 +125,10 @@ export class ReaderPool {
     const closed = new AbortController();
     return {
       next: (count) =>
-        this.#query({ signal: closed.signal }, (_, id) => thread.call('nextOfCursor', { id, cursor, count }), seat),
+        this.#walking(
+          thread,
+          this.#query({ signal: closed.signal }, (_, id) => thread.call('nextOfCursor', { id, cursor, count }), seat),
+        ),
       close: once(() => {
         seat.walks--;
         // A page may be under way that nobody waits for any more.
@@ -142,7 +148,17 @@ export class ReaderPool {
   /** Ends the threads when they have answered. Who asks for something meanwhile waits until {@link release}. */
   hold(): Promise<void> {
     this.#held = new Deferred();
+    for (const { thread } of this.#seats) this.#endedOnPurpose.add(thread);
     return this.#end();
+  }
+
+  async #walking<T>(thread: Reader, answer: Promise<T>): Promise<T> {
+    try {
+      return await readerErrors(answer);
+    } catch (error) {
+      if (this.#closed) throw storeClosed();
+      throw thread.dead && this.#endedOnPurpose.has(thread) ? scansEnded() : error;
+    }
   }
 
   /** Goes on, with the file that stands there now. */

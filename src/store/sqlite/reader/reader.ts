@@ -242,6 +242,11 @@ function reading<T>(read: () => T): T {
   }
 }
 
+/** For whoever walks over a snapshot that a restore has ended. */
+export function scansEnded(): SluiceError {
+  return new SluiceError('SLUICE_CONFLICT', 'the database is being restored, which ends all scans: begin anew');
+}
+
 /** One table at one moment, page by page. */
 class SqliteScan implements SyncScan {
   readonly appliedSeq: number;
@@ -270,8 +275,7 @@ class SqliteScan implements SyncScan {
 
   #next(count: number): Entry[] {
     // Its rows would say that they have come to their end.
-    if (!this.#open)
-      throw new SluiceError('SLUICE_CONFLICT', 'the database is being restored, which ends all scans: begin anew');
+    if (!this.#open) throw scansEnded();
     const page: Entry[] = [];
     while (page.length < count) {
       const row = this.#rows?.next();
@@ -315,6 +319,7 @@ export class SqliteCursor {
 
   next(count: number, isCalledOff: () => boolean): SqlRow[] {
     return reading(() => {
+      if (!this.#open) throw scansEnded();
       const page: SqlRow[] = [];
       while (page.length < count) {
         checkGoesOn(page.length, isCalledOff);
