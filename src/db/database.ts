@@ -247,8 +247,8 @@ export class Database<T = unknown, In = T> extends SqlFace<T, In> {
    * says. If a key that it has read is written by somebody else before it is done, or SQL changes anything, nothing of it is made, and
    * the function is called again: what it does besides reading and writing through `tx` should bear that.
    *
-   * Errors: whatever the function throws; `SLUICE_CONFLICT` where it did not get through after `maxRetries`; `SLUICE_TIMEOUT` and
-   * `SLUICE_ABORTED`.
+   * Errors: whatever the function throws; `SLUICE_CONFLICT` where it did not get through after `maxRetries`, or runs SQL itself, past
+   * `tx`, after it has read something; `SLUICE_TIMEOUT` and `SLUICE_ABORTED`.
    */
   async atransaction<R>(body: (tx: Transaction<T, In>) => Promise<R>, options?: TransactionOptions): Promise<R>;
   /**

@@ -186,8 +186,9 @@ export class SqlFace<T, In = T> extends Table<T, In> {
    * With `{ ahead: true }`, as the third argument or in the place of the parameters, it waits for nothing: a flush that stands
    * still, for a table that was dropped say, can be repaired, and goes on.
    *
-   * Errors: `SLUICE_INVALID_SQL` for several statements, transaction control, `PRAGMA` and `ATTACH`; `SLUICE_STORE`, with
-   * `sqliteCode`, where SQLite says no; `SLUICE_TIMEOUT` and `SLUICE_ABORTED` while it waits for its turn.
+   * Errors: `SLUICE_INVALID_SQL` for several statements, transaction control, `PRAGMA`, `ATTACH`, `VACUUM INTO` (see
+   * {@link Database.abackup}) and what is temporary; `SLUICE_STORE`, with `sqliteCode`, where SQLite says no; `SLUICE_TIMEOUT` and
+   * `SLUICE_ABORTED` while it waits for its turn.
    */
   async aexecute(sql: string, parameters?: SqlParameters, options?: ExecuteOptions): Promise<ExecuteResult>;
   async aexecute(sql: string, options: ExecuteOptions & { readonly ahead: boolean }): Promise<ExecuteResult>;
