@@ -120,6 +120,12 @@ export function waitFor<T>(
   });
 }
 
+/** Limits of which a part is used up: asked later, what is left of them. */
+export function limitsFrom({ signal, timeoutMs }: WaitOptions, clock: Clock): () => WaitOptions {
+  const start = clock.elapsed();
+  return () => ({ signal, timeoutMs: timeoutMs && Math.max(1, Math.ceil(timeoutMs - (clock.elapsed() - start))) });
+}
+
 /**
  * Work that can be called off, within the limits of whoever waits for it. Unlike {@link waitFor} it does not leave the work
  * behind: it rejects when that has come to its end.

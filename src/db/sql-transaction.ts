@@ -295,9 +295,13 @@ class Session {
     return { name: foldName(name), id: `sluice_${++this.#savepoints}` };
   }
 
+  assertOpen(): void {
+    if (this.#end !== undefined) throw ended(this.#end);
+  }
+
   /** Something that is done in it. What ends the transaction on the way is what later calls are told. */
   async perform<T>(work: (held: StoreTransaction) => Promise<T>): Promise<T> {
-    if (this.#end !== undefined) throw ended(this.#end);
+    this.assertOpen();
     try {
       return await work(this.#held);
     } catch (error) {
@@ -405,6 +409,11 @@ export class SqlTransactions {
 
   /** One that its caller ends. Not `async`: whatever that does next is inside. */
   hold(what: string, options: SqlTransactionOptions): Promise<SqlTransaction> {
+    try {
+      this.#refuseInside(what);
+    } catch (error) {
+      return Promise.reject(error);
+    }
     const opening = this.#open(what, options);
     const inside: Inside = { tx: undefined };
     this.#scope.enterWith(inside);
@@ -485,6 +494,9 @@ export class SqlTransactions {
     });
     signal?.addEventListener('abort', onAbort);
     this.#cuts.add(cut);
+    // It may have come after the wait, and before there was something to end.
+    if (signal?.aborted === true) onAbort();
+    session.assertOpen();
     return session;
   }
 }

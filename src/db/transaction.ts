@@ -2,7 +2,7 @@ import { AsyncLocalStorage } from 'node:async_hooks';
 import { backoffMs } from '../base/backoff.ts';
 import { SluiceError } from '../base/errors.ts';
 import { show } from '../base/options.ts';
-import { checkWait, Deferred, sleep, type WaitOptions, waitFor } from '../base/waiting.ts';
+import { checkWait, Deferred, limitsFrom, sleep, type WaitOptions, waitFor } from '../base/waiting.ts';
 import { bytesOfGroup, type Encoded, type GroupMember, type KeyMember } from '../engine/index.ts';
 import { decodeValue, encodeValue, listOf } from './codec.ts';
 import type { Core } from './core.ts';
@@ -176,6 +176,25 @@ export class Work {
       : new SluiceError('SLUICE_CLOSED', 'the part of the transaction is over: what belongs to it must be done before');
   }
 
+  /** A part that nobody can come between, and so has none that others could. Its writes are taken back where it fails. */
+  partAtOnce<R>(scope: Scope, body: () => R): R {
+    this.assertWriting(scope);
+    const { savepoint } = this;
+    try {
+      const result = body();
+      if (isThenable(result)) throw notSynchronous(result);
+      if (this.#scopes.at(-1) === scope) return result;
+      throw new SluiceError(
+        'SLUICE_CONFLICT',
+        'a part of the transaction is under way, and cannot be awaited in a function that is not asynchronous: nothing of both was made. Use atransaction() for both',
+      );
+    } catch (error) {
+      this.#scopes.length = this.#scopes.indexOf(scope) + 1;
+      this.rollbackTo(savepoint);
+      throw error;
+    }
+  }
+
   /** A part that others can come between. Its writes are taken back where it fails. */
   async part<R>(outer: Scope, body: (scope: Scope) => Promise<R>): Promise<R> {
     this.assertWriting(outer);
@@ -188,10 +207,10 @@ export class Work {
       return result;
     } catch (error) {
       await this.whenInnermost(scope);
-      if (!this.#isOver) this.rollbackTo(savepoint);
+      if (this.#isUnderWay(scope)) this.rollbackTo(savepoint);
       throw error;
     } finally {
-      this.#scopes.splice(this.#scopes.indexOf(scope), 1);
+      if (this.#isUnderWay(scope)) this.#scopes.pop();
       this.#partEnded?.resolve();
       this.#partEnded = undefined;
     }
@@ -199,10 +218,14 @@ export class Work {
 
   /** Resolves when no part of it is under way: one that nobody has awaited must not be made in half. */
   async whenInnermost(scope: Scope): Promise<void> {
-    while (this.#scopes.at(-1) !== scope && !this.#isOver) {
+    while (this.#scopes.at(-1) !== scope && this.#isUnderWay(scope)) {
       this.#partEnded ??= new Deferred();
       await this.#partEnded.promise;
     }
+  }
+
+  #isUnderWay(scope: Scope): boolean {
+    return !this.#isOver && this.#scopes.includes(scope);
   }
 
   /** A point to go back to. */
@@ -484,17 +507,8 @@ export class Transaction<T = unknown, In = T> extends TransactionTable<T, In> {
    * As a savepoint in SQL (https://sqlite.org/lang_savepoint.html).
    */
   transaction<R>(part: (tx: Transaction<T, In>) => R): R {
-    this.work.assertWriting(this.scope);
     assertFunction(part);
-    const savepoint = this.work.savepoint;
-    try {
-      const result = part(this);
-      if (isThenable(result)) throw notSynchronous(result);
-      return result;
-    } catch (error) {
-      this.work.rollbackTo(savepoint);
-      throw error;
-    }
+    return this.work.partAtOnce(this.scope, () => part(this));
   }
 
   /**
@@ -531,8 +545,7 @@ export function runTransaction<Tx, R>(core: Core, make: (work: Work) => Tx, body
   assertFunction(body);
   const work = new Work(core, false);
   try {
-    const result = body(make(work));
-    if (isThenable(result)) throw notSynchronous(result);
+    const result = work.partAtOnce(work.whole, () => body(make(work)));
     work.commit();
     return result;
   } catch (error) {
@@ -571,34 +584,52 @@ export async function runTransactionAsync<Tx, R>(
     );
   }
   core.engine.assertMayAwait('atransaction');
+  const left = limitsFrom(wait, core.clock);
+  let work: Work | undefined;
   let hasMetSql = false;
-  for (let attempt = 1; ; attempt++) {
+  let isGivenUp = false;
+  const attempt = async () => {
     core.engine.assertAcceptingWrite();
-    const work = new Work(core, true);
+    const mine = new Work(core, true);
+    work = mine;
     try {
       const done = async () => {
-        const result = await body(make(work));
-        await work.whenInnermost(work.whole);
+        const result = await body(make(mine));
+        await mine.whenInnermost(mine.whole);
         return result;
       };
-      const doing = hasMetSql ? attempts.run(work, done) : done();
-      const result = await waitFor(doing, 'the transaction', wait, core.clock);
-      await waitFor(commitWithin(core, work, wait), 'the transaction', wait, core.clock);
+      const result = await (hasMetSql ? attempts.run(mine, done) : done());
+      await commitWithin(core, mine, left());
       return result;
     } catch (error) {
-      hasMetSql ||= work.hasMetSql;
-      const isConflict = !work.isCommitted && (error instanceof Conflict || work.isConflicting);
-      work.rollback();
-      if (!isConflict) throw error;
-      if (attempt > maxRetries) {
-        throw new SluiceError(
-          'SLUICE_CONFLICT',
-          `what the transaction had read was written by somebody else, ${attempt} times: nothing of it was made. Make it shorter, or raise maxRetries`,
-        );
-      }
-      await sleep(backoffMs(attempt, RETRY_FIRST_MS, RETRY_MAX_MS, core.random), core.clock, wait.signal);
+      hasMetSql ||= mine.hasMetSql;
+      const isConflict = !mine.isCommitted && (error instanceof Conflict || mine.isConflicting);
+      mine.rollback();
+      throw isConflict ? new Conflict() : error;
     }
-  }
+  };
+  const untilMade = async () => {
+    for (let runs = 1; ; runs++) {
+      try {
+        return await attempt();
+      } catch (error) {
+        if (!(error instanceof Conflict) || isGivenUp) throw error;
+        if (runs > maxRetries) {
+          throw new SluiceError(
+            'SLUICE_CONFLICT',
+            `what the transaction had read was written by somebody else, ${runs} times: nothing of it was made. Make it shorter, or raise maxRetries`,
+          );
+        }
+      }
+      await sleep(backoffMs(runs, RETRY_FIRST_MS, RETRY_MAX_MS, core.random), core.clock, wait.signal);
+      if (isGivenUp) throw new Conflict();
+    }
+  };
+  const giveUp = () => {
+    isGivenUp = true;
+    work?.rollback();
+  };
+  return waitFor(untilMade(), 'the transaction', wait, core.clock, giveUp);
 }
 
 async function commitWithin({ engine }: Core, work: Work, wait: WaitOptions): Promise<void> {

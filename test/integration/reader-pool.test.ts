@@ -3,6 +3,7 @@ import Sqlite from 'better-sqlite3';
 import { type Database, type OpenOptions, open } from 'sluicedb';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { openOn } from '../../dist/db/open.js';
+import { Child } from '../support/child.ts';
 import { codeFrom, eventually, refusal } from '../support/eventually.ts';
 import { machine, Threads } from '../support/machine.ts';
 import { tempDir } from '../support/temp-dir.ts';
@@ -158,6 +159,21 @@ test('a thread that does not come back is replaced, and as many may be lost as t
   expect(await db.aget('a')).toBe(1);
   expect(await one(db, { timeoutMs: 30_000 })).toEqual({ n: 1 });
   await eventually(() => running() <= 2, 'the lost threads have ended');
+});
+
+test('a query that was given up on may end in an error: nobody hears of it, and the process goes on', async () => {
+  const slowly = `WITH late AS MATERIALIZED (${STUCK}) SELECT abs(-9223372036854775807 - (n > 0)) AS n FROM late`;
+  const child = new Child(`
+    const db = await open(':memory:', { readers: 1 });
+    await db.afetchAll(${JSON.stringify(slowly)}, [], { timeoutMs: 50 }).catch((error) => console.log(error.code));
+    // The second one may not be given up on before the first one has come back.
+    await db.afetchAll(${JSON.stringify(slowly)}, [], { timeoutMs: 50 }).catch((error) => console.log(error.code));
+    console.log(await db.afetchOne('SELECT 1 AS n'));
+    await db.close();
+    console.log('closed');
+  `);
+  const { code, output, errors } = await child.ended;
+  expect([code, errors, output]).toEqual([0, '', 'SLUICE_TIMEOUT\nSLUICE_TIMEOUT\n{ n: 1 }\nclosed\n']);
 });
 
 test('a page of a cursor that does not come is called off with it', async () => {

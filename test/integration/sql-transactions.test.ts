@@ -450,6 +450,8 @@ describe('order', () => {
         () => db.afetchAll('SELECT 1'),
         () => db.aretryDlq(),
         () => db.abeginTransaction(),
+        () => db.holdTransaction('another one'),
+        () => db.aflush(),
         () => db.atransaction((other) => insert(other, 2), SQL),
         () => tx.atransaction(() => db.aflush()),
       ];
@@ -457,7 +459,7 @@ describe('order', () => {
       expect(await outside(db, { stale: true })).toEqual([]);
       await db.aset('a', 2);
     }, SQL);
-    expect(codes).toEqual(Array(7).fill('SLUICE_CONFLICT'));
+    expect(codes).toEqual(Array(9).fill('SLUICE_CONFLICT'));
     expect([db.get('a'), await outside(db)]).toEqual([2, [1]]);
   });
 
@@ -728,6 +730,21 @@ describe('limits', () => {
     expect(await outside(db)).toEqual([]);
     await db.atransaction((tx) => insert(tx, 3), SQL);
     expect(await outside(db)).toEqual([3]);
+  });
+
+  test('a signal that comes as the transaction begins is not missed', async () => {
+    const { db } = await opened();
+    const controller = new AbortController();
+    const { signal } = controller;
+    const stopListening = signal.removeEventListener.bind(signal);
+    // The wait for the turn is over.
+    signal.removeEventListener = (...args: Parameters<typeof stopListening>) => {
+      stopListening(...args);
+      controller.abort();
+    };
+    const ran = db.atransaction((tx) => insert(tx, 1), { ...SQL, signal });
+    expect(await codeFrom(() => ran)).toBe('SLUICE_ABORTED');
+    expect(await outside(db)).toEqual([]);
   });
 
   test('one that gives up while it waits for its turn does not hold up those behind it', async () => {

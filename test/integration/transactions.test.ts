@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { type Database, open, type SluiceError, type TableHook, UniqueHook } from 'sluicedb';
+import { type Database, open, type SluiceError, type TableHook, type Transaction, UniqueHook } from 'sluicedb';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { codeFrom } from '../support/eventually.ts';
 import { openTemp } from '../support/open-temp.ts';
@@ -388,6 +388,29 @@ describe('atransaction', () => {
     expect(db.get('ada')).toBe(100);
   });
 
+  test('the limit of time is one for all attempts, and whoever gives up is not called again', async () => {
+    const db = await accounts();
+    const attempts = { short: 0, long: 0, aborted: 0 };
+    const writing = async (tx: Transaction<number>, ms: number, name: keyof typeof attempts) => {
+      attempts[name]++;
+      await tx.aget('ada');
+      db.set('ada', db.get('ada', 0) + 1);
+      await new Promise((resolve) => setTimeout(resolve, ms));
+    };
+    const short = db.atransaction((tx) => writing(tx, 30, 'short'), { timeoutMs: 100, maxRetries: 1_000 });
+    await expect(short).rejects.toEqual(code('TIMEOUT'));
+    expect(attempts.short).toBeLessThanOrEqual(4);
+    const long = db.atransaction((tx) => writing(tx, 500, 'long'), { timeoutMs: 50 });
+    await expect(long).rejects.toEqual(code('TIMEOUT'));
+    const stop = new AbortController();
+    const aborted = db.atransaction((tx) => writing(tx, 500, 'aborted'), { signal: stop.signal });
+    await turn();
+    stop.abort();
+    await expect(aborted).rejects.toEqual(code('ABORTED'));
+    await new Promise((resolve) => setTimeout(resolve, 600));
+    expect([attempts.long, attempts.aborted]).toEqual([1, 1]);
+  });
+
   test('those that wait for room in vain, since what they have read is old, hold up nobody behind them', async () => {
     const db = await openTemp('data.db', { staging: { maxEntries: 2 } });
     const add = () =>
@@ -456,6 +479,36 @@ describe('atransaction', () => {
     });
     expect(await Promise.all(parts)).toEqual(['failed', undefined]);
     expect(db.toDict()).toEqual({ a: 1 });
+  });
+
+  test('what must be done at once takes no part that is not', async () => {
+    const db = await openTemp();
+    const parts: Promise<string>[] = [];
+    const lateIn = (tx: Transaction) => {
+      const part = tx.atransaction(async (inner) => {
+        inner.set('a', 1);
+        await turn();
+        inner.set('b', 1);
+        throw new RangeError('no');
+      });
+      parts.push(part.catch((error: { code?: string }) => error.code ?? 'none'));
+    };
+    expect(() => db.transaction(lateIn)).toThrow(code('CONFLICT'));
+    await db.atransaction(async (tx) => {
+      tx.set('before', 1);
+      expect(() => tx.transaction(lateIn)).toThrow(code('CONFLICT'));
+      expect(() =>
+        tx.transaction(() => {
+          tx.set('c', 1);
+          lateIn(tx);
+          throw new TypeError('no');
+        }),
+      ).toThrow(TypeError);
+      await Promise.all(parts);
+      tx.set('after', 1);
+    });
+    expect(await Promise.all(parts)).toEqual(Array(3).fill('SLUICE_CLOSED'));
+    expect(db.toDict()).toEqual({ after: 1, before: 1 });
   });
 
   test('a row is refused whose table is dropped before the end, and all with it', async () => {

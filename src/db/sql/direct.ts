@@ -1,7 +1,7 @@
 import { SluiceError } from '../../base/errors.ts';
 import type { SqlValue } from '../../base/frame/index.ts';
 import { show } from '../../base/options.ts';
-import { checkWait, type WaitOptions, waitFor } from '../../base/waiting.ts';
+import { checkWait, limitsFrom, type WaitOptions, waitFor } from '../../base/waiting.ts';
 import type {
   ExecutedAll,
   ExecuteResult,
@@ -137,7 +137,7 @@ export class DirectSql {
       throw new SluiceError('SLUICE_INVALID_OPTION', `maxRows must be an integer of at least 1, not ${show(maxRows)}`);
     }
     const values = parametersOf(parameters);
-    const left = this.#limitsFrom(wait);
+    const left = limitsFrom(wait, this.#core.clock);
     if (!stale) await this.#core.flusher.barrier('the query', wait);
     return this.#core.store.query(sql, values, { maxRows, ...left() });
   }
@@ -149,19 +149,9 @@ export class DirectSql {
     { stale = false, ...wait }: WaitOptions & { readonly stale?: boolean | undefined },
   ): Promise<SqlRow[][]> {
     const { flusher, store } = this.#core;
-    const left = this.#limitsFrom(wait);
+    const left = limitsFrom(wait, this.#core.clock);
     if (!stale) await flusher.barrier(what, wait);
     return store.queryAll(statements, left());
-  }
-
-  /** What is left of the limits when part of the wait is over. */
-  #limitsFrom({ signal, timeoutMs }: WaitOptions): () => WaitOptions {
-    const { clock } = this.#core;
-    const start = clock.elapsed();
-    return () => ({
-      signal,
-      timeoutMs: timeoutMs && Math.max(1, Math.ceil(timeoutMs - (clock.elapsed() - start))),
-    });
   }
 
   /** A statement of our own on the writer. */

@@ -98,22 +98,24 @@ export class ThreadClient<P extends Protocol> {
     return this.#pending.size;
   }
 
+  /** Ends the thread, which owes nothing, and resolves when it has ended. It holds the process until then. */
   async terminate(): Promise<void> {
-    void this.#worker.terminate();
-    // It holds the process until it has ended, but for one that nobody waits for any more.
-    if (this.#abandoned) this.#worker.unref();
-    else this.#worker.ref();
+    if (!this.#abandoned) void this.#worker.terminate();
+    this.#worker.ref();
     await this.#exited.promise;
   }
 
   /**
    * Waits no longer for a thread that may be inside a native call, which nothing can stop: its callers are told, and it
-   * ends as soon as that call returns, before it could begin another. {@link terminate} still resolves when it has.
+   * ends by itself when it has done what was asked of it. {@link terminate} still resolves when it has.
+   *
+   * Rejected: to terminate it. Where a native call then ends in an error, better-sqlite3 cannot make an exception of that, and aborts
+   * the process. So does Node.js as it exits: it waits for its threads in any case, and waits for this one as long as it runs.
    */
   abandon(): void {
     this.#abandoned = true;
     this.#die('a thread was given up on: it did not end in time');
-    void this.terminate();
+    this.#worker.ref();
   }
 
   #settle({ id, response, error }: ResponseMessage): void {

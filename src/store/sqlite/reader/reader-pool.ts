@@ -18,6 +18,7 @@ import type { FileId } from '../file-identity.ts';
 import { type Spawn, ThreadClient, ThreadDied } from '../rpc.ts';
 import { scansEnded } from './reader.ts';
 import type { PointRead, ReaderProtocol } from './reader-protocol.ts';
+import { callOff, callOffAll, type StopWord, stopWord } from './stop-word.ts';
 
 type Reader = ThreadClient<ReaderProtocol>;
 
@@ -38,8 +39,7 @@ interface PointReads {
 interface Seat {
   readonly thread: Reader;
   readonly started: Promise<unknown>;
-  /** Shared with it: the query that is to stop. */
-  readonly stop: Int32Array;
+  readonly stop: StopWord;
   /** Queries and pages of cursors under way. They may take any time, so nothing else is put behind them. */
   queries: number;
   /** Scans and cursors that are open: their snapshots are the thread's. */
@@ -253,7 +253,7 @@ export class ReaderPool {
   }
 
   #callOff(seat: Seat, id: number, isRunning: () => boolean): void {
-    Atomics.store(seat.stop, 0, id);
+    callOff(seat.stop, id);
     const giveUp = () => {
       if (!isRunning() || seat.thread.dead) return;
       seat.isLate = true;
@@ -274,6 +274,7 @@ export class ReaderPool {
     const { thread } = seat;
     seat.isLost = true;
     this.#lost.add(thread);
+    callOffAll(seat.stop);
     thread.abandon();
     void thread.terminate().then(() => {
       this.#lost.delete(thread);
@@ -318,7 +319,7 @@ export class ReaderPool {
 
   #start(): Seat {
     const thread: Reader = new ThreadClient(ENTRY, this.#spawn);
-    const stop = new Int32Array(new SharedArrayBuffer(4)).fill(-1);
+    const stop = stopWord();
     const started = thread.call('start', { path: this.#path, database: this.#database, stop });
     const seat: Seat = { thread, started, stop, queries: 0, walks: 0, isLate: false, isLost: false };
     this.#seats.push(seat);

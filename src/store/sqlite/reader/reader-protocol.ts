@@ -15,6 +15,7 @@ import type {
   Statement,
 } from '../../store.ts';
 import type { FileId } from '../file-identity.ts';
+import type { StopWord } from './stop-word.ts';
 
 /** The values of some keys; with `liveAt`, of those that have not expired by then. */
 export interface PointRead {
@@ -25,8 +26,7 @@ export interface PointRead {
 
 /** What a reader thread answers, in the order in which it was asked. */
 export type ReaderProtocol = {
-  /** `stop` is shared: the query whose number stands in it is to end between two rows. */
-  start: { request: { path: string; database: FileId; stop: Int32Array }; response: null };
+  start: { request: { path: string; database: FileId; stop: StopWord }; response: null };
   /** The keys of an encrypted database, and again when they have changed. */
   unlock: { request: Secrets; response: null };
   getMany: { request: readonly PointRead[]; response: (SqlValue | undefined)[][] };

@@ -12,6 +12,7 @@ import {
 import { serve } from '../rpc.ts';
 import { type SqliteCursor, SqliteReader } from './reader.ts';
 import type { ReaderProtocol } from './reader-protocol.ts';
+import { isCalledOff, type StopWord } from './stop-word.ts';
 
 /** A reader thread serves nobody else while it waits for a lock, but in WAL mode it hardly ever has to. */
 const BUSY_TIMEOUT_MS = 1_000;
@@ -22,7 +23,7 @@ let scanCount = 0;
 const cursors = new Map<number, SqliteCursor>();
 let cursorCount = 0;
 let reader: SqliteReader;
-let stop: Int32Array;
+let stop: StopWord;
 /** For dead letters alone: values are decrypted by whoever asks for them. */
 let cipher: ValueCipher | undefined;
 
@@ -32,8 +33,7 @@ function scanOf(id: number): SyncScan {
   return scan;
 }
 
-/** Looked at between rows: no message arrives while a query runs. */
-const isCalledOff = (id: number) => () => Atomics.load(stop, 0) === id;
+const isStopped = (id: number) => () => isCalledOff(stop, id);
 
 serve<ReaderProtocol>(port, {
   start({ path, database, stop: shared }) {
@@ -47,8 +47,8 @@ serve<ReaderProtocol>(port, {
   },
   getMany: (requests) => requests.map(({ table, keys, liveAt }) => reader.getMany(table, keys, liveAt)),
   count: ({ table, overlay }) => reader.count(table, overlay),
-  query: ({ id, sql, parameters, maxRows }) => reader.query(sql, parameters, isCalledOff(id), maxRows),
-  queryAll: ({ id, statements }) => reader.queryAll(statements, isCalledOff(id)),
+  query: ({ id, sql, parameters, maxRows }) => reader.query(sql, parameters, isStopped(id), maxRows),
+  queryAll: ({ id, statements }) => reader.queryAll(statements, isStopped(id)),
   openCursor(statement) {
     cursors.set(++cursorCount, reader.cursor(statement));
     return cursorCount;
@@ -56,7 +56,7 @@ serve<ReaderProtocol>(port, {
   nextOfCursor({ id, cursor, count }) {
     const open = cursors.get(cursor);
     if (open === undefined) throw new SluiceError('SLUICE_CLOSED', 'the query was closed');
-    return open.next(count, isCalledOff(id));
+    return open.next(count, isStopped(id));
   },
   closeCursor(cursor) {
     cursors.get(cursor)?.close();

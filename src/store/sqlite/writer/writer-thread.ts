@@ -10,6 +10,8 @@ import type { WriterProtocol, WriterStart } from './writer-protocol.ts';
 Error.stackTraceLimit = 0;
 
 const port = workerData as MessagePort;
+// It was given up on, and has done what it was asked for: its next checkpoint is for others.
+port.on('close', () => process.exit());
 let opened: { readonly db: Connection; readonly start: WriterStart } | undefined;
 let writer: Writer | undefined;
 
