@@ -41,9 +41,12 @@ export function toSqlValue(value: unknown, name: string): SqlValue {
       if (!value.isWellFormed()) throw invalid(`${name} must be well-formed Unicode: it has a lone surrogate`);
       return value;
     case 'number':
-      if (!Number.isFinite(value))
-        throw invalid(`${name} is ${value}, which SQLite has no number for: store null instead`);
-      return value;
+      if (Number.isFinite(value)) return value;
+      throw invalid(
+        Number.isNaN(value)
+          ? `${name} is NaN, which SQLite has no number for: store null instead`
+          : `${name} is ${value}, which is hardly meant: store null instead, or say 9e999 in SQL`,
+      );
     case 'boolean':
       return value ? 1 : 0;
     case 'bigint':

@@ -19,7 +19,7 @@ import { givenAlone } from './sql/direct.ts';
 import { parametersOf, type SqlParameters } from './sql/parameters.ts';
 import { checkDirectSql } from './sql/statements.ts';
 import type { Sql } from './sql/template.ts';
-import { assertFunction } from './transaction.ts';
+import { assertFunction, assertNotInItsOwnWay } from './transaction.ts';
 
 /** Options of an SQL transaction: {@link Database.atransaction} with `sql: true`, and {@link Database.abeginTransaction}. */
 export interface SqlTransactionOptions extends WaitOptions {
@@ -457,6 +457,7 @@ export class SqlTransactions {
     engine.assertAccepting();
     checkWait(options);
     this.#refuseInside(what);
+    assertNotInItsOwnWay();
     const { signal, timeoutMs = TIMEOUT_MS } = options;
     const start = clock.elapsed();
     const attempts = new Attempts(this.#core);

@@ -2,11 +2,11 @@ import { SluiceError } from '../base/errors.ts';
 import type { SqlValue } from '../base/frame/index.ts';
 import { show } from '../base/options.ts';
 import { checkWait, isWait, type WaitOptions, waitFor } from '../base/waiting.ts';
-import type { Encoded } from '../engine/index.ts';
-import { decodeValue, encodeValue, listOf } from './codec.ts';
+import { CheckedWrites } from './checked-writes.ts';
+import { decodeValue, listOf } from './codec.ts';
 import type { Core } from './core.ts';
-import { type Entries, entriesOf } from './entries.ts';
-import { HookChain, type HookedStore, hookProblem, type PendingWrite, type TableHook } from './hooks.ts';
+import type { Entries } from './entries.ts';
+import { type HookChain, type HookedStore, hookProblem, type PendingWrite, type TableHook } from './hooks.ts';
 import { checkKey, type ScanOptions, toRange } from './keys.ts';
 import { Keyspace, type Stored } from './keyspace.ts';
 import { decoded, decodedAsync } from './scan.ts';
@@ -45,9 +45,8 @@ export class Table<T = unknown, In = T> {
   /** @internal */
   protected readonly core: Core;
   readonly #keys: Keyspace;
+  readonly #writes: CheckedWrites<T, In>;
   #options: ResolvedTableOptions;
-  /** `undefined` where there is nothing to do: the path of a write is the shorter then. */
-  #chain: HookChain<T> | undefined;
 
   /** @internal */
   constructor(core: Core, name: string, options: ResolvedTableOptions) {
@@ -55,12 +54,23 @@ export class Table<T = unknown, In = T> {
     this.name = name;
     this.#keys = new Keyspace(core, name, options);
     this.#options = options;
-    this.#chain = this.#makeChain();
+    const store: HookedStore<T> = {
+      table: this,
+      valueOf: (key) => {
+        const stored = this.#keys.read(key);
+        return isThere(stored) ? this.#decode(key, stored) : undefined;
+      },
+      stored: () => decoded(this.#keys.scan({}), Infinity, this.#decode),
+      get foreignChanges() {
+        return core.foreignChanges();
+      },
+    };
+    this.#writes = new CheckedWrites(core, store, options);
   }
 
   /** @internal What transactions work with. */
   get inside(): { readonly keys: Keyspace; readonly chain: HookChain<unknown> | undefined } {
-    return { keys: this.#keys, chain: this.#chain as unknown as HookChain<unknown> | undefined };
+    return { keys: this.#keys, chain: this.#writes.chain as unknown as HookChain<unknown> | undefined };
   }
 
   /** @internal What `db.table` was given, and what was added since. */
@@ -78,7 +88,7 @@ export class Table<T = unknown, In = T> {
     const problem = hookProblem(hook);
     if (problem !== undefined) throw new SluiceError('SLUICE_INVALID_OPTION', `addHook: the hook ${problem}`);
     this.#options = { ...this.#options, hooks: [...this.#options.hooks, hook as TableHook<never>] };
-    this.#chain = this.#makeChain();
+    this.#writes.use(this.#options);
   }
 
   // ── one key ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -98,15 +108,15 @@ export class Table<T = unknown, In = T> {
    * ```
    */
   set(key: string, value: In): boolean {
-    if (this.#chain === undefined) return this.#keys.put(key, this.#encode(key, value));
-    const write = this.#prepare(key, value);
-    return this.#told([write], () => this.#keys.put(key, write.encoded));
+    if (this.#writes.chain === undefined) return this.#keys.put(key, this.#writes.encode(key, value));
+    const write = this.#writes.prepare(key, value);
+    return this.#writes.stage([write], () => this.#keys.put(key, write.encoded));
   }
 
   /** Writes a value; resolves when it is as safe as the durability level says. All writes of a moment share a promise. */
   aset(key: string, value: In, wait?: WaitOptions): Promise<void> {
     try {
-      return this.#putWithin(this.#prepare(key, value), wait);
+      return this.#putWithin(this.#writes.prepare(key, value), wait);
     } catch (error) {
       return Promise.reject(error);
     }
@@ -164,7 +174,7 @@ export class Table<T = unknown, In = T> {
     this.#checkKeys([key]);
     this.core.engine.assertAcceptingWrite();
     const there = this.#isThere(key);
-    this.#toldOfDelete([key], () => this.#keys.remove(key));
+    this.#writes.stageDelete([key], () => this.#keys.remove(key));
     return there;
   }
 
@@ -178,7 +188,7 @@ export class Table<T = unknown, In = T> {
     this.#checkKeys([key]);
     this.core.engine.assertAcceptingWrite();
     const value = this.get(key);
-    this.#toldOfDelete([key], () => this.#keys.remove(key));
+    this.#writes.stageDelete([key], () => this.#keys.remove(key));
     return value;
   }
 
@@ -190,7 +200,7 @@ export class Table<T = unknown, In = T> {
       async () => {
         this.core.engine.assertAcceptingWrite();
         const before = this.#keys.readMany([key], true);
-        this.#toldOfDelete([key], () => this.#keys.remove(key), before);
+        this.#writes.stageDelete([key], () => this.#keys.remove(key), before);
         const [[value]] = await Promise.all([before, this.core.engine.acknowledgement()]);
         return isThere(value) ? this.#toReader(key, value) : undefined;
       },
@@ -203,21 +213,21 @@ export class Table<T = unknown, In = T> {
     this.#checkKeys([key]);
     const present = this.get(key);
     if (present !== undefined) return present;
-    const write = this.#prepare(key, value);
-    this.#told([write], () => this.#keys.put(key, write.encoded));
+    const write = this.#writes.prepare(key, value);
+    this.#writes.stage([write], () => this.#keys.put(key, write.encoded));
     return this.#afterRead(key, decodeValue(write.encoded) as T);
   }
 
   /** The value of a key; if there is none by the time it has been looked up, writes `value` and resolves to it when that is safe. */
   async asetDefault(key: string, value: In, wait: WaitOptions = {}): Promise<T> {
     // A value that can never be written is refused whether or not it is needed; hooks and a validator may make one of any.
-    if (this.#chain === undefined) this.#encode(key, value);
+    if (this.#writes.chain === undefined) this.#writes.encode(key, value);
     else this.#checkKeys([key]);
     const present = await this.aget(key, undefined, wait);
     if (present !== undefined) return present;
     const staged = this.#keys.staged(key);
     if (isThere(staged)) return this.#toReader(key, staged);
-    const write = this.#prepare(key, value);
+    const write = this.#writes.prepare(key, value);
     await this.#putWithin(write, wait);
     return this.#afterRead(key, decodeValue(write.encoded) as T);
   }
@@ -350,16 +360,16 @@ export class Table<T = unknown, In = T> {
   /** Writes several entries, each a write of its own. All are accepted, or none: `SLUICE_FULL` where not all have room. */
   update(entries: Entries<In>): boolean {
     const { engine } = this.core;
-    const writes = this.#prepareAll(entries);
+    const writes = this.#writes.prepareAll(entries);
     try {
       engine.assertRoom(this.#keys.bytesOfPuts(writes), writes.length);
       let plenty = !engine.admission.needsDrain;
       for (const write of writes) {
-        plenty = this.#told([write], () => this.#keys.put(write.key, write.encoded));
+        plenty = this.#writes.stage([write], () => this.#keys.put(write.key, write.encoded));
       }
       return plenty;
     } finally {
-      this.#settled(writes);
+      this.#writes.settle(writes);
     }
   }
 
@@ -368,12 +378,12 @@ export class Table<T = unknown, In = T> {
     checkWait(wait);
     const { engine } = this.core;
     engine.assertMayAwait();
-    const writes = this.#prepareAll(entries);
+    const writes = this.#writes.prepareAll(entries);
     try {
       for (const write of writes) {
         const { key, encoded } = write;
         const bytes = this.#keys.bytesOfPut(key, encoded);
-        const put = () => this.#told([write], () => this.#keys.put(key, encoded));
+        const put = () => this.#writes.stage([write], () => this.#keys.put(key, encoded));
         if (engine.admission.hasRoom(bytes)) put();
         else {
           for (const each of writes) each.waiting = true;
@@ -381,7 +391,7 @@ export class Table<T = unknown, In = T> {
         }
       }
     } finally {
-      this.#settled(writes);
+      this.#writes.settle(writes);
     }
     return this.#settle(engine.acknowledgement(false), wait);
   }
@@ -391,13 +401,13 @@ export class Table<T = unknown, In = T> {
    * or none. Counts as one write.
    */
   setMany(entries: Entries<In>): boolean {
-    const writes = this.#prepareAll(entries);
-    return this.#told(writes, () => this.#keys.putMany(writes));
+    const writes = this.#writes.prepareAll(entries);
+    return this.#writes.stage(writes, () => this.#keys.putMany(writes));
   }
 
   /** Writes several entries as one atomic write; resolves when it is safe. */
   async asetMany(entries: Entries<In>, wait?: WaitOptions): Promise<void> {
-    return this.#groupWithin(this.#prepareAll(entries), wait);
+    return this.#groupWithin(this.#writes.prepareAll(entries), wait);
   }
 
   /**
@@ -405,15 +415,15 @@ export class Table<T = unknown, In = T> {
    * no entry at all is refused with the whole call.
    */
   setManyPartial(entries: Entries<In>): Map<string, SluiceError> {
-    const { writes, refused } = this.#prepareEach(entries);
-    if (writes.length > 0) this.#told(writes, () => this.#keys.putMany(writes));
+    const { writes, refused } = this.#writes.prepareEach(entries);
+    if (writes.length > 0) this.#writes.stage(writes, () => this.#keys.putMany(writes));
     return refused;
   }
 
   /** {@link Table.setManyPartial} in its promise form: resolves when what was accepted is safe. */
   async asetManyPartial(entries: Entries<In>, wait?: WaitOptions): Promise<Map<string, SluiceError>> {
     checkWait(wait);
-    const { writes, refused } = this.#prepareEach(entries);
+    const { writes, refused } = this.#writes.prepareEach(entries);
     if (writes.length > 0) await this.#groupWithin(writes, wait);
     return refused;
   }
@@ -447,7 +457,7 @@ export class Table<T = unknown, In = T> {
     const wanted = [...new Set(this.#checkKeys(keys))];
     this.core.engine.assertAcceptingWrite();
     const there = wanted.filter((key) => this.#isThere(key)).length;
-    this.#toldOfDelete(wanted, () => this.#keys.removeMany(wanted));
+    this.#writes.stageDelete(wanted, () => this.#keys.removeMany(wanted));
     return there;
   }
 
@@ -462,7 +472,7 @@ export class Table<T = unknown, In = T> {
         const before = this.#keys.readMany(wanted, true);
         const [first = ''] = wanted;
         const remove = () => (wanted.length === 1 ? this.#keys.remove(first) : this.#keys.removeMany(wanted));
-        this.#toldOfDelete(wanted, remove, before);
+        this.#writes.stageDelete(wanted, remove, before);
         const [values] = await Promise.all([before, engine.acknowledgement()]);
         return values.filter(isThere).length;
       },
@@ -472,8 +482,8 @@ export class Table<T = unknown, In = T> {
 
   /** Deletes all keys of this table. Hooks that hear of deletions are called for each key that is there. */
   clear(): boolean {
-    const keys = this.#chain?.hearsOfDeletes === true ? [...this.keys()] : [];
-    return this.#toldOfDelete(keys, () => this.#keys.clear());
+    const keys = this.#writes.chain?.hearsOfDeletes === true ? [...this.keys()] : [];
+    return this.#writes.stageDelete(keys, () => this.#keys.clear());
   }
 
   /** Deletes all keys of this table; resolves when that is safe. */
@@ -661,162 +671,19 @@ export class Table<T = unknown, In = T> {
     return isThere(this.#keys.read(key));
   }
 
-  /** What a write wants to write, checked. */
-  #encode(key: string, value: In): Encoded {
-    try {
-      checkKey(key);
-      return encodeValue(value);
-    } catch (error) {
-      throw this.core.engine.countInvalid(error);
-    }
-  }
-
-  #makeChain(): HookChain<T> | undefined {
-    const { hooks, validator, coerce } = this.#options;
-    if (hooks.length === 0 && validator === undefined) return undefined;
-    const validation = validator === undefined ? undefined : { schema: validator, coerce };
-    const { core } = this;
-    const store: HookedStore<T> = {
-      table: this,
-      valueOf: (key) => this.#valueOf(key),
-      stored: () => decoded(this.#keys.scan({}), Infinity, this.#decode),
-      get foreignChanges() {
-        return core.foreignChanges();
-      },
-    };
-    return new HookChain(store, hooks as readonly TableHook<T>[], validation, this.#chain);
-  }
-
-  /** What a write wants to write: checked, as the hooks and the validator leave it. */
-  #prepare(key: string, value: In): PendingWrite {
-    try {
-      return this.#checked(key, value);
-    } catch (error) {
-      throw this.core.engine.countInvalid(error);
-    }
-  }
-
-  #prepareAll(entries: Entries<In>): PendingWrite[] {
-    const writes: PendingWrite[] = [];
-    try {
-      for (const [key, value] of entriesOf(entries)) writes.push(this.#checked(key, value));
-      return writes;
-    } catch (error) {
-      this.#settled(writes);
-      throw this.core.engine.countInvalid(error);
-    }
-  }
-
-  /** Those that can be written, and why the others cannot. Of several for one key the last one counts, as in a write. */
-  #prepareEach(entries: Entries<In>): { writes: PendingWrite[]; refused: Map<string, SluiceError> } {
-    const writes: PendingWrite[] = [];
-    const refused = new Map<string, SluiceError>();
-    let pairs: readonly (readonly [string, In])[];
-    try {
-      pairs = entriesOf(entries);
-    } catch (error) {
-      throw this.core.engine.countInvalid(error);
-    }
-    for (const [key, value] of new Map(pairs)) {
-      try {
-        writes.push(this.#prepare(key, value));
-      } catch (error) {
-        if (!(error instanceof SluiceError)) throw error;
-        refused.set(key, error);
-      }
-    }
-    return { writes, refused };
-  }
-
-  #checked(key: string, value: In): PendingWrite {
-    checkKey(key);
-    if (this.#chain === undefined) return { key, encoded: encodeValue(value), waiting: false };
-    const write = { key, encoded: encodeValue(this.#chain.beforeWrite(key, value)), waiting: false };
-    this.#chain.pend(write);
-    return write;
-  }
-
   #putWithin(write: PendingWrite, wait: WaitOptions | undefined): Promise<void> {
     const { key, encoded } = write;
-    const put = () => this.#told([write], () => this.#keys.put(key, encoded));
-    return this.#settling([write], () => this.#acknowledged(this.#keys.bytesOfPut(key, encoded), put, wait));
+    const put = () => this.#writes.stage([write], () => this.#keys.put(key, encoded));
+    return this.#writes.start([write], () => this.#acknowledged(this.#keys.bytesOfPut(key, encoded), put, wait));
   }
 
   #groupWithin(writes: readonly PendingWrite[], wait: WaitOptions | undefined): Promise<void> {
-    const group = () => this.#told(writes, () => this.#keys.putMany(writes));
+    const group = () => this.#writes.stage(writes, () => this.#keys.putMany(writes));
     const bytes = this.#keys.bytesOfPuts(writes);
-    return this.#settling(writes, () => this.#acknowledged(bytes, group, wait));
-  }
-
-  /** Stages writes, and tells the hooks that hear of it. */
-  #told<R>(writes: readonly PendingWrite[], stage: () => R): R {
-    const chain = this.#chain;
-    if (chain === undefined) return stage();
-    const latest = new Map<string, T | undefined>();
-    let result: R;
-    try {
-      if (chain.hearsOfWrites) for (const { key } of writes) latest.set(key, this.#valueOf(key));
-      result = stage();
-    } finally {
-      this.#settled(writes);
-    }
-    if (!chain.hearsOfWrites) return result;
-    for (const { key, encoded } of writes) {
-      const value = decodeValue(encoded) as T;
-      chain.onWriteSuccess(key, value, latest.get(key));
-      latest.set(key, value);
-    }
-    return result;
-  }
-
-  /** Writes are staged, or never will be: hooks see them as the table has them. */
-  #settled(writes: readonly PendingWrite[]): void {
-    for (const write of writes) this.#chain?.settle(write);
-  }
-
-  /** The same for writes that may have to wait, and be called off. */
-  #settling<R>(writes: readonly PendingWrite[], start: () => Promise<R>): Promise<R> {
-    if (this.#chain === undefined) return start();
-    try {
-      const done = start();
-      for (const write of writes) write.waiting = true;
-      done.catch(() => this.#settled(writes));
-      return done;
-    } catch (error) {
-      this.#settled(writes);
-      throw error;
-    }
-  }
-
-  /** Stages the deletion of keys, if the hooks let it; those that are not there are none of their business. */
-  #toldOfDelete<R>(keys: readonly string[], stage: () => R, alongside?: Promise<unknown>): R {
-    const chain = this.#chain;
-    if (chain?.hearsOfDeletes !== true) return stage();
-    const there: [key: string, value: T][] = [];
-    try {
-      for (const key of keys) {
-        const value = this.#valueOf(key);
-        if (value === undefined) continue;
-        there.push([key, value]);
-        chain.beforeDelete(key);
-      }
-    } catch (error) {
-      // Nobody waits any more for what was looked up for this.
-      alongside?.catch(() => undefined);
-      throw this.core.engine.countInvalid(error);
-    }
-    const result = stage();
-    for (const [key, value] of there) chain.onDeleteSuccess(key, value);
-    return result;
+    return this.#writes.start(writes, () => this.#acknowledged(bytes, group, wait));
   }
 
   readonly #decode = (key: string, stored: SqlValue): T => decodeValue(this.#keys.open(key, stored)) as T;
-
-  /** The value of a key as it is stored. */
-  #valueOf(key: string): T | undefined {
-    const stored = this.#keys.read(key);
-    return isThere(stored) ? this.#decode(key, stored) : undefined;
-  }
 
   /** A stored value as a reader gets it. */
   #toReader(key: string, stored: SqlValue): T {
@@ -824,7 +691,7 @@ export class Table<T = unknown, In = T> {
   }
 
   #afterRead(key: string, value: T): T {
-    return this.#chain?.changesReads === true ? this.#chain.afterRead(key, value) : value;
+    return this.#writes.chain?.changesReads === true ? this.#writes.chain.afterRead(key, value) : value;
   }
 
   /** The keys of a write, checked. */

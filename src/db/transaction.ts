@@ -1,3 +1,4 @@
+import { AsyncLocalStorage } from 'node:async_hooks';
 import { backoffMs } from '../base/backoff.ts';
 import { SluiceError } from '../base/errors.ts';
 import { show } from '../base/options.ts';
@@ -67,11 +68,11 @@ export class Work {
   readonly #steps: Step[] = [];
   /** Takes back, last first, what the steps have changed in the parts. */
   readonly #undo: (() => void)[] = [];
-  readonly #foreign: number;
+  /** What had been changed past all watches when it first read. */
+  #foreign: number | undefined;
   /** Those that have not ended, the innermost last. That alone may write: what a part has written is what came since it began. */
   readonly #scopes: Scope[] = [new Scope()];
   #partEnded: Deferred<void> | undefined;
-  #hasRead = false;
   #isOver = false;
   #isCommitted = false;
 
@@ -79,7 +80,6 @@ export class Work {
   constructor(core: Core, watches: boolean) {
     this.#core = core;
     this.#watches = watches;
-    this.#foreign = core.foreignChanges();
   }
 
   get isCommitted(): boolean {
@@ -107,8 +107,17 @@ export class Work {
   /** Whether it has read anything that is another by now. */
   get isConflicting(): boolean {
     if (!this.#watches) return false;
-    const isForeign = this.#hasRead && this.#core.foreignChanges() !== this.#foreign;
-    return isForeign || [...this.#parts.values()].some(({ watch }) => watch?.isChanged === true);
+    return this.hasMetSql || [...this.#parts.values()].some(({ watch }) => watch?.isChanged === true);
+  }
+
+  /** Whether SQL, or what else nobody watches, may have changed what it has read. */
+  get hasMetSql(): boolean {
+    return this.#watches && this.#foreign !== undefined && this.#core.foreignChanges() !== this.#foreign;
+  }
+
+  /** Whether SQL would make it begin anew. */
+  get mindsSql(): boolean {
+    return this.#watches && this.#foreign !== undefined && !this.#isOver;
   }
 
   assertOpen(): void {
@@ -269,7 +278,7 @@ export class Work {
     this.assertOpen();
     const own = part.written.get(key);
     if (own !== undefined) return own;
-    this.#hasRead = true;
+    this.#foreign ??= this.#core.foreignChanges();
     part.watch?.add(key);
     // Whoever goes on would see two states at once.
     if (this.isConflicting) throw new Conflict();
@@ -545,6 +554,21 @@ export function runTransaction<Tx, R>(core: Core, make: (work: Work) => Tx, body
   }
 }
 
+/**
+ * The attempt that a call is made in, once SQL has come between. From the first attempt on it would slow down every promise of the
+ * process: https://nodejs.org/api/async_context.html.
+ */
+const attempts = new AsyncLocalStorage<Work>();
+
+/** SQL that the function of a transaction runs itself, after it has read something, is in its way however often it is called. */
+export function assertNotInItsOwnWay(): void {
+  if (attempts.getStore()?.mindsSql !== true) return;
+  throw new SluiceError(
+    'SLUICE_CONFLICT',
+    'the function of a transaction runs SQL that is no part of it, and that may change what it has read: run it before the first read, or after the transaction, or make it all of SQL, with { sql: true }. Of the transaction nothing was made; the SQL was run once',
+  );
+}
+
 /** Runs a function whose writes are staged when it is done, again and again where somebody else has come between. */
 export async function runTransactionAsync<Tx, R>(
   core: Core,
@@ -562,35 +586,42 @@ export async function runTransactionAsync<Tx, R>(
   core.engine.assertMayAwait('atransaction');
   const left = limitsFrom(wait, core.clock);
   let work: Work | undefined;
+  let hasMetSql = false;
   let isGivenUp = false;
   const attempt = async () => {
     core.engine.assertAcceptingWrite();
-    work = new Work(core, true);
+    const mine = new Work(core, true);
+    work = mine;
     try {
-      const result = await body(make(work));
-      await work.whenInnermost(work.whole);
-      await commitWithin(core, work, left());
+      const done = async () => {
+        const result = await body(make(mine));
+        await mine.whenInnermost(mine.whole);
+        return result;
+      };
+      const result = await (hasMetSql ? attempts.run(mine, done) : done());
+      await commitWithin(core, mine, left());
       return result;
     } catch (error) {
-      const isConflict = !work.isCommitted && (error instanceof Conflict || work.isConflicting);
-      work.rollback();
+      hasMetSql ||= mine.hasMetSql;
+      const isConflict = !mine.isCommitted && (error instanceof Conflict || mine.isConflicting);
+      mine.rollback();
       throw isConflict ? new Conflict() : error;
     }
   };
   const untilMade = async () => {
-    for (let attempts = 1; ; attempts++) {
+    for (let runs = 1; ; runs++) {
       try {
         return await attempt();
       } catch (error) {
         if (!(error instanceof Conflict) || isGivenUp) throw error;
-        if (attempts > maxRetries) {
+        if (runs > maxRetries) {
           throw new SluiceError(
             'SLUICE_CONFLICT',
-            `what the transaction had read was written by somebody else, ${attempts} times: nothing of it was made. Make it shorter, or raise maxRetries`,
+            `what the transaction had read was written by somebody else, ${runs} times: nothing of it was made. Make it shorter, or raise maxRetries`,
           );
         }
       }
-      await sleep(backoffMs(attempts, RETRY_FIRST_MS, RETRY_MAX_MS, core.random), core.clock, wait.signal);
+      await sleep(backoffMs(runs, RETRY_FIRST_MS, RETRY_MAX_MS, core.random), core.clock, wait.signal);
       if (isGivenUp) throw new Conflict();
     }
   };

@@ -326,6 +326,8 @@ export class Flusher {
         this.#finish(result, { writes: lastSeq - afterSeq, bytes, lastSeq, since: batch[0]?.since ?? 0 });
         return;
       } catch (thrown) {
+        // Closed while the batch waited for its turn: that is no failure.
+        if (this.#stopped && thrown instanceof SluiceError && thrown.code === 'SLUICE_CLOSED') return;
         const error =
           thrown instanceof StoreFailure ? thrown : new StoreFailure('fatal', String(thrown), undefined, thrown);
         const { failure } = error;

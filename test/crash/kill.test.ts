@@ -8,7 +8,7 @@ import { tempDir } from '../support/temp-dir.ts';
  * SIGKILL at random moments, while the database is opened and recovered too. Each round goes on with the file that the
  * one before left behind, and first checks it against what had been acknowledged.
  */
-const ROUNDS = Number(process.env['SLUICE_KILL_ROUNDS'] ?? 50);
+const ROUNDS = Number(process.env['SLUICE_KILL_ROUNDS'] ?? 40);
 const CHILD = join(import.meta.dirname, 'writer-child.mjs');
 
 interface Round {

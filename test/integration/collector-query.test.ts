@@ -43,6 +43,20 @@ describe('GET /query', () => {
     expect(json.rows).toEqual([{ big: '9007199254740993', small: 5, bytes: { $blob: 'AP8=' }, none: null }]);
   });
 
+  it('has the columns of the table as it is', async () => {
+    const { url, db } = await started();
+    await post(`${url}/write/t`, '{"a":1}');
+    const columns = async (sql: string) => (await ask(sqlUrl(url, sql))).json.columns;
+    expect(await columns('SELECT * FROM t')).toEqual(['a']);
+    await db.aexecute('ALTER TABLE t ADD COLUMN b DEFAULT 7');
+    expect((await ask(sqlUrl(url, 'SELECT * FROM t'))).json).toMatchObject({
+      columns: ['a', 'b'],
+      rows: [{ a: 1, b: 7 }],
+    });
+    await db.aexecute('ALTER TABLE t ADD COLUMN c');
+    expect(await columns('SELECT * FROM t WHERE a = 2')).toEqual(['a', 'b', 'c']);
+  });
+
   it('has a limit of rows and of bytes', async () => {
     const { url } = await started();
     const numbers = 'WITH RECURSIVE r(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM r LIMIT 20000) SELECT i FROM r';

@@ -39,7 +39,9 @@ async function opened() {
   threads.writer.once('exit', () => {
     ended = true;
   });
-  return { db, file, threads, hasEnded: () => ended };
+  const failures: unknown[] = [];
+  db.on('failure', ({ error }) => failures.push(error));
+  return { db, file, threads, failures, hasEnded: () => ended };
 }
 
 test('[fault 50] a batch hangs in a native call: a watchdog number, close by its deadline, and the lock until it ends', async () => {
@@ -71,7 +73,7 @@ test('[fault 50] a batch hangs in a native call: a watchdog number, close by its
 });
 
 test('[fault 50] a direct statement hangs: its caller is told that nobody knows, what is staged is in the log', async () => {
-  const { db, file, hasEnded } = await opened();
+  const { db, file, failures, hasEnded } = await opened();
   await db.aset('a', 1);
   await db.aflush();
   const hanging = codeFrom(() => db.aexecute(`INSERT INTO slow ${LONG}`));
@@ -82,6 +84,8 @@ test('[fault 50] a direct statement hangs: its caller is told that nobody knows,
   expect(await db.close()).toEqual({ pending: 1 });
   expect(performance.now() - start).toBeLessThan(CLOSE_MS + GRACE_MS + 1_000);
   expect([await hanging, await behind]).toEqual(['SLUICE_OUTCOME_UNKNOWN', 'SLUICE_CLOSED']);
+  // A batch that has not had its turn when its time is up has not failed.
+  expect(failures).toEqual([]);
   expect(hasEnded()).toBe(false);
   expect(await codeFrom(() => open(file))).toBe('SLUICE_LOCKED');
   const again = await open(file, { lockTimeoutMs: 30_000 });

@@ -35,10 +35,12 @@ const READER = `
   console.log('report ' + JSON.stringify({ recovered, pending, stagedBytes, grown, right, meanwhile: db.get('meanwhile') }));
   await db.close();`;
 
-test('[fault 28] a backlog many times larger than staging: open takes little memory, and has it all', async () => {
+test('[fault 28] a backlog many times larger than staging: open takes little memory, and has it all', {
+  timeout: 120_000,
+}, async () => {
   const [file, other] = [join(tempDir(), 'a.db'), join(tempDir(), 'b.db')];
   const writer = new Child(WRITER, [file]);
-  await writer.says('written');
+  await writer.says('written', 50_000);
   writer.process.kill('SIGKILL');
   await writer.end();
   const bytes = segmentsOf(file).reduce((total, name) => total + statSync(join(`${file}-log`, name)).size, 0);
@@ -46,7 +48,7 @@ test('[fault 28] a backlog many times larger than staging: open takes little mem
   const options = JSON.stringify({ staging: { maxBytes: STAGING }, log: { segmentBytes: SEGMENT } });
   const { output, errors } = await new Child(READER, [file, other, options], {
     env: { NODE_OPTIONS: '--max-old-space-size=64' },
-  }).end(50_000);
+  }).end(60_000);
   expect(errors).toBe('');
   const report = JSON.parse(/report (.*)/.exec(output)?.[1] ?? '{}') as Record<string, number>;
   expect(report).toMatchObject({ recovered: WRITES, right: WRITES, meanwhile: 1 });

@@ -1,7 +1,8 @@
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
-import { open, type Schema } from 'sluicedb';
+import { open, type Schema, type SqlRow } from 'sluicedb';
 import { expect, test } from 'vitest';
 import { codeFrom, refusal } from '../support/eventually.ts';
 import { openTemp } from '../support/open-temp.ts';
@@ -354,6 +355,45 @@ test('direct statements are refused with codes, and change nothing', async () =>
   await db.close();
 });
 
+test('what cannot be bound has the same code wherever it is run', async () => {
+  const db = await opened();
+  const page = async (sql: string, parameters: object) => {
+    for await (const row of db.aiterate(sql, parameters as [])) return row;
+    return undefined;
+  };
+  for (const [sql, parameters] of [
+    ['SELECT ?', []],
+    ['SELECT ?', [1, 2]],
+    ['SELECT :a', { b: 1 }],
+  ] as const) {
+    for (const run of [
+      () => db.aexecute(sql, parameters),
+      () => db.afetchAll(sql, parameters),
+      () => page(sql, parameters),
+      () => db.atransaction((tx) => tx.afetchAll(sql, parameters), { sql: true }),
+    ]) {
+      expect(await refusal(run), sql).toMatchObject({ code: 'SLUICE_STORE', sqliteCode: 'BIND' });
+    }
+  }
+});
+
+test('VACUUM INTO is refused: its copy has the id of the database, and nobody has looked at it', async () => {
+  const db = await openTemp();
+  const copy = `${db.path}-copy`;
+  for (const [sql, parameters] of [
+    [`VACUUM INTO '${copy}'`, []],
+    [`vacuum/**/"main" into '${copy}' -- all of it`, []],
+    ['VACUUM main INTO ?', [copy]],
+  ] as const) {
+    const error = await refusal(() => db.aexecute(sql, parameters));
+    expect([error.code, error.message], sql).toEqual(['SLUICE_INVALID_SQL', expect.stringContaining('abackup')]);
+    expect(await codeFrom(() => db.aexecuteMany(sql, [parameters]))).toBe('SLUICE_INVALID_SQL');
+  }
+  expect(existsSync(copy)).toBe(false);
+  await db.aexecute('VACUUM');
+  await db.aexecute('VACUUM main');
+});
+
 test('nothing temporary takes the place of a table on the connection that writes', async () => {
   const db = await openTemp();
   db.set('a', 1);
@@ -391,4 +431,54 @@ test('a column named as something that every object inherits is empty where the 
     { a: 2, c: 'x', s: 'y' },
   ]);
   await db.close();
+});
+
+test('a column named __proto__ is in a row as any other, whichever way it is read', async () => {
+  const db = await openTemp();
+  await db.acreateTable(
+    't',
+    Object.fromEntries([
+      ['a', 'INTEGER'],
+      ['__proto__', 'ANY'],
+    ]),
+  );
+  await db.aimportRows('t', [
+    Object.fromEntries([
+      ['a', 1],
+      ['__proto__', 2n ** 60n],
+    ]),
+  ]);
+  const sql = 'SELECT * FROM t';
+  const iterated: SqlRow[] = [];
+  for await (const row of db.aiterate(sql)) iterated.push(row);
+  const exported = await db.aexportTable('t');
+  const ways: readonly SqlRow[][] = [
+    iterated,
+    exported,
+    await db.afetchAll(sql),
+    await db.aquery('t'),
+    (await db.aexecute('UPDATE t SET a = a RETURNING *')).rows,
+    await db.atransaction((tx) => tx.afetchAll(sql), { sql: true }),
+  ];
+  for (const [row = {}] of ways) {
+    expect(Object.entries(row)).toEqual([
+      ['a', 1],
+      ['__proto__', 2n ** 60n],
+    ]);
+    expect(Object.getPrototypeOf(row)).toBe(Object.prototype);
+  }
+  expect(await db.aimportRows('t', exported)).toBe(1);
+  expect(await db.afetchOne('SELECT count(DISTINCT "__proto__") AS n, count(*) AS rows FROM t')).toEqual({
+    n: 1,
+    rows: 2,
+  });
+});
+
+test('a row has the columns of the table as it is when it is read', async () => {
+  const db = await openTemp('data.db', { readers: 1 });
+  await db.acreateTable('t', { a: 'INTEGER' });
+  await db.asqlInsert('t', { a: 1 });
+  expect(await db.aexportTable('t')).toEqual([{ a: 1 }]);
+  await db.aalterTableAddColumn('t', 'b', 'INTEGER', { default: 7 });
+  expect(await db.aexportTable('t')).toEqual([{ a: 1, b: 7 }]);
 });

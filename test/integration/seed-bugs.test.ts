@@ -695,6 +695,8 @@ describe('the face', () => {
       asetDefault: ['a', 1],
       table: ['other'],
       rows: ['r'],
+      transaction: [() => 1],
+      atransaction: [async () => 1],
       stage: ['DELETE FROM data'],
       astage: ['DELETE FROM data'],
       aexecute: ['SELECT 1'],

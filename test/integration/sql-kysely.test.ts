@@ -146,6 +146,30 @@ test('migrates once where two begin at the same time, and goes on after one that
   expect(await database.afetchAll('SELECT * FROM made')).toEqual([{ a: 'once' }]);
 });
 
+test('of two that begin at the same time one waits for the other, which goes step by step', async () => {
+  const { database } = await withKysely();
+  let inside = 0;
+  let most = 0;
+  let migrated = 0;
+  const up = async () => {
+    migrated++;
+    inside++;
+    // Whoever is not held up is here as well before so many calls have been answered.
+    for (let i = 0; i < 100 && inside === 1; i++) await database.afetchAll('SELECT 1');
+    most = Math.max(most, inside);
+    inside--;
+  };
+  const provider = { getMigrations: async () => ({ one: { up }, two: { up } }) };
+  const migrate = () => {
+    const db = new Kysely<Tables>({ dialect: new SluiceDialect({ database }) });
+    return new Migrator({ db, provider }).migrateToLatest();
+  };
+  const both = await Promise.all([migrate(), migrate()]);
+  expect(both.map(({ error }) => error)).toEqual([undefined, undefined]);
+  expect(both.map(({ results }) => results?.length).sort()).toEqual([0, 2]);
+  expect([most, migrated]).toEqual([1, 2]);
+});
+
 test('transactions are made whole or not at all, one after the other, with reads of their own writes', async () => {
   const { db, database } = await withKysely();
   const add = (name: string, fails: boolean) =>

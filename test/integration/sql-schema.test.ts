@@ -176,6 +176,10 @@ describe('the file', () => {
     expect(await db.apragma('recursive_triggers', false)).toBe(0);
     expect(await db.apragma('secure_delete', 'FAST')).toBe(2);
     expect(await db.apragma('cache_size', -1_000)).toBe(-1_000);
+    expect(await db.apragma('application_id', -(2 ** 31))).toBe(-(2 ** 31));
+    expect([await db.apragma('foreign_keys', 'off'), await db.apragma('foreign_keys', true)]).toEqual([0, 1]);
+    expect([await db.apragma('temp_store', 'file'), await db.apragma('temp_store', 2)]).toEqual([1, 2]);
+    expect(await db.apragma('auto_vacuum', 'Incremental')).toBe(0);
     expect([await db.apragma('synchronous'), await db.apragma('journal_mode'), await db.apragma('encoding')]).toEqual([
       2,
       'wal',
@@ -200,6 +204,21 @@ describe('the file', () => {
       ['user_version', '8; DROP TABLE data'],
       ['user_version', 1.5],
       ['user_version', null],
+      ['user_version', 'abc'],
+      ['user_version', true],
+      ['user_version', 2 ** 31],
+      ['application_id', 'off'],
+      ['cache_size', 'abc'],
+      ['cache_size', -(2 ** 31) - 1],
+      ['foreign_keys', 'abc'],
+      ['foreign_keys', 7],
+      ['recursive_triggers', 'fast'],
+      ['secure_delete', 'abc'],
+      ['secure_delete', 2],
+      ['temp_store', 'abc'],
+      ['temp_store', 9],
+      ['auto_vacuum', 'on'],
+      ['auto_vacuum', 3],
       ['user_version', {}],
       ['table_info', 5],
       [''],

@@ -206,6 +206,22 @@ describe('many rows', () => {
     expect(await db.aexportTable('u')).toEqual(rows);
   });
 
+  test('what an export has, an import takes: infinities, too', async () => {
+    const db = await withTable({ id: 'INTEGER PRIMARY KEY', a: 'ANY' });
+    await db.aexecute(
+      "INSERT INTO t (a) VALUES (9e999), (-9e999), (1.5), (x'00'), ('x'), (NULL), (9223372036854775807)",
+    );
+    const rows = await db.aexportTable<{ a: unknown }>('t');
+    expect(rows.map(({ a }) => a).slice(0, 2)).toEqual([Infinity, -Infinity]);
+    await db.acreateTable('u', { id: 'INTEGER PRIMARY KEY', a: 'ANY' });
+    expect(await db.aimportRows('u', rows)).toBe(rows.length);
+    expect(await db.aexportTable('u')).toEqual(rows);
+    // Elsewhere one that is written is likelier to be a slip. What the message says helps.
+    const slip = await refusal(() => db.asqlInsert('t', { a: Infinity }));
+    expect([slip.code, slip.message]).toEqual(['SLUICE_INVALID_VALUE', expect.stringContaining('9e999')]);
+    expect(await codeFrom(() => db.aimportRows('t', [{ a: Number.NaN }]))).toBe('SLUICE_INVALID_VALUE');
+  });
+
   test('an import with unique keys changes the rows that are there', async () => {
     const db = await withTable({ a: 'INTEGER', b: 'INTEGER', c: 'TEXT' });
     await db.acreateIndex('ab', 't', ['a', 'b'], { unique: true });

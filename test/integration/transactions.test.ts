@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { type Database, open, type TableHook, type Transaction, UniqueHook } from 'sluicedb';
+import { type Database, open, type SluiceError, type TableHook, type Transaction, UniqueHook } from 'sluicedb';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { codeFrom } from '../support/eventually.ts';
 import { openTemp } from '../support/open-temp.ts';
@@ -297,6 +297,45 @@ describe('atransaction', () => {
       mixed.push([ada, bob]);
     });
     expect(mixed).toEqual([[1, 99]]);
+  });
+
+  test('a statement that it runs itself, after it has read, is refused as soon as it is known to be in its way', async () => {
+    const db = await accounts();
+    await db.acreateTable('x', { a: 'INTEGER' });
+    const statements: readonly (() => Promise<unknown>)[] = [
+      () => db.adropTable('x'),
+      () => db.aexecute('CREATE TABLE IF NOT EXISTS x (a)'),
+      () => db.aexecute('INSERT INTO x VALUES (1)', [], { ahead: true }),
+      () => db.asqlInsert('x', { a: 1 }),
+      () => db.atransaction(async (tx) => tx.aexecute('DELETE FROM x'), { sql: true }),
+    ];
+    for (const statement of statements) {
+      let attempts = 0;
+      const mixed = db.atransaction(async (tx) => {
+        attempts++;
+        tx.increment('ada', 1);
+        await statement();
+      });
+      const error = await mixed.catch((reason: SluiceError) => reason);
+      expect([error, attempts]).toEqual([code('CONFLICT'), 2]);
+      expect((error as SluiceError).message).toContain('before the first read');
+    }
+    expect(db.get('ada')).toBe(100);
+    // Before it has read anything there is nothing in the way; and what others run makes it begin anew.
+    let attempts = 0;
+    await db.atransaction(async (tx) => {
+      attempts++;
+      await db.aexecute('DELETE FROM x');
+      tx.increment('ada', 1);
+    });
+    expect([db.get('ada'), attempts]).toEqual([101, 1]);
+    const others = db.aexecute('DELETE FROM x');
+    await db.atransaction(async (tx) => {
+      attempts++;
+      tx.increment('ada', 1);
+      await others;
+    });
+    expect([db.get('ada'), attempts]).toEqual([102, 3]);
   });
 
   test('gives up after maxRetries, and nothing is made', async () => {

@@ -42,7 +42,7 @@ const total = { states: 0, paths: noPaths() };
 describe.skipIf(NO_PRELOAD !== undefined || KEPT !== undefined)('power loss in a recorded process', () => {
   for (const [i, durability] of LEVELS.entries()) {
     it(`${durability}: what was promised is there, in its order, whole and once, and the database takes a write`, {
-      timeout: 120_000 * Math.max(1, FACTOR),
+      timeout: 180_000 * Math.max(1, FACTOR),
     }, async () => {
       const random = seededRandom(i);
       const begun = performance.now();

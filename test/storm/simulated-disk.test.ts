@@ -74,7 +74,7 @@ const life = fc.record({
   faults: fc.oneof(fc.constant([]), fc.array(fault, { minLength: 1, maxLength: 3 })),
   /** Of the lives after the first one. */
   level: fc.oneof(fc.constant(undefined), fc.constantFrom(...LEVELS)),
-  heldUp: fc.nat(2),
+  heldUp: fc.nat(4),
   lockedFor: fc.constantFrom(0, 0, 3, 8),
   /** How it goes on for the one after it. */
   at: fc.nat(),

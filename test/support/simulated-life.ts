@@ -16,8 +16,8 @@ import { asStored, type Write, writesOf } from './writes.ts';
 export type Note =
   /** Everything up to `seq` was acknowledged, at this time of the life. */
   | { readonly what: 'acknowledged'; readonly seq: number; readonly at: number }
-  /** A barrier said that everything up to `seq` is applied. */
-  | { readonly what: 'applied'; readonly seq: number }
+  /** Somebody was told that everything up to `seq` is applied; `proven`: no commit before it may have missed the disk. */
+  | { readonly what: 'applied'; readonly seq: number; readonly proven: boolean }
   /** The engine said that everything up to `seq` is on the disk. */
   | { readonly what: 'durable'; readonly seq: number }
   | { readonly what: 'time'; readonly at: number }
@@ -201,13 +201,17 @@ export class Life {
     const seq = this.engine.lastSeq;
     const isApplied = this.#options.level === 'applied';
     this.#await(this.engine.acknowledgement(), () =>
-      this.#note(isApplied ? { what: 'applied', seq } : { what: 'acknowledged', seq, at: this.clock.elapsed() }),
+      this.#note(
+        isApplied
+          ? { what: 'applied', seq, proven: this.#store.durable }
+          : { what: 'acknowledged', seq, at: this.clock.elapsed() },
+      ),
     );
   }
 
   barrier(): void {
     const seq = this.engine.lastSeq;
-    this.#await(this.#flusher.barrier('test'), () => this.#note({ what: 'applied', seq }));
+    this.#await(this.#flusher.barrier('test'), () => this.#note({ what: 'applied', seq, proven: this.#store.durable }));
   }
 
   /** The next write of the disk takes no more than this. */

@@ -89,7 +89,8 @@ export class SimulatedStore {
       this.#state = stateOf(this.#db);
       this.onCommit(this.#state, false);
       await this.between();
-      this.onCommit(this.#state, true);
+      // Behind a commit whose sync had failed, the sync of the next one proves nothing.
+      if (this.#durable) this.onCommit(this.#state, true);
     }
     await this.between();
     this.#fail('after');

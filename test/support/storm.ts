@@ -95,6 +95,7 @@ class Promises {
   #now = 0;
   #ill = false;
   #safe = 0;
+  #seen = 0;
   #applied = 0;
   visible: StoreState;
   synced: StoreState;
@@ -117,11 +118,9 @@ class Promises {
         this.#acknowledged.push(note);
         return;
       case 'applied':
-        this.#safe = Math.max(this.#safe, note.seq);
-        // What the life began with may yet be undone, where a sync had failed: the log has it still.
-        if (note.seq > this.#ground.store.state.appliedSeq || this.#ground.store.synced === undefined) {
-          this.#applied = Math.max(this.#applied, note.seq);
-        }
+        this.#seen = Math.max(this.#seen, note.seq);
+        // Otherwise the commits may yet be undone: what is in the log stays there until they are proven.
+        if (note.proven) this.#applied = Math.max(this.#applied, note.seq);
         return;
       case 'durable':
         this.#safe = Math.max(this.#safe, note.seq);
@@ -145,10 +144,10 @@ class Promises {
     const { level } = this.#options;
     const owed = this.#ground.owed;
     const all = this.#acknowledged.at(-1)?.seq ?? 0;
-    const power = Math.max(owed.power, this.#safe, level === 'sync' ? all : this.#beyondInterval);
+    const power = Math.max(owed.power, this.#safe, this.#applied, level === 'sync' ? all : this.#beyondInterval);
     return {
       power,
-      kill: Math.max(owed.kill, power, level === 'memory' ? 0 : all),
+      kill: Math.max(owed.kill, power, this.#seen, level === 'memory' ? 0 : all),
       applied: Math.max(owed.applied, this.#applied),
     };
   }
@@ -216,8 +215,8 @@ export async function explore(
     if (i !== next.at) continue;
     const { end, image, store } = await judge(next.survival);
     const { owed } = promises;
-    // The next process makes a commit of its own as it opens, and its sync carries the one before it. A sync that failed
-    // then would not: that the log is kept until a checkpoint has proved it is to be seen, so where there is a log.
+    // The next process makes a commit of its own as it opens, whose sync carries the ones before it, unless a sync had failed
+    // then: that the log is kept until a checkpoint has proved them is to be seen, so where there is a log.
     const isSynced = store === promises.synced || options.level === 'memory';
     const start = { state: store, synced: isSynced ? undefined : promises.synced };
     const kept = writes.slice(0, end);

@@ -176,7 +176,7 @@ test.each([
 
 test.each([
   'SELECT 1',
-  'CREATE TEMP TRIGGER x AFTER INSERT ON t BEGIN SELECT 1; END',
+  'CREATE TRIGGER IF NOT EXISTS x AFTER INSERT ON t BEGIN SELECT 1; END',
   'VACUUM',
   'ANALYZE',
   ' explain select 1 ;',

@@ -57,8 +57,8 @@ describe('what a power cut leaves of a file', () => {
 
   test('may be of any size that it had, and never shows again what was cut off', () => {
     const history: DiskOperation[] = [...begun, { kind: 'truncate', inode: 1, size: 512 }, write(2, 'z')];
-    const blocks = outcomes(history, { data: 512 });
-    expect(blocks).toEqual(expect.arrayContaining(['/d/a=ab', '/d/a=a', '/d/a=a.z', '/d/a=ab.', '/d/a=a.']));
+    // Cut off whole or not at all: never zeros in a file that has kept its length, which nothing that truncates a log is made for.
+    expect(outcomes(history, { data: 512 })).toEqual(['/d/a=a', '/d/a=a..', '/d/a=a.z', '/d/a=ab']);
     expect(outcomes(history, { data: 'all' })).toEqual(['/d/a=a.z']);
   });
 

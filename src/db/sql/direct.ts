@@ -12,6 +12,7 @@ import type {
 } from '../../store/store.ts';
 import type { Core } from '../core.ts';
 import { limitAge } from '../scan.ts';
+import { assertNotInItsOwnWay } from '../transaction.ts';
 import { parametersOf, type SqlParameters, stagedParameters } from './parameters.ts';
 import { checkDirectSql, directStatement } from './statements.ts';
 import { Sql } from './template.ts';
@@ -167,6 +168,7 @@ export class DirectSql {
     inserts = false,
   ): Promise<ExecutedAll> {
     await this.#core.flusher.barrier(what, wait);
+    assertNotInItsOwnWay();
     this.statements++;
     const result = await this.#core.store.executeAll(statements).finally(() => this.executed++);
     if (inserts && result.changes > 0) this.#lastInsertRowid = result.lastInsertRowid;
@@ -174,6 +176,7 @@ export class DirectSql {
   }
 
   async #perform({ sql, parameters }: Statement, inserts: boolean): Promise<ExecuteResult> {
+    assertNotInItsOwnWay();
     this.statements++;
     const result = await this.#core.store.execute(sql, parameters).finally(() => this.executed++);
     if (inserts && result.changes > 0) this.#lastInsertRowid = result.lastInsertRowid;

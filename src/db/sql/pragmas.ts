@@ -46,17 +46,22 @@ export type TablePragma =
   | 'table_list'
   | 'table_xinfo';
 
-/** Settings that the writer's connection has, or the file. */
-const SETTABLE: readonly SettablePragma[] = [
-  'application_id',
-  'auto_vacuum',
-  'cache_size',
-  'foreign_keys',
-  'recursive_triggers',
-  'secure_delete',
-  'temp_store',
-  'user_version',
-];
+const INTEGER = 'an integer of 32 bits';
+const SWITCH = ['0', '1', 'false', 'true', 'off', 'on', 'no', 'yes'];
+
+/** Settings that the writer's connection has, or the file, and what they can be: SQLite takes anything else for 0, without a word. */
+const VALUES: Readonly<Record<SettablePragma, typeof INTEGER | readonly string[]>> = {
+  application_id: INTEGER,
+  auto_vacuum: ['0', '1', '2', 'none', 'full', 'incremental'],
+  cache_size: INTEGER,
+  foreign_keys: SWITCH,
+  recursive_triggers: SWITCH,
+  secure_delete: [...SWITCH, 'fast'],
+  temp_store: ['0', '1', '2', 'default', 'file', 'memory'],
+  user_version: INTEGER,
+};
+
+const SETTABLE = Object.keys(VALUES) as readonly SettablePragma[];
 
 /** Settings on which it stands that nothing acknowledged is lost, or that nobody waits for ever. */
 const OWN: readonly ReadablePragma[] = [
@@ -123,14 +128,17 @@ export function planPragma(given: unknown, value: unknown): PragmaPlan {
     throw refused(`PRAGMA ${name} is Sluice's own to set: what an acknowledgement means stands on it. See durability`);
   }
   if (!includes(SETTABLE, name)) throw refused(`PRAGMA ${name} can only be read`);
-  return { do: 'set', sql: `${read} = ${valueText(name, value)}`, read };
+  return { do: 'set', sql: `${read} = ${valueText(name as SettablePragma, value)}`, read };
 }
 
-function valueText(name: string, value: unknown): string {
-  if (typeof value === 'boolean') return value ? '1' : '0';
-  if (typeof value === 'number' && Number.isSafeInteger(value)) return String(value);
-  if (typeof value === 'string' && /^[A-Za-z]{1,20}$/.test(value)) return value;
-  throw refused(`the value of PRAGMA ${name} must be an integer, a boolean or a word, not ${show(value)}`);
+function valueText(name: SettablePragma, value: unknown): string {
+  const known = VALUES[name];
+  // Neither an object, which could say one thing now and another one later, nor null.
+  const text = ['number', 'boolean', 'string'].includes(typeof value) ? String(value).toLowerCase() : '';
+  const isOne = known === INTEGER ? typeof value === 'number' && (value | 0) === value : known.includes(text);
+  if (isOne) return text;
+  const wanted = known === INTEGER ? known : `one of ${known.join(', ')}`;
+  throw refused(`the value of PRAGMA ${name} must be ${wanted}, not ${show(value)}`);
 }
 
 function refused(message: string): SluiceError {

@@ -49,6 +49,11 @@ export function checkDirectSql(sql: unknown, purpose: 'read' | 'write'): DirectS
   if (first.kind === 'word' && OUT_OF_REACH.includes(first.text)) {
     throw invalidSql(`${first.text} would change the connection that all writes go through: it cannot be run here`);
   }
+  if (isVacuumInto(tokens)) {
+    throw invalidSql(
+      'the copy that VACUUM INTO makes has the id of this database, and nobody has checked it: use abackup, which makes a copy that can be opened beside it',
+    );
+  }
   if (isTemporary(tokens)) {
     throw invalidSql(
       'what is temporary belongs to the connection that all writes go through: they would go to it where it has the name of a table, and be gone with it. Make a table, and drop it',
@@ -105,6 +110,11 @@ const NAMES: readonly Token['kind'][] = ['word', 'quoted', 'string'];
 /** `CREATE [TEMP] TRIGGER`: a list of statements is part of it. What comes behind its END, SQLite itself refuses. */
 function isTrigger(tokens: readonly Token[]): boolean {
   return isKeyword(tokens[0], 'CREATE') && tokens.slice(1, 3).some((token) => isKeyword(token, 'TRIGGER'));
+}
+
+/** `VACUUM [schema] INTO file`. */
+function isVacuumInto(tokens: readonly Token[]): boolean {
+  return isWord(tokens[0], 'VACUUM') && tokens.slice(1, 3).some((token) => isWord(token, 'INTO'));
 }
 
 /** `CREATE TEMP …`, or of something in the database `temp`. */

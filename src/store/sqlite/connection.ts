@@ -77,18 +77,45 @@ export function checkVersion(connection: Connection): string {
 /** A statement's rows as objects, with integers as numbers wherever a number can hold them. */
 export function readRows(statement: Statement, parameters: Parameters, accept: (rows: number) => boolean): SqlRow[] {
   const rows: SqlRow[] = [];
-  for (const row of statement.safeIntegers().iterate(parameters) as IterableIterator<SqlRow>) {
-    rows.push(narrowRow(row));
+  const { values, toRow } = iterateRows(statement, parameters);
+  for (const row of values) {
+    rows.push(toRow(row));
     if (!accept(rows.length)) break;
   }
   return rows;
 }
 
-/** A row with all its integers narrowed, in place. */
-export function narrowRow(row: SqlRow): SqlRow {
-  for (const name in row) row[name] = narrow(row[name] as SqlValue);
+/** The same, one after the other. better-sqlite3's own objects would lose a column `__proto__`. */
+export function iterateRows(
+  statement: Statement,
+  parameters: Parameters,
+): { readonly values: IterableIterator<SqlValue[]>; readonly toRow: (values: readonly SqlValue[]) => SqlRow } {
+  const values = statement.raw().safeIntegers().iterate(parameters) as IterableIterator<SqlValue[]>;
+  let names: readonly string[] | undefined;
+  const toRow = (row: readonly SqlValue[]) => {
+    names ??= namesOf(statement);
+    return rowOf(names, row);
+  };
+  return { values, toRow };
+}
+
+/** The columns of a statement that has been run. Before that, SQLite may have a schema in mind that is an old one. */
+export function namesOf(statement: Statement): readonly string[] {
+  return statement.columns().map(({ name }) => name);
+}
+
+function rowOf(names: readonly string[], values: readonly SqlValue[]): SqlRow {
+  const row: SqlRow = {};
+  for (let i = 0; i < names.length; i++) {
+    const name = names[i] as string;
+    const value = narrow(values[i] as SqlValue);
+    if (name === '__proto__') Object.defineProperty(row, name, { value, ...PLAIN });
+    else row[name] = value;
+  }
   return row;
 }
+
+const PLAIN = { configurable: true, enumerable: true, writable: true };
 
 /** An integer as a number if that loses nothing. */
 export function narrow(value: SqlValue): SqlValue {

@@ -1,7 +1,7 @@
 import { SluiceError } from '../../base/errors.ts';
 import type { SqlValue } from '../../base/frame/index.ts';
 import { toJsonValue } from '../../base/json.ts';
-import { type Connection, narrow, openConnection } from './connection.ts';
+import { type Connection, namesOf, narrow, openConnection } from './connection.ts';
 import { type FileId, fileIdOf } from './file-identity.ts';
 
 /** How long a query may wait for a lock, which in WAL mode it hardly ever has to. */
@@ -46,20 +46,22 @@ export class QueryConnection {
     if (!statement.reader || !statement.readonly) {
       throw new SluiceError('SLUICE_INVALID_SQL', 'only a statement that reads, and returns rows, can be queried');
     }
-    const columns = statement.columns().map(({ name }) => name);
+    let columns: readonly string[] | undefined;
     const rows: string[] = [];
     let bytes = 0;
     let truncated: QueryResult['truncated'];
     for (const row of statement.raw().safeIntegers().iterate() as IterableIterator<SqlValue[]>) {
       if (rows.length === maxRows) truncated = 'rows';
+      columns ??= namesOf(statement);
+      const names = columns;
       const text =
-        truncated ??
-        JSON.stringify(Object.fromEntries(row.map((value, i) => [columns[i], toJsonValue(narrow(value))])));
+        truncated ?? JSON.stringify(Object.fromEntries(row.map((value, i) => [names[i], toJsonValue(narrow(value))])));
       bytes += text.length;
       if (truncated === undefined && bytes > maxBytes) truncated = 'bytes';
       if (truncated !== undefined) break;
       rows.push(text);
     }
+    columns ??= namesOf(statement);
     return { columns: JSON.stringify(columns), rows: `[${rows.join(',\n')}]`, rowCount: rows.length, truncated };
   }
 

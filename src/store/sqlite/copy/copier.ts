@@ -186,18 +186,14 @@ function onCopy(target: string, work: (copy: Connection) => void): CopyFacts {
   let facts: Omit<CopyFacts, 'bytes'>;
   try {
     db.pragma('journal_mode = DELETE');
+    // With no WAL, each commit is on the disk then when it returns: nobody has to sync the file once more.
+    db.pragma('synchronous = FULL');
     work(db);
     facts = factsOf(db);
   } finally {
     db.close();
   }
-  const file = fs.openSync(target, 'r+');
-  try {
-    fs.fsyncSync(file);
-    return { ...facts, bytes: fs.fstatSync(file).size };
-  } finally {
-    fs.closeSync(file);
-  }
+  return { ...facts, bytes: fs.statSync(target).size };
 }
 
 function factsOf(db: Connection): Omit<CopyFacts, 'bytes'> {

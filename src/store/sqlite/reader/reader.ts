@@ -1,4 +1,5 @@
 import { codeOf, messageOf, SluiceError } from '../../../base/errors.ts';
+import { codelessMeaning } from '../../../base/failure.ts';
 import type { SqlValue } from '../../../base/frame/index.ts';
 import { EXPIRES_AT, expiryTableOf } from '../../expiry-table.ts';
 import type {
@@ -12,7 +13,15 @@ import type {
   SyncReads,
   SyncScan,
 } from '../../store.ts';
-import { type Connection, narrow, narrowRow, openConnection, quote, readRows, type Statement } from '../connection.ts';
+import {
+  type Connection,
+  iterateRows,
+  narrow,
+  openConnection,
+  quote,
+  readRows,
+  type Statement,
+} from '../connection.ts';
 import { assertSameDatabase, type FileId } from '../file-identity.ts';
 import { columnsOf, writesSpread } from '../schema.ts';
 
@@ -230,7 +239,7 @@ function readError(error: unknown): SluiceError {
   if (error instanceof SluiceError) return error;
   return new SluiceError('SLUICE_STORE', `a read failed: ${messageOf(error)}`, {
     cause: error,
-    sqliteCode: codeOf(error),
+    sqliteCode: codeOf(error) ?? codelessMeaning(error)?.code,
   });
 }
 
@@ -300,7 +309,7 @@ class SqliteScan implements SyncScan {
 export class SqliteCursor {
   readonly #db: Connection;
   readonly #release: () => void;
-  readonly #rows: IterableIterator<unknown>;
+  readonly #rows: ReturnType<typeof iterateRows>;
   #open = true;
 
   constructor(db: Connection, { sql, parameters }: SqlStatement, release: () => void) {
@@ -310,7 +319,7 @@ export class SqliteCursor {
       db.exec('BEGIN');
       // A statement sees the moment of the first read, which may be asked for later.
       db.prepare('SELECT 1 FROM _sluice_state').get();
-      this.#rows = prepareReading(db, sql).safeIntegers().iterate(parameters);
+      this.#rows = iterateRows(prepareReading(db, sql), parameters);
     } catch (error) {
       db.close();
       throw error;
@@ -323,9 +332,9 @@ export class SqliteCursor {
       const page: SqlRow[] = [];
       while (page.length < count) {
         checkGoesOn(page.length, isCalledOff);
-        const row = this.#rows.next();
+        const row = this.#rows.values.next();
         if (row.done === true) break;
-        page.push(narrowRow(row.value as SqlRow));
+        page.push(this.#rows.toRow(row.value));
       }
       return page;
     });
@@ -334,7 +343,7 @@ export class SqliteCursor {
   close(): void {
     if (!this.#open) return;
     this.#open = false;
-    this.#rows.return?.();
+    this.#rows.values.return?.();
     this.#db.exec('COMMIT');
     this.#release();
   }
