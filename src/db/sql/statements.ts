@@ -114,7 +114,7 @@ function isTrigger(tokens: readonly Token[]): boolean {
 
 /** `VACUUM [schema] INTO file`. */
 function isVacuumInto(tokens: readonly Token[]): boolean {
-  return isWord(tokens[0], 'VACUUM') && tokens.slice(1, 3).some((token) => isWord(token, 'INTO'));
+  return isKeyword(tokens[0], 'VACUUM') && tokens.slice(1, 3).some((token) => isKeyword(token, 'INTO'));
 }
 
 /** `CREATE TEMP …`, or of something in the database `temp`. */
