@@ -227,7 +227,7 @@ test('walks are shared out among the readers', async () => {
   await threads.readers[0]?.terminate();
   const ends = await Promise.allSettled(walks.map((walk) => walk.next()));
   expect(ends.filter(({ status }) => status === 'fulfilled').length).toBe(3);
-  await Promise.all(walks.map((walk) => walk.return()));
+  await Promise.all(walks.map((walk) => walk.return?.()));
 });
 
 test('close waits for a thread that a restore has waited for in vain', async () => {
