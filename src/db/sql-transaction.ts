@@ -158,8 +158,8 @@ export class SqlTransaction {
    * Commits; resolves when that is on the disk. Called for you at the end of the function of `atransaction`. It is over in any case:
    * where SQLite refuses, because of a deferred foreign key say, everything is rolled back.
    *
-   * Errors: `SLUICE_STORE`; `SLUICE_OUTCOME_UNKNOWN` where the writer thread died on the way; `SLUICE_CLOSED` where it is over
-   * already, or what has ended it.
+   * Errors: `SLUICE_STORE`; `SLUICE_OUTCOME_UNKNOWN` where the writer thread died on the way, or the disk refused the sync;
+   * `SLUICE_CLOSED` where it is over already, or what has ended it.
    */
   async acommit(): Promise<void> {
     return this.#inTurn(async () => {

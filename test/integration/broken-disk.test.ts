@@ -2,6 +2,7 @@ import { execFileSync } from 'node:child_process';
 import { closeSync, openSync, statSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import Sqlite from 'better-sqlite3';
+import { open } from 'sluicedb';
 import { expect, type TestContext, test } from 'vitest';
 import { NO_PRELOAD } from '../support/compiled.ts';
 import { eventually } from '../support/eventually.ts';
@@ -329,6 +330,25 @@ test('NOMEM: three attempts, then a new connection, and everything is applied on
   expect(failures.slice(0, 4)).toEqual([...Array(3).fill('transient SQLITE_NOMEM'), 'reopen SQLITE_NOMEM']);
   expect(restarts[0]).toBe('reopen');
   await allIsWell(given);
+});
+
+test.for([
+  ['a direct statement', `db.aexecute('INSERT INTO other VALUES (1)')`],
+  ['several', `db.aexecuteMany('INSERT INTO other VALUES (?)', [[1]])`],
+  ['a transaction', `db.atransaction((tx) => tx.aexecute('INSERT INTO other VALUES (1)'), { sql: true })`],
+])('IOERR_FSYNC at the COMMIT of %s: nobody knows, for a crash may bring it back', async ([, write], context) => {
+  const { file, shim, db } = await broken(context);
+  const rows = 'SELECT n FROM other';
+  shim.arm({ operation: 'sync', file: WAL, error: 'EIO', times: 1 });
+  const code = await db.run(`
+    const code = await ${write}.then(() => 'done', ({ code }) => code);
+    return [code, await db.afetchAll('${rows}')];`);
+  db.child.process.kill('SIGKILL');
+  await db.child.ended;
+  expect([code, shim.hits()[0]]).toEqual([['SLUICE_OUTCOME_UNKNOWN', []], 1]);
+  const after = await open(file);
+  expect([[], [{ n: 1 }]]).toContainEqual(await after.afetchAll(rows));
+  await after.close();
 });
 
 test('IOERR_TRUNCATE: a checkpoint between batches is left for later', async (context) => {

@@ -218,6 +218,39 @@ test.each(['a process that ends', 'a result that is too large'])(
   },
 );
 
+test('walks are shared out among the readers', async () => {
+  const { db, threads } = await opened(2);
+  await db.aexecuteMany('INSERT INTO t VALUES (?)', [[1], [2], [3]]);
+  const walks = Array.from({ length: 6 }, () => db.aiterate('SELECT n FROM t', [], { pageSize: 1 }));
+  for (const walk of walks) expect((await walk.next()).value).toEqual({ n: 1 });
+  expect(threads.readers.length).toBe(2);
+  await threads.readers[0]?.terminate();
+  const ends = await Promise.allSettled(walks.map((walk) => walk.next()));
+  expect(ends.filter(({ status }) => status === 'fulfilled').length).toBe(3);
+  await Promise.all(walks.map((walk) => walk.return?.()));
+});
+
+test('close waits for a thread that a restore has waited for in vain', async () => {
+  const { db, running } = await opened(1, { closeTimeoutMs: 20_000 });
+  const backup = join(tempDir(), 'backup.db');
+  await db.abackup(backup);
+  const stuck = slow(db, STUCK);
+  const controller = new AbortController();
+  const restored = codeFrom(() => db.arestore(backup, { signal: controller.signal }));
+  await db.aget('a');
+  let isHeld = false;
+  while (!isHeld) {
+    const read = db.aget('a').then(() => false);
+    isHeld = await Promise.race([read, new Promise<boolean>((resolve) => setTimeout(resolve, 200, true))]);
+    expect(stuck.isOver()).toBe(false);
+  }
+  controller.abort();
+  expect([await restored, stuck.isOver()]).toEqual(['SLUICE_ABORTED', false]);
+  expect(await db.aget('a')).toBe(1);
+  await db.close();
+  expect(running()).toBe(0);
+});
+
 test('close comes by its deadline, whatever is stuck, lost or waiting', async () => {
   const { db, file } = await opened(1);
   expect(await codeFrom(() => db.afetchAll(STUCK, [], { ...STALE, timeoutMs: 20 }))).toBe('SLUICE_TIMEOUT');

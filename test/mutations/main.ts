@@ -70,10 +70,18 @@ function apply(folder: string, file: string, edits: readonly Edit[]): () => void
 async function firstFailure(folder: string, tests: readonly string[]): Promise<string | undefined> {
   const report = join(folder, 'report.json');
   rmSync(report, { force: true });
-  const args = ['vitest', 'run', '--bail=1', '--reporter=json', `--outputFile=${report}`, ...tests];
-  const green = await run('npx', ['--no-install', ...args], {
+  const args = [
+    join(folder, 'node_modules/vitest/vitest.mjs'),
+    'run',
+    '--bail=1',
+    '--reporter=json',
+    `--outputFile=${report}`,
+    ...tests,
+  ];
+  const green = await run(process.execPath, args, {
     cwd: folder,
     timeout: LIMIT_MS,
+    killSignal: 'SIGKILL',
     maxBuffer: 1 << 28,
   }).then(
     () => true,

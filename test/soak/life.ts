@@ -332,6 +332,7 @@ class Life {
     const { pending } = await this.#db.close();
     if (pending !== 0) throw new Wrong(`closed, with ${pending} writes that were not applied`);
     tell({ kind: 'ended', rows, deadLetters });
+    process.off('disconnect', orphaned);
     process.disconnect();
   }
 }
@@ -343,7 +344,13 @@ function fail(error: unknown): void {
   process.send?.({ kind: 'wrong', message } satisfies Told, () => process.exit(3));
 }
 
+/** Nobody is there any more who could end this life. */
+function orphaned(): void {
+  process.kill(process.pid, 'SIGKILL');
+}
+
 process.on('unhandledRejection', fail);
+process.on('disconnect', orphaned);
 const life = await Life.begin().catch((error: unknown) => {
   // A disk that fails while we open is no broken promise: the next life tries again.
   const isDisk = error instanceof SluiceError && !(error instanceof Wrong) && error.code !== 'SLUICE_LOG_CORRUPT';

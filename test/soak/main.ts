@@ -301,7 +301,9 @@ clearInterval(progress);
 if (findings.length === 0) {
   const last = new Life({ path, folder, seed, writesPerSecond, known: structuredClone(known) });
   await last.hears('known', START_LIMIT_MS);
-  await last.close();
+  // Without troubles there is no reason to refuse.
+  const end = await last.close();
+  if (end !== 'closed' && findings.length === 0) findings.push(`the last life, without any trouble, was ${end}`);
   const report = await verify(path);
   for (const { message } of report.findings) findings.push(`verify: ${message}`);
 }

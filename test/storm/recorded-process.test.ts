@@ -2,7 +2,8 @@ import { cpSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync }
 import { join } from 'node:path';
 import type { Durability } from 'sluicedb';
 import { describe, expect, it } from 'vitest';
-import { NO_RECORDER, type Recording, readRecording, record } from '../support/disk-recorder.ts';
+import { NO_PRELOAD } from '../support/compiled.ts';
+import { type Recording, readRecording, record } from '../support/disk-recorder.ts';
 import { layInto } from '../support/laid-disk.ts';
 import { Disk, type DiskImage, PROCESS_CRASH } from '../support/power-loss.ts';
 import { seededRandom } from '../support/seed.ts';
@@ -31,14 +32,14 @@ const ALL_STATES = 2_000 * FACTOR;
 /** A state that has broken a promise, and was kept. */
 const KEPT = process.env['SLUICE_STORM_STATE'];
 
-if (NO_RECORDER !== undefined) {
-  if (process.env['CI'] !== undefined) throw new Error(`nothing can be recorded: ${NO_RECORDER}`);
-  console.log(`skipped: ${NO_RECORDER}`);
+if (NO_PRELOAD !== undefined) {
+  if (process.env['CI'] !== undefined) throw new Error(`nothing can be recorded: ${NO_PRELOAD}`);
+  console.log(`skipped: ${NO_PRELOAD}`);
 }
 
 const total = { states: 0, paths: noPaths() };
 
-describe.skipIf(NO_RECORDER !== undefined || KEPT !== undefined)('power loss in a recorded process', () => {
+describe.skipIf(NO_PRELOAD !== undefined || KEPT !== undefined)('power loss in a recorded process', () => {
   for (const [i, durability] of LEVELS.entries()) {
     it(`${durability}: what was promised is there, in its order, whole and once, and the database takes a write`, {
       timeout: 180_000 * Math.max(1, FACTOR),

@@ -15,9 +15,13 @@ it('a soak of a quarter of a minute loses nothing, doubles nothing and holds on 
   ]);
   const seed = process.env['SLUICE_SEED'] as string;
   const args = [join(ROOT, 'build/soak/main.js'), '--minutes', '0.25', '--seed', seed];
-  const ended = await run(process.execPath, args).then(
+  // One that hangs must not outlive the test.
+  const ended = await run(process.execPath, args, { timeout: 220_000, killSignal: 'SIGKILL' }).then(
     ({ stdout, stderr }) => ({ code: 0, text: stderr + stdout }),
-    ({ code, stdout, stderr }: { code: number; stdout: string; stderr: string }) => ({ code, text: stderr + stdout }),
+    ({ code, stdout, stderr }: { code: number | null; stdout: string; stderr: string }) => ({
+      code,
+      text: stderr + stdout,
+    }),
   );
   console.log(ended.text);
   expect(ended.code).toBe(0);

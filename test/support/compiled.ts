@@ -30,7 +30,8 @@ export function compiled(name: string): string {
   mkdirSync(folder, { recursive: true });
   // Several test files may be at it at a time: each makes a whole one, and the last name wins.
   const made = `${library}.${process.pid}`;
-  execFileSync('cc', ['-shared', '-fPIC', '-O1', '-U_FORTIFY_SOURCE', '-o', made, source, '-ldl', '-lpthread']);
+  const options = ['-shared', '-fPIC', '-O1', '-Wall', '-U_FORTIFY_SOURCE'];
+  execFileSync('cc', [...options, '-o', made, source, '-ldl', '-lpthread']);
   renameSync(made, library);
   return library;
 }

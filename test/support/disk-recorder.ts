@@ -1,42 +1,7 @@
-import { execFileSync, spawn } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, realpathSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { afterAll } from 'vitest';
+import { spawn } from 'node:child_process';
+import { readFileSync, realpathSync } from 'node:fs';
+import { compiled } from './compiled.ts';
 import type { DiskOperation } from './power-loss.ts';
-
-const SOURCE = fileURLToPath(new URL('disk-recorder.c', import.meta.url));
-
-/** Why nothing can be recorded here, if so. */
-export const NO_RECORDER: string | undefined = whyNot();
-
-function whyNot(): string | undefined {
-  if (process.platform !== 'linux') return `LD_PRELOAD is Linux's, this is ${process.platform}`;
-  try {
-    execFileSync('cc', ['--version'], { stdio: 'ignore' });
-    return undefined;
-  } catch {
-    return 'there is no C compiler by the name of cc';
-  }
-}
-
-let folder: string | undefined;
-
-/** The recorder, compiled once for a test file. */
-function compiled(): string {
-  folder ??= mkdtempSync(join(tmpdir(), 'sluice-recorder-'));
-  const library = join(folder, 'disk-recorder.so');
-  if (!existsSync(library)) {
-    const options = ['-shared', '-fPIC', '-O1', '-Wall', '-U_FORTIFY_SOURCE'];
-    execFileSync('cc', [...options, '-o', library, SOURCE, '-ldl', '-pthread']);
-  }
-  return library;
-}
-
-afterAll(() => {
-  if (folder !== undefined) rmSync(folder, { recursive: true });
-});
 
 /** One operation, and when it was: milliseconds of a clock that all processes share. */
 export interface Recorded {
@@ -64,7 +29,7 @@ export function record(file: string, below: string, program: string, args: reado
     stdio: ['ignore', 'pipe', 'pipe'],
     env: {
       ...process.env,
-      LD_PRELOAD: compiled(),
+      LD_PRELOAD: compiled('disk-recorder'),
       DISK_RECORDER_FILE: file,
       DISK_RECORDER_FOLDER: realpathSync(below),
       DISK_RECORDER_NOTES: `${file}.notes`,

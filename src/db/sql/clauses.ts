@@ -6,7 +6,7 @@ import { type SqlParameters, toParameter } from './parameters.ts';
 import type { SqlPolicy } from './policy.ts';
 import { refuseOwnTables } from './statements.ts';
 import { Sql } from './template.ts';
-import { invalidSql, type Token, tokenize } from './tokens.ts';
+import { depthOf, invalidSql, isKeyword, isOperator, type Token, tokenize } from './tokens.ts';
 
 const words = (text: string): ReadonlySet<string> => new Set(text.trim().split(/\s+/));
 
@@ -54,7 +54,7 @@ export class Clauses {
   /** One expression. */
   expression(given: Clause, what: string): string {
     const part = this.#read(given, what);
-    return this.#bracketed(part.whole(), part);
+    return this.#bracketed(part.tokens, part);
   }
 
   /** A column, or an expression, with or without `AS name`. */
@@ -62,11 +62,11 @@ export class Clauses {
     const part = this.#read(given, 'a column');
     const { tokens } = part;
     const [first] = tokens;
-    if (tokens.length === 1 && first?.kind === 'operator' && first.text === '*') return '*';
+    if (tokens.length === 1 && isOperator(first, '*')) return '*';
     if (tokens.length === 1 && first !== undefined && isName(first)) return quoteName(part.nameOf(first));
     const last = tokens.at(-1);
     const hasAlias = tokens.length > 2 && isKeyword(tokens.at(-2), 'AS') && last !== undefined && isAlias(last);
-    const expression = hasAlias ? part.slice(0, tokens.length - 2) : part.whole();
+    const expression = hasAlias ? tokens.slice(0, -2) : tokens;
     const alias = hasAlias ? part.nameOf(last as Token) : part.text.slice(first?.start, last?.end);
     return `${this.#bracketed(expression, part)} AS ${quoteName(alias)}`;
   }
@@ -155,14 +155,6 @@ class Part {
     this.tokens = tokens;
     this.what = what;
     this.source = source;
-  }
-
-  whole(): readonly Token[] {
-    return this.tokens;
-  }
-
-  slice(from: number, to: number): readonly Token[] {
-    return this.tokens.slice(from, to);
   }
 
   /** A name as it was written: words have lost their case. */
@@ -306,24 +298,12 @@ function noKeyword(text: string, what: string): SluiceError {
   );
 }
 
-function isKeyword(token: Token | undefined, text: string): boolean {
-  return token?.kind === 'word' && token.text === text;
-}
-
-function isOperator(token: Token | undefined, text: string): boolean {
-  return token?.kind === 'operator' && token.text === text;
-}
-
 function isName({ kind }: Token): boolean {
   return kind === 'word' || kind === 'quoted';
 }
 
 function isAlias(token: Token): boolean {
   return isName(token) || token.kind === 'string';
-}
-
-function depthOf(token: Token): number {
-  return isOperator(token, '(') ? 1 : isOperator(token, ')') ? -1 : 0;
 }
 
 /** Where the values of the parameters of clauses come from. */

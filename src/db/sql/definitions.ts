@@ -3,7 +3,7 @@ import { show } from '../../base/options.ts';
 import { toSqlValue } from '../codec.ts';
 import { quoteName } from './identifiers.ts';
 import { refuseOwnTables } from './statements.ts';
-import { invalidSql, type Token, tokenize } from './tokens.ts';
+import { depthOf, invalidSql, isKeyword, isOperator, tokenize } from './tokens.ts';
 
 const TYPE_LENGTH_MAX = 10_000;
 
@@ -24,7 +24,7 @@ export function columnType(given: unknown, column: string): string {
   refuseOwnTables(tokens);
   let depth = 0;
   for (const token of tokens) {
-    depth += isOperator(token, '(') ? 1 : isOperator(token, ')') ? -1 : 0;
+    depth += depthOf(token);
     if (depth < 0) throw invalidSql(`${what} has a ) without a (`);
     if (isOperator(token, ';') || (depth === 0 && isOperator(token, ','))) {
       throw invalidSql(`${what} goes beyond one column: it has a ${token.text} outside of brackets`);
@@ -42,7 +42,7 @@ export function columnType(given: unknown, column: string): string {
 /** Whether a type makes its column the primary key. */
 export function isPrimaryKey(type: string): boolean {
   const { tokens } = tokenize(type);
-  return tokens.some(({ kind, text }, i) => kind === 'word' && text === 'PRIMARY' && tokens[i + 1]?.text === 'KEY');
+  return tokens.some((token, i) => isKeyword(token, 'PRIMARY') && isKeyword(tokens[i + 1], 'KEY'));
 }
 
 /** A value as it stands in a definition, where there are no parameters. */
@@ -66,8 +66,4 @@ export function columnList(given: unknown, what: string): string {
     throw invalidSql(`${what} must be the name of a column, or a list of names, not ${show(given)}`);
   }
   return names.map(quoteName).join(', ');
-}
-
-function isOperator({ kind, text }: Token, operator: string): boolean {
-  return kind === 'operator' && text === operator;
 }

@@ -1,5 +1,5 @@
 import { foldName } from '../../base/fold-name.ts';
-import { invalidSql, type Token, tokenize } from './tokens.ts';
+import { depthOf, invalidSql, isKeyword, isOperator, type Token, tokenize } from './tokens.ts';
 
 const DML: readonly string[] = ['INSERT', 'UPDATE', 'DELETE', 'REPLACE'];
 const VERBS: readonly string[] = [...DML, 'SELECT', 'VALUES'];
@@ -23,11 +23,11 @@ export function checkStagedSql(sql: unknown): string | null {
 
 /** Where the statement itself begins: behind the common table expressions, if it has some. */
 function mainVerb(tokens: readonly Token[]): number {
-  if (!isWord(tokens[0], 'WITH')) return 0;
+  if (!isKeyword(tokens[0], 'WITH')) return 0;
   let depth = 0;
-  const at = tokens.findIndex(({ kind, text }) => {
-    if (kind === 'operator') depth += text === '(' ? 1 : text === ')' ? -1 : 0;
-    return depth === 0 && kind === 'word' && VERBS.includes(text);
+  const at = tokens.findIndex((token) => {
+    depth += depthOf(token);
+    return depth === 0 && token.kind === 'word' && VERBS.includes(token.text);
   });
   return at < 0 ? 0 : at;
 }
@@ -94,12 +94,8 @@ function oneStatement(sql: unknown): readonly Token[] {
   return end < 0 ? tokens : tokens.slice(0, end);
 }
 
-function isEnd({ kind, text }: Token): boolean {
-  return kind === 'operator' && text === ';';
-}
-
-function isWord(token: Token | undefined, text: string): boolean {
-  return token?.kind === 'word' && token.text === text;
+function isEnd(token: Token): boolean {
+  return isOperator(token, ';');
 }
 
 /** Refuses any mention of a table of Sluice's. */
@@ -113,20 +109,20 @@ const NAMES: readonly Token['kind'][] = ['word', 'quoted', 'string'];
 
 /** `CREATE [TEMP] TRIGGER`: a list of statements is part of it. What comes behind its END, SQLite itself refuses. */
 function isTrigger(tokens: readonly Token[]): boolean {
-  return isWord(tokens[0], 'CREATE') && tokens.slice(1, 3).some((token) => isWord(token, 'TRIGGER'));
+  return isKeyword(tokens[0], 'CREATE') && tokens.slice(1, 3).some((token) => isKeyword(token, 'TRIGGER'));
 }
 
 /** `VACUUM [schema] INTO file`. */
 function isVacuumInto(tokens: readonly Token[]): boolean {
-  return isWord(tokens[0], 'VACUUM') && tokens.slice(1, 3).some((token) => isWord(token, 'INTO'));
+  return isKeyword(tokens[0], 'VACUUM') && tokens.slice(1, 3).some((token) => isKeyword(token, 'INTO'));
 }
 
 /** `CREATE TEMP …`, or of something in the database `temp`. */
 function isTemporary(tokens: readonly Token[]): boolean {
-  if (!isWord(tokens[0], 'CREATE')) return false;
-  if (isWord(tokens[1], 'TEMP') || isWord(tokens[1], 'TEMPORARY')) return true;
+  if (!isKeyword(tokens[0], 'CREATE')) return false;
+  if (isKeyword(tokens[1], 'TEMP') || isKeyword(tokens[1], 'TEMPORARY')) return true;
   let at = tokens.slice(0, 4).findIndex(({ kind, text }) => kind === 'word' && MADE.includes(text)) + 1;
-  if (isWord(tokens[at], 'IF')) at += 3;
+  if (isKeyword(tokens[at], 'IF')) at += 3;
   const [name, dot] = [tokens[at], tokens[at + 1]];
   return name !== undefined && dot?.text === '.' && NAMES.includes(name.kind) && /^temp$/i.test(name.text);
 }
@@ -136,7 +132,7 @@ const MADE: readonly string[] = ['TABLE', 'VIEW', 'INDEX', 'TRIGGER'];
 /** `INSERT [OR …] INTO t`, `REPLACE INTO t`, `UPDATE [OR …] t`, `DELETE FROM t`. */
 function tableOf(tokens: readonly Token[]): string | null {
   const verb = tokens[0]?.text;
-  const words = isWord(tokens[1], 'OR') ? tokens.slice(3) : tokens.slice(1);
+  const words = isKeyword(tokens[1], 'OR') ? tokens.slice(3) : tokens.slice(1);
   const at = verb === 'UPDATE' ? 0 : 1;
   const name = words[at];
   const qualified = words[at + 1]?.text === '.';

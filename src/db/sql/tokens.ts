@@ -69,6 +69,20 @@ export function invalidSql(message: string): SluiceError {
   return new SluiceError('SLUICE_INVALID_SQL', message);
 }
 
+/** Whether a token is a keyword, not in quotes. */
+export function isKeyword(token: Token | undefined, text: string): boolean {
+  return token?.kind === 'word' && token.text === text;
+}
+
+export function isOperator(token: Token | undefined, text: string): boolean {
+  return token?.kind === 'operator' && token.text === text;
+}
+
+/** What a token adds to the number of brackets that are open. */
+export function depthOf(token: Token): number {
+  return isOperator(token, '(') ? 1 : isOperator(token, ')') ? -1 : 0;
+}
+
 /** Only of ASCII, as SQLite has it: there are letters beyond that which JavaScript would make a keyword's. */
 function upperCase(word: string): string {
   return word.replaceAll(/[a-z]+/g, (letters) => letters.toUpperCase());

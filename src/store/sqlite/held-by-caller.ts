@@ -1,6 +1,6 @@
 import { SluiceError } from '../../base/errors.ts';
 import { type ExecuteResult, type Parameters, type SqlRow, type StoreTransaction, toCallerError } from '../store.ts';
-import { outcomeUnknown, type ThreadClient, ThreadDied } from './rpc.ts';
+import { directFailure, type ThreadClient, ThreadDied } from './rpc.ts';
 import type { HeldStatement, WriterProtocol } from './writer/writer-protocol.ts';
 
 /** The end of a held transaction that its caller has. It is over with its thread: the next one knows nothing of it. */
@@ -35,7 +35,7 @@ export class HeldByCaller implements StoreTransaction {
       await this.#writer.call('commit', null);
       isCommitted = true;
     } catch (error) {
-      throw error instanceof ThreadDied ? outcomeUnknown(error) : toCallerError(error);
+      throw directFailure(error);
     } finally {
       this.#end(isCommitted);
     }

@@ -1,7 +1,7 @@
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
 import { messageOf, SluiceError, type SluiceErrorCode } from '../../base/errors.ts';
 import { Deferred } from '../../base/waiting.ts';
-import { type FailureClass, StoreFailure } from '../store.ts';
+import { type FailureClass, StoreFailure, toCallerError } from '../store.ts';
 
 /** The calls that a thread answers: one type-only file per thread declares them. */
 export type Protocol = Record<string, { request: unknown; response: unknown }>;
@@ -38,12 +38,20 @@ export class ThreadDied extends Error {
   override readonly name = 'ThreadDied';
 }
 
-/** What its caller is told of a call that must not be made again. */
-export function outcomeUnknown(cause: ThreadDied): SluiceError {
+/** What the caller of a write is told that has no number: it must not be made again unseen. */
+export function directFailure(error: unknown): unknown {
+  if (error instanceof ThreadDied) return outcomeUnknown('the writer thread died before it answered', error);
+  // What was committed is in the WAL by then. SQLite takes it back, but a crash may find it there.
+  if (error instanceof StoreFailure && error.sqliteCode === 'SQLITE_IOERR_FSYNC')
+    return outcomeUnknown('the disk refused to sync it', error);
+  return toCallerError(error);
+}
+
+function outcomeUnknown(why: string, cause: ThreadDied | StoreFailure): SluiceError {
   return new SluiceError(
     'SLUICE_OUTCOME_UNKNOWN',
-    'the writer thread died before it answered: what was asked for may or may not have been committed, look before you ask again',
-    { cause },
+    `${why}: what was asked for may or may not have been committed, look before you ask again`,
+    { cause, sqliteCode: 'sqliteCode' in cause ? cause.sqliteCode : undefined },
   );
 }
 

@@ -44,7 +44,6 @@ import {
   type StoreNumbers,
   type StoreScan,
   type StoreTransaction,
-  toCallerError,
   type Unlocked,
 } from '../store.ts';
 import { backUpTo, discardStaged, stageCopy, swapIn } from './copy/replacing.ts';
@@ -52,7 +51,7 @@ import { type FileId, fileIdOf } from './file-identity.ts';
 import { HeldByCaller } from './held-by-caller.ts';
 import { SqliteReader } from './reader/reader.ts';
 import { ReaderPool, storeClosed } from './reader/reader-pool.ts';
-import { outcomeUnknown, type Spawn, spawnWorker, ThreadClient, ThreadDied } from './rpc.ts';
+import { directFailure, type Spawn, spawnWorker, ThreadClient, ThreadDied } from './rpc.ts';
 import type { WriterFacts, WriterProtocol, WriterReport, WriterStart } from './writer/writer-protocol.ts';
 
 type WriterThread = ThreadClient<WriterProtocol>;
@@ -245,7 +244,7 @@ export class SqliteStore implements Store {
     try {
       return await this.#turns(async () => (await this.#liveWriter()).call(call, request));
     } catch (error) {
-      throw error instanceof ThreadDied ? outcomeUnknown(error) : toCallerError(error);
+      throw directFailure(error);
     }
   }
 

@@ -73,7 +73,8 @@ export class ReaderPool {
   /** While the database is being replaced. */
   #held: Deferred<void> | undefined;
   #closed = false;
-  #closing: readonly Reader[] = [];
+  /** Threads that are to end, and have not. */
+  readonly #ending = new Set<Reader>();
   /** Threads whose snapshots were let go, so that the database can be replaced. */
   readonly #endedOnPurpose = new WeakSet<Reader>();
 
@@ -169,18 +170,20 @@ export class ReaderPool {
   }
 
   async #end(): Promise<void> {
-    this.#closing = [...this.#seats.splice(0).map(({ thread }) => thread), ...this.#lost];
+    for (const { thread } of this.#seats.splice(0)) this.#ending.add(thread);
+    for (const thread of this.#lost) this.#ending.add(thread);
     await Promise.all(
-      this.#closing.map(async (reader) => {
-        if (!reader.dead) await reader.call('close', null).catch(() => null);
-        await reader.terminate();
+      [...this.#ending].map(async (thread) => {
+        if (!thread.dead) await thread.call('close', null).catch(() => null);
+        await thread.terminate();
+        this.#ending.delete(thread);
       }),
     );
   }
 
   /** Lets {@link close} wait no longer for reads that are still running. */
   abandon(): void {
-    for (const reader of this.#closing) reader.abandon();
+    for (const thread of this.#ending) thread.abandon();
   }
 
   #collectPointReads(): PointReads {
@@ -288,7 +291,7 @@ export class ReaderPool {
     if (this.#held !== undefined) await this.#held.promise;
     const living = this.#living();
     const walking = living.filter(({ walks }) => walks > 0);
-    const seat = walking.length < this.#size ? this.#pick(living.filter(isFree)) : leastLoaded(walking);
+    const seat = walking.length < this.#size ? this.#pick(living.filter(isFree)) : fewestWalks(walking);
     seat.walks++;
     return seat;
   }
@@ -332,6 +335,10 @@ const isFree = ({ queries, walks }: Seat): boolean => queries === 0 && walks ===
 
 function leastLoaded(seats: readonly Seat[]): Seat {
   return seats.reduce((least, seat) => (seat.thread.load < least.thread.load ? seat : least));
+}
+
+function fewestWalks(seats: readonly Seat[]): Seat {
+  return seats.reduce((fewest, seat) => (seat.walks < fewest.walks ? seat : fewest));
 }
 
 function allTaken(readers: number): SluiceError {

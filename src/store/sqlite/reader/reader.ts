@@ -315,8 +315,8 @@ export class SqliteCursor {
   constructor(db: Connection, { sql, parameters }: SqlStatement, release: () => void) {
     this.#db = db;
     this.#release = release;
-    db.exec('BEGIN');
     try {
+      db.exec('BEGIN');
       // A statement sees the moment of the first read, which may be asked for later.
       db.prepare('SELECT 1 FROM _sluice_state').get();
       this.#rows = iterateRows(prepareReading(db, sql), parameters);
