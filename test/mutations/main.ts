@@ -34,7 +34,11 @@ interface JsonReport {
   readonly testResults: readonly {
     readonly name: string;
     readonly message: string;
-    readonly assertionResults: readonly { readonly status: string; readonly fullName: string }[];
+    readonly assertionResults: readonly {
+      readonly status: string;
+      readonly fullName: string;
+      readonly failureMessages: readonly string[];
+    }[];
   }[];
 }
 
@@ -57,7 +61,8 @@ function apply(folder: string, file: string, edits: readonly Edit[]): () => void
   const { config } = ts.readConfigFile(join(ROOT, 'tsconfig.json'), ts.sys.readFile);
   const { options } = ts.convertCompilerOptionsFromJson((config as { compilerOptions: object }).compilerOptions, ROOT);
   const { outputText } = ts.transpileModule(source, {
-    compilerOptions: { ...options, isolatedDeclarations: false, declaration: false },
+    // Of a single text the compiler cannot know that the package is one of ES modules.
+    compilerOptions: { ...options, module: ts.ModuleKind.ESNext, isolatedDeclarations: false, declaration: false },
     fileName: file,
   });
   const built = join(folder, file.replace(/^src/, 'dist').replace(/\.ts$/, '.js'));
@@ -136,6 +141,8 @@ const folder = copyProject();
 try {
   const tests = [...new Set(chosen.flatMap((mutation) => mutation.tests))];
   console.error(`${chosen.length} mutations. First the ${tests.length} files of tests on the code as it is …`);
+  // Built as with a mutation, so that it is the mutation that makes a test red.
+  for (const file of new Set(chosen.flatMap(({ edits }) => edits.map(({ file }) => file)))) apply(folder, file, []);
   const broken = await firstFailure(folder, tests);
   if (broken !== undefined) throw new Error(`red without any mutation: ${broken}`);
   const outcomes: Outcome[] = [];
