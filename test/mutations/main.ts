@@ -96,9 +96,15 @@ async function firstFailure(folder: string, tests: readonly string[]): Promise<s
   if (!existsSync(report)) return 'the test run itself, which does not end';
   const { testResults } = JSON.parse(readFileSync(report, 'utf8')) as JsonReport;
   for (const { name, assertionResults, message } of testResults) {
-    const failed = assertionResults.find(({ status }) => status === 'failed');
+    // What is running in another file then is cut off: it has failed too, without a reason.
+    const failed = assertionResults.find(
+      ({ status, failureMessages }) => status === 'failed' && failureMessages.length > 0,
+    );
     const file = name.slice(folder.length + 1);
-    if (failed !== undefined) return `${file} › ${failed.fullName}`;
+    if (failed !== undefined) {
+      console.error(failed.failureMessages[0]);
+      return `${file} › ${failed.fullName}`;
+    }
     if (message !== '') return `${file}: ${message.split('\n')[0]}`;
   }
   return 'the test run itself';
