@@ -122,6 +122,15 @@ const CASES: readonly Case[] = [
     lasts: true,
   },
   {
+    name: '[fault 36] IOERR_WRITE from a quota that other files meet at fsync alone: space',
+    faults: [
+      { operation: 'write', file: WAL, error: 'EDQUOT' },
+      { operation: 'sync', file: PROBE, error: 'EDQUOT' },
+    ],
+    failures: ['space SQLITE_IOERR_WRITE'],
+    lasts: true,
+  },
+  {
     name: 'FULL from ENOSPC: space',
     faults: [{ operation: 'write', file: WAL, error: 'ENOSPC' }],
     failures: ['space SQLITE_FULL'],
