@@ -31,6 +31,9 @@ const SLOW_QUERIES = [`${NUMBERS} SELECT max(i) FROM n`, `${NUMBERS} SELECT i FR
 /** Longer than any trouble, and the time limit of any call. */
 const REST_LIMIT_MS = 40_000;
 
+/** Longer than the slowest query takes. */
+const LET_GO_MS = 15_000;
+
 const birth = JSON.parse(process.argv[2] as string) as Birth;
 process.env['SLUICE_SEED'] = String(birth.seed);
 const random = seededRandom();
@@ -54,6 +57,7 @@ class Life {
   /** What goes on, for the message if it does not come to rest. */
   readonly #busy: Set<string> = new Set();
   #loops: Promise<void>[] = [];
+  #leastDescriptors = Number.POSITIVE_INFINITY;
   readonly #counts = { reads: 0, queries: 0, stopped: 0, transfers: 0, cleared: 0 };
 
   private constructor(db: Database, writer: MortalWriter, last: number[]) {
@@ -318,6 +322,10 @@ class Life {
     }
     await this.#db.aflush({ wait: true, timeoutMs: REST_LIMIT_MS });
     await audit(this.#db, { ...known, acked: [...this.#last] });
+    // A query that was called off inside SQLite is about to end, and its thread lets go of all it has then.
+    const until = performance.now() + LET_GO_MS;
+    while (descriptors() > this.#leastDescriptors && performance.now() < until) await sleep(100);
+    this.#leastDescriptors = Math.min(this.#leastDescriptors, descriptors());
     globalThis.gc?.();
     tell({ kind: 'resting', rss: process.memoryUsage().rss, descriptors: descriptors() });
     this.#resting = false;
