@@ -1,4 +1,5 @@
 import { Worker } from 'node:worker_threads';
+import { endWithParent } from '../base/end-with-parent.ts';
 
 /**
  * The process that queries run in. SQLite works on a thread of it, so that this one is free to see the parent go: whatever
@@ -9,7 +10,6 @@ const thread = new Worker(new URL('./query-thread.js', import.meta.url), { worke
 
 thread.on('message', (reply: unknown) => process.send?.(reply));
 process.on('message', (request: unknown) => thread.postMessage(request));
-// A native call cannot be stopped, so an orderly exit would wait for it.
-process.on('disconnect', () => process.kill(process.pid, 'SIGKILL'));
+endWithParent();
 // Ctrl+C goes to all processes of a terminal; the parent ends this one when it is done.
 process.on('SIGINT', () => undefined);

@@ -1,4 +1,5 @@
 import { isMainThread, parentPort, Worker } from 'node:worker_threads';
+import { endWithParent } from '../../../base/end-with-parent.ts';
 import { toWire } from '../rpc.ts';
 import { copy } from './copier.ts';
 import type { CopyMessage, CopyRequest } from './copy-protocol.ts';
@@ -13,7 +14,7 @@ if (isMainThread) {
   // A parent that has gone hears nothing, and this process ends in a moment.
   thread.on('message', (message: unknown) => process.send?.(message, () => undefined));
   process.on('message', (request: unknown) => thread.postMessage(request));
-  process.on('disconnect', () => process.kill(process.pid, 'SIGKILL'));
+  endWithParent();
   // Ctrl+C goes to all processes of a terminal; the parent ends this one when it is done.
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => undefined);
 } else {

@@ -1,4 +1,5 @@
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads';
+import { endWithParent } from '../../../base/end-with-parent.ts';
 import { codeOf, messageOf } from '../../../base/errors.ts';
 import { isLocked } from '../lock.ts';
 import type { ExamineReply, ExamineRequest } from './examine-protocol.ts';
@@ -12,7 +13,7 @@ if (isMainThread) {
   const thread = new Worker(new URL(import.meta.url), { workerData: process.argv.slice(2) });
   thread.on('message', (reply: unknown) => process.send?.(reply));
   process.on('message', (request: unknown) => thread.postMessage(request));
-  process.on('disconnect', () => process.kill(process.pid, 'SIGKILL'));
+  endWithParent();
   // Ctrl+C goes to all processes of a terminal; the parent ends this one when it is done.
   process.on('SIGINT', () => undefined);
 } else {
