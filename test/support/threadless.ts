@@ -1,10 +1,7 @@
 import { EventEmitter } from 'node:events';
 import type { MessagePort, Worker } from 'node:worker_threads';
 import type { Machine } from '../../dist/db/open.js';
-import type { Connection } from '../../dist/store/sqlite/connection.js';
-import { serve } from '../../dist/store/sqlite/rpc.js';
-import { openDatabase, Writer } from '../../dist/store/sqlite/writer/writer.js';
-import type { WriterProtocol, WriterStart } from '../../dist/store/sqlite/writer/writer-protocol.js';
+import { serveWriter } from '../../dist/store/sqlite/writer/serve-writer.js';
 
 /**
  * The writer without a thread of its own: what it does, and in which order, is the same, but opening a database takes 6 ms instead
@@ -33,53 +30,4 @@ class NoThread extends EventEmitter {
     setImmediate(() => this.emit('exit', 1));
     return 1;
   }
-}
-
-/** As writer-thread.ts does. */
-function serveWriter(port: MessagePort): void {
-  let opened: { readonly db: Connection; readonly start: WriterStart } | undefined;
-  let writer: Writer | undefined;
-  const started = (): Writer => {
-    if (writer === undefined) throw new Error('the writer was used before it was started');
-    return writer;
-  };
-  serve<WriterProtocol>(port, {
-    open(start) {
-      const { db, keys } = openDatabase(start);
-      opened = { db, start };
-      return keys;
-    },
-    start(unlocked) {
-      if (opened === undefined) throw new Error('the writer was started before it was opened');
-      writer = new Writer(opened.db, opened.start, unlocked);
-      return { facts: writer.facts, database: writer.database, report: writer.report() };
-    },
-    apply: (batch) => ({ result: started().apply(batch), report: started().report() }),
-    look({ now }) {
-      started().assertFiles();
-      return { swept: started().sweep(now), report: started().report() };
-    },
-    execute: ({ sql, parameters }) => started().execute(sql, parameters),
-    executeAll: (statements) => started().executeAll(statements),
-    begin() {
-      started().begin();
-      return null;
-    },
-    executeHeld: (statement) => started().executeHeld(statement),
-    commit() {
-      started().commit();
-      return null;
-    },
-    rollback() {
-      started().rollback();
-      return null;
-    },
-    changeQueue: ({ id, change }) => started().changeQueue(id, change),
-    rotate: (step) => started().rotate(step),
-    settle: () => started().settle(),
-    close() {
-      writer?.close();
-      return null;
-    },
-  });
 }
