@@ -1,6 +1,6 @@
 import { foldName } from '../base/fold-name.ts';
 import type { SqlValue } from '../base/frame/index.ts';
-import type { Encoded, ReadonlyGeneration } from '../engine/index.ts';
+import { type Encoded, hashOf, type ReadonlyGeneration } from '../engine/index.ts';
 import { expiryTableOf } from '../store/expiry-table.ts';
 import type { CountOverlay, Entry, KeyRange } from '../store/store.ts';
 import { hasExpired } from './expiry.ts';
@@ -33,11 +33,12 @@ export function overlayOf(
       cleared = true;
     }
     // A moment is staged in one write with its value, and so in the same generation.
-    const moments = expiries === undefined ? undefined : generation.stage(expiries)?.keys;
-    for (const [key, value] of stage.keys) {
+    const moments = expiries === undefined ? undefined : generation.stage(expiries);
+    for (let entry = 0; entry < stage.size; entry++) {
+      const key = stage.keyAt(entry);
       if (!inRange(key, range)) continue;
-      const expired = moments !== undefined && hasExpired(moments.get(key), liveAt as number);
-      keys.set(key, expired ? null : value);
+      const expired = moments !== undefined && hasExpired(moments.get(key, hashOf(key)), liveAt as number);
+      keys.set(key, expired ? null : stage.valueAt(entry));
     }
   }
   return { keys, cleared };

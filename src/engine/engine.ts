@@ -1,22 +1,17 @@
 import type { Clock } from '../base/clock.ts';
 import { codeOf, SluiceError } from '../base/errors.ts';
-import {
-  acceptedAtOf,
-  type Frame,
-  FrameBuilder,
-  FrameReader,
-  type SqlValue,
-  type Target,
-} from '../base/frame/index.ts';
+import { acceptedAtOf, type Frame, FrameBuilder, type SqlValue, type Target } from '../base/frame/index.ts';
 import type { Random } from '../base/random.ts';
 import { Deferred, type WaitOptions } from '../base/waiting.ts';
 import type { WriteOperation } from '../store/store.ts';
 import { Admission, type AdmissionOptions } from './admission.ts';
 import type { Emit, EngineEvents } from './events.ts';
-import type { Encoded, ReadonlyGeneration, SealedGeneration, Staged, TableTarget } from './generation.ts';
+import type { ReadonlyGeneration, SealedGeneration, TableTarget } from './generation.ts';
 import { GroupCommit, type GroupCommitOptions, type LogDurability } from './group-commit.ts';
 import type { Health } from './health.ts';
 import type { AppendLog, LogNumbers } from './log/index.ts';
+import type { Staged } from './stage.ts';
+import type { Encoded } from './staged-entries.ts';
 import { Staging } from './staging.ts';
 
 /** What an acknowledgement means. */
@@ -183,7 +178,7 @@ export class Engine {
     const bytes = bytesOfPut(key, value);
     this.#admit(bytes);
     this.#openFrame().put(table, key, value);
-    this.#staging.open.stageFor(table).keys.set(key, value);
+    this.#staging.open.set(table, key, value);
     this.accepted.put++;
     return this.#accept(bytes);
   }
@@ -192,7 +187,7 @@ export class Engine {
     const bytes = WRITE_OVERHEAD_BYTES + key.length;
     this.#admit(bytes);
     this.#openFrame().delete(table, key);
-    this.#staging.open.stageFor(table).keys.set(key, null);
+    this.#staging.open.set(table, key, null);
     this.accepted.delete++;
     return this.#accept(bytes);
   }
@@ -241,10 +236,10 @@ export class Engine {
         frame.append(member.target, member.values);
       } else if (member.value === null) {
         frame.delete(member.table, member.key);
-        this.#staging.open.stageFor(member.table).keys.set(member.key, null);
+        this.#staging.open.set(member.table, member.key, null);
       } else {
         frame.put(member.table, member.key, member.value);
-        this.#staging.open.stageFor(member.table).keys.set(member.key, member.value);
+        this.#staging.open.set(member.table, member.key, member.value);
       }
     }
     this.accepted.group++;
@@ -352,12 +347,8 @@ export class Engine {
 
   /** Takes a frame over that recovery has found in the log. */
   adopt(frame: Frame): void {
-    const after = this.#lastSeq;
-    const reader = new FrameReader(frame.bytes);
-    while (reader.next()) {
-      if (reader.seq > after) this.#staging.restage(reader);
-    }
-    const writes = frame.lastSeq - after;
+    this.#staging.adopt(frame, this.#lastSeq);
+    const writes = frame.lastSeq - this.#lastSeq;
     this.counters.recovered += writes;
     this.#lastSeq = this.#framedSeq = frame.lastSeq;
     this.commit?.adopt(frame.lastSeq);
@@ -366,7 +357,6 @@ export class Engine {
     open.writes += writes;
     open.bytes += frame.bytes.length;
     open.lastSeq = frame.lastSeq;
-    open.frames.push(frame);
     this.admission.bytes += frame.bytes.length;
     this.admission.entries += writes;
     if (open.writes >= GENERATION_WRITES) this.seal();
@@ -482,7 +472,7 @@ export class Engine {
     const frame = this.#frame.build(this.#framedSeq + 1);
     this.#frame = undefined;
     this.#framedSeq = frame.lastSeq;
-    this.#staging.open.frames.push(frame);
+    this.#staging.open.addFrame(frame);
     if (this.commit !== undefined) this.#frames.push(frame);
   }
 

@@ -1,19 +1,7 @@
 import { foldName } from '../base/fold-name.ts';
 import { type Frame, Target } from '../base/frame/index.ts';
-
-/** A value as it is stored: JSON text, or the bytes of a BLOB. */
-export type Encoded = string | Uint8Array;
-
-/** What staging knows of a key: its value, `null` for deleted, `undefined` for nothing. */
-export type Staged = Encoded | null | undefined;
-
-/** The staged keys of one table in one generation. */
-export class Stage {
-  /** Newest value by key, `null` for deleted. */
-  readonly keys: Map<string, Encoded | null> = new Map();
-  /** Whether the table was cleared in this generation: then older generations and the store say nothing of it. */
-  cleared = false;
-}
+import { type ReadonlyStage, Stage } from './stage.ts';
+import { type Encoded, StagedEntries } from './staged-entries.ts';
 
 /** A key-value table as the engine writes to it. One object per table: it remembers where its stage is. */
 export class TableTarget extends Target {
@@ -47,11 +35,6 @@ export interface SealedGeneration extends ReadonlyGeneration {
   readonly frames: readonly Frame[];
 }
 
-export interface ReadonlyStage {
-  readonly keys: ReadonlyMap<string, Encoded | null>;
-  readonly cleared: boolean;
-}
-
 /** One staging map, from the moment it opens to the moment its writes are applied. */
 export class Generation implements SealedGeneration {
   readonly firstSeq: number;
@@ -60,7 +43,8 @@ export class Generation implements SealedGeneration {
   bytes = 0;
   /** 0 while there is no write. */
   since = 0;
-  readonly frames: Frame[] = [];
+  readonly #frames: Frame[] = [];
+  readonly #entries = new StagedEntries();
   readonly #stages = new Map<string, Stage>();
 
   constructor(firstSeq: number) {
@@ -68,15 +52,35 @@ export class Generation implements SealedGeneration {
     this.lastSeq = firstSeq - 1;
   }
 
+  get frames(): readonly Frame[] {
+    return this.#frames;
+  }
+
   stage(foldedTable: string): Stage | undefined {
     return this.#stages.get(foldedTable);
+  }
+
+  /** A key of the frame that comes next; `null` deletes it. */
+  set(target: TableTarget, key: string, value: Encoded | null): void {
+    this.stageFor(target).set(key, value);
+  }
+
+  /** The same, of a key that is not to be seen: what it had was applied before. */
+  skip(key: string, value: Encoded | null): void {
+    this.#entries.add(key, value);
+  }
+
+  /** The frame with all that was set since the one before it. */
+  addFrame(frame: Frame): void {
+    this.#frames.push(frame);
+    this.#entries.built(frame);
   }
 
   stageFor(target: TableTarget): Stage {
     if (target.generation === this) return target.stage as Stage;
     let stage = this.#stages.get(target.folded);
     if (stage === undefined) {
-      stage = new Stage();
+      stage = new Stage(this.#entries);
       this.#stages.set(target.folded, stage);
     }
     target.generation = this;

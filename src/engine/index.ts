@@ -13,11 +13,10 @@ export {
 } from './engine.ts';
 export type { Emit, EngineEvents, State } from './events.ts';
 export {
-  type Encoded,
   type ReadonlyGeneration,
-  type ReadonlyStage,
   type SealedGeneration,
-  type Staged,
   TableTarget,
 } from './generation.ts';
 export { Health } from './health.ts';
+export { hashOf, type ReadonlyStage, type Staged } from './stage.ts';
+export type { Encoded } from './staged-entries.ts';

@@ -1,5 +1,7 @@
-import { type FrameReader, Kind } from '../base/frame/index.ts';
-import { Generation, type ReadonlyGeneration, type SealedGeneration, type Staged, TableTarget } from './generation.ts';
+import { type Frame, FrameReader, Kind } from '../base/frame/index.ts';
+import { Generation, type ReadonlyGeneration, type SealedGeneration, TableTarget } from './generation.ts';
+import { hashOf, type Staged } from './stage.ts';
+import { isEntry } from './staged-entries.ts';
 
 /** What is accepted and not yet applied: one open generation, and the sealed ones that wait for their flush. */
 export class Staging {
@@ -14,15 +16,16 @@ export class Staging {
   /** The newest staged value of a key; `undefined` if staging does not know it. */
   lookup(target: TableTarget, key: string): Staged {
     const { folded } = target;
+    const hash = hashOf(key);
     const open = target.generation === this.open ? target.stage : this.open.stage(folded);
     if (open !== undefined) {
-      const found = open.keys.get(key);
+      const found = open.get(key, hash);
       if (found !== undefined) return found;
       if (open.cleared) return null;
     }
     for (let i = this.#sealed.length - 1; i >= 0; i--) {
       const stage = (this.#sealed[i] as Generation).stage(folded);
-      const found = stage?.keys.get(key);
+      const found = stage?.get(key, hash);
       if (found !== undefined) return found;
       if (stage?.cleared) return null;
     }
@@ -82,9 +85,7 @@ export class Staging {
   }
 
   clear(table: TableTarget): void {
-    const stage = this.open.stageFor(table);
-    stage.keys.clear();
-    stage.cleared = true;
+    this.open.stageFor(table).clear();
   }
 
   /** Whether a write to the table was found in the log. */
@@ -92,12 +93,19 @@ export class Staging {
     return [...this.#recovered.values()].some((table) => table.folded === folded);
   }
 
-  /** Stages the record that a reader stands on, where it is one of a key. */
-  restage({ kind, target, key, value }: FrameReader): void {
-    if (kind > Kind.clear) return;
-    const table = this.#recoveredTable(target.table as string);
-    if (kind === Kind.clear) this.clear(table);
-    else this.open.stageFor(table).keys.set(key, kind === Kind.delete ? null : value);
+  /** Stages a frame that recovery has found, but for what is not above `appliedSeq`. */
+  adopt(frame: Frame, appliedSeq: number): void {
+    const reader = new FrameReader(frame.bytes);
+    while (reader.next()) {
+      const value = reader.kind === Kind.delete ? null : reader.value;
+      if (reader.kind === Kind.clear && reader.seq > appliedSeq)
+        this.clear(this.#recoveredTable(reader.target.table as string));
+      if (!isEntry(reader.kind)) continue;
+      if (reader.seq > appliedSeq)
+        this.open.set(this.#recoveredTable(reader.target.table as string), reader.key, value);
+      else this.open.skip(reader.key, value);
+    }
+    this.open.addFrame(frame);
   }
 
   #recoveredTable(name: string): TableTarget {
