@@ -1,6 +1,7 @@
 import { SluiceError } from '../base/errors.ts';
+import type { AsciiText } from '../base/frame/index.ts';
 import type { Encoded } from '../engine/index.ts';
-import { decodeValue, encodeValue } from './codec.ts';
+import { decodeValue, encodeNow, encodeValue } from './codec.ts';
 import type { Core } from './core.ts';
 import { type Entries, entriesOf } from './entries.ts';
 import { HookChain, type HookedStore, type PendingWrite, type TableHook } from './hooks.ts';
@@ -35,11 +36,11 @@ export class CheckedWrites<T, In> {
     this.#chain = new HookChain(this.#store, hooks as readonly TableHook<T>[], validation, this.#chain);
   }
 
-  /** What a write wants to write, where there is no chain. */
-  encode(key: string, value: In): Encoded {
+  /** What a write wants to write, where there is no chain: to be staged at once. */
+  encode(key: string, value: In): Encoded | AsciiText {
     try {
       checkKey(key);
-      return encodeValue(value);
+      return encodeNow(value);
     } catch (error) {
       throw this.#engine.countInvalid(error);
     }

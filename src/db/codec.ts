@@ -1,7 +1,8 @@
 import { messageOf, SluiceError } from '../base/errors.ts';
-import type { SqlValue } from '../base/frame/index.ts';
+import type { AsciiText, SqlValue } from '../base/frame/index.ts';
 import { show } from '../base/options.ts';
 import type { Encoded } from '../engine/index.ts';
+import { AsciiJson } from './ascii-json.ts';
 
 /** How deep a value may be nested. As SQLite's own JSON functions: https://sqlite.org/json1.html */
 export const DEPTH_MAX: number = 1_000;
@@ -16,6 +17,18 @@ const INT64_MAX = 2n ** 63n - 1n;
 export function encodeValue(value: unknown): Encoded {
   if (value instanceof Uint8Array) return Uint8Array.from(value);
   return toJson(value, 'value');
+}
+
+/** The same for a write that is staged before anything else is done: the JSON of plain values is not made a string. */
+export function encodeNow(value: unknown): Encoded | AsciiText {
+  return asciiJson.encode(value) ?? encodeValue(value);
+}
+
+const asciiJson = new AsciiJson();
+
+/** What {@link encodeNow} has made of a value, for later. */
+export function keepEncoded(value: Encoded | AsciiText): Encoded {
+  return typeof value === 'string' || value instanceof Uint8Array ? value : String(value);
 }
 
 /** A stored value as the caller's own copy. */

@@ -1,8 +1,9 @@
 import type { ValueCipher } from '../base/encryption/index.ts';
-import type { SqlValue } from '../base/frame/index.ts';
+import type { AsciiText, SqlValue } from '../base/frame/index.ts';
 import { bytesOfGroup, bytesOfPut, type Encoded, type KeyMember, TableTarget } from '../engine/index.ts';
 import type { CountOverlay, Entry, KeyRange } from '../store/store.ts';
 import { ReadCache } from './cache.ts';
+import { keepEncoded } from './codec.ts';
 import type { Core } from './core.ts';
 import { Expiry } from './expiry.ts';
 import { countOverlay, overlayOf } from './merge.ts';
@@ -58,12 +59,15 @@ export class Keyspace {
   readonly #expiry: Expiry;
   /** `undefined` where there is none: the way of a read and a write is the shorter then. */
   readonly #cache: ReadCache | undefined;
+  /** Whether values are staged as they come, and are not looked at again. */
+  readonly #isPlain: boolean;
   readonly #watches = new Set<Watch>();
 
   constructor(core: Core, name: string, { cache, cipher }: ResolvedTableOptions) {
     this.#core = core;
     this.#target = new TableTarget(name);
     this.#cipher = cipher;
+    this.#isPlain = cipher === undefined && cache === undefined;
     this.#expiry = new Expiry(core, this.#target, cache?.persist === true ? cache.ttlMs : undefined);
     if (cache === undefined) return;
     const { clock, engine, store, caches, foreignChanges } = core;
@@ -78,9 +82,9 @@ export class Keyspace {
 
   // ── writes: each is staged when the call returns, or throws ──
 
-  put(key: string, value: Encoded): boolean {
-    if (this.#expiry.active) return this.putMany([{ key, encoded: value }]);
-    const stored = this.#seal(key, value);
+  put(key: string, value: Encoded | AsciiText): boolean {
+    if (this.#expiry.active) return this.putMany([{ key, encoded: keepEncoded(value) }]);
+    const stored = this.#isPlain ? value : this.#seal(key, keepEncoded(value));
     const plenty = this.#core.engine.put(this.#target, key, stored);
     this.#wrote(key, stored);
     return plenty;
@@ -277,8 +281,8 @@ export class Keyspace {
     return plenty;
   }
 
-  #wrote(key: string, stored: Encoded | null, expiresAt?: number): void {
-    this.#cache?.wrote(key, stored, expiresAt);
+  #wrote(key: string, stored: Encoded | AsciiText | null, expiresAt?: number): void {
+    this.#cache?.wrote(key, stored as Encoded | null, expiresAt);
     for (const watch of this.#watches) watch.wrote(key);
   }
 

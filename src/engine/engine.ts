@@ -1,6 +1,14 @@
 import type { Clock } from '../base/clock.ts';
 import { codeOf, SluiceError } from '../base/errors.ts';
-import { acceptedAtOf, type Frame, FrameBuilder, type SqlValue, type Target } from '../base/frame/index.ts';
+import {
+  type AsciiText,
+  acceptedAtOf,
+  type Frame,
+  FrameBuilder,
+  FrameScratch,
+  type SqlValue,
+  type Target,
+} from '../base/frame/index.ts';
 import type { Random } from '../base/random.ts';
 import { Deferred, type WaitOptions } from '../base/waiting.ts';
 import type { WriteOperation } from '../store/store.ts';
@@ -102,6 +110,7 @@ export class Engine {
   readonly #log: AppendLog;
   readonly #appliedWaiters: AppliedWaiter[] = [];
   readonly #staging: Staging;
+  readonly #scratch = new FrameScratch();
   #frame: FrameBuilder | undefined;
   #frames: Frame[] = [];
   #lastSeq: number;
@@ -174,11 +183,12 @@ export class Engine {
 
   // ── writes ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  put(table: TableTarget, key: string, value: Encoded): boolean {
+  put(table: TableTarget, key: string, value: Encoded | AsciiText): boolean {
     const bytes = bytesOfPut(key, value);
     this.#admit(bytes);
-    this.#openFrame().put(table, key, value);
-    this.#staging.open.set(table, key, value);
+    const frame = this.#openFrame();
+    frame.put(table, key, value);
+    this.#staging.open.set(table, key, frame);
     this.accepted.put++;
     return this.#accept(bytes);
   }
@@ -186,8 +196,9 @@ export class Engine {
   delete(table: TableTarget, key: string): boolean {
     const bytes = WRITE_OVERHEAD_BYTES + key.length;
     this.#admit(bytes);
-    this.#openFrame().delete(table, key);
-    this.#staging.open.set(table, key, null);
+    const frame = this.#openFrame();
+    frame.delete(table, key);
+    this.#staging.open.set(table, key, frame);
     this.accepted.delete++;
     return this.#accept(bytes);
   }
@@ -236,10 +247,10 @@ export class Engine {
         frame.append(member.target, member.values);
       } else if (member.value === null) {
         frame.delete(member.table, member.key);
-        this.#staging.open.set(member.table, member.key, null);
+        this.#staging.open.set(member.table, member.key, frame);
       } else {
         frame.put(member.table, member.key, member.value);
-        this.#staging.open.set(member.table, member.key, member.value);
+        this.#staging.open.set(member.table, member.key, frame);
       }
     }
     this.accepted.group++;
@@ -445,7 +456,7 @@ export class Engine {
   #openFrame(): FrameBuilder {
     if (this.#frame === undefined) {
       const now = this.#clock.now();
-      this.#frame = new FrameBuilder(now);
+      this.#frame = new FrameBuilder(now, this.#scratch);
       const { open } = this.#staging;
       if (open.writes === 0) open.since = now;
     }
@@ -469,10 +480,11 @@ export class Engine {
 
   #closeFrame(): void {
     if (this.#frame === undefined) return;
+    const { entries } = this.#frame;
     const frame = this.#frame.build(this.#framedSeq + 1);
     this.#frame = undefined;
     this.#framedSeq = frame.lastSeq;
-    this.#staging.open.addFrame(frame);
+    this.#staging.open.addFrame(frame, entries);
     if (this.commit !== undefined) this.#frames.push(frame);
   }
 
@@ -534,7 +546,7 @@ export class Engine {
 }
 
 /** What a put costs in staging. */
-export function bytesOfPut(key: string, value: Encoded): number {
+export function bytesOfPut(key: string, value: Encoded | AsciiText): number {
   return WRITE_OVERHEAD_BYTES + key.length + value.length;
 }
 

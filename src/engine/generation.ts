@@ -1,7 +1,7 @@
 import { foldName } from '../base/fold-name.ts';
-import { type Frame, Target } from '../base/frame/index.ts';
+import { type Frame, type FrameBuilder, FrameReader, Target } from '../base/frame/index.ts';
 import { type ReadonlyStage, Stage } from './stage.ts';
-import { type Encoded, StagedEntries } from './staged-entries.ts';
+import { isEntry, StagedEntries } from './staged-entries.ts';
 
 /** A key-value table as the engine writes to it. One object per table: it remembers where its stage is. */
 export class TableTarget extends Target {
@@ -60,20 +60,29 @@ export class Generation implements SealedGeneration {
     return this.#stages.get(foldedTable);
   }
 
-  /** A key of the frame that comes next; `null` deletes it. */
-  set(target: TableTarget, key: string, value: Encoded | null): void {
-    this.stageFor(target).set(key, value);
+  /** What the open frame was last given is the newest of its key. */
+  set(target: TableTarget, key: string, open: FrameBuilder): void {
+    this.stageFor(target).set(key, this.#entries.added(open));
   }
 
-  /** The same, of a key that is not to be seen: what it had was applied before. */
-  skip(key: string, value: Encoded | null): void {
-    this.#entries.add(key, value);
-  }
-
-  /** The frame with all that was set since the one before it. */
-  addFrame(frame: Frame): void {
+  /** The open frame is built. */
+  addFrame(frame: Frame, entries: number): void {
     this.#frames.push(frame);
-    this.#entries.built(frame);
+    this.#entries.built(frame, entries);
+  }
+
+  /** Takes over a frame that was built before; `see` says which of its keys are to be seen. */
+  adopt(frame: Frame, see: (reader: FrameReader) => TableTarget | undefined): void {
+    const first = this.#entries.next;
+    let entries = 0;
+    const reader = new FrameReader(frame.bytes);
+    while (reader.next()) {
+      const table = see(reader);
+      if (!isEntry(reader.kind)) continue;
+      if (table !== undefined) this.stageFor(table).set(reader.key, first + entries);
+      entries++;
+    }
+    this.addFrame(frame, entries);
   }
 
   stageFor(target: TableTarget): Stage {

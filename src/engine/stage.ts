@@ -66,11 +66,12 @@ export class Stage {
     return undefined;
   }
 
-  set(key: string, value: Encoded | null): void {
+  /** What is at a place is the newest of its key. */
+  set(key: string, place: number): void {
     if (this.#size === this.#hashes.length) this.#grow();
     const entry = this.#size++;
     this.#hashes[entry] = hashOf(key);
-    this.#places[entry] = this.#entries.add(key, value);
+    this.#places[entry] = place;
     this.#link(entry);
   }
 

@@ -1,4 +1,4 @@
-import { type Frame, FrameReader, Kind } from '../base/frame/index.ts';
+import { type Frame, type FrameBuilder, FrameReader, Kind } from '../base/frame/index.ts';
 
 /** A value as it is stored: JSON text, or the bytes of a BLOB. */
 export type Encoded = string | Uint8Array;
@@ -7,37 +7,43 @@ export type Encoded = string | Uint8Array;
  * The keys that one generation sets, with their values, in the order of the writes: the first one has place 0.
  *
  * They lie in the frames of the generation, as bytes. Strings that live until they are applied would be copied twice by the
- * garbage collector, which cost a write more than its JSON did. So only those of the open frame are strings; a frame out of
- * which somebody reads is decoded once, as a whole, and stays so until its generation goes.
+ * garbage collector, which cost a write more than its JSON did. A frame out of which somebody reads is decoded once, as a whole,
+ * and stays so until its generation goes; the open one is read entry by entry.
  *
- * Rejected: cutting each value out of the bytes (a call into the runtime for each read).
+ * Rejected: cutting each value out of the bytes of built frames too (a call into the runtime for each read).
  */
 export class StagedEntries {
-  #open: DecodedEntries = [];
+  #open: FrameBuilder | undefined;
   /** The place of the first entry of the open frame. */
   #openAt = 0;
   readonly #frames: FrameEntries[] = [];
 
-  /** An entry of the open frame, `null` for a key that is deleted; returns its place. */
-  add(key: string, value: Encoded | null): number {
-    return this.#openAt + this.#open.push(key, value) / 2 - 1;
+  /** The place of the entry that was last added to the open frame. */
+  added(open: FrameBuilder): number {
+    this.#open = open;
+    return this.#openAt + open.entries - 1;
   }
 
-  /** The open frame is built, and has what was added since the one before it. */
-  built({ bytes }: Frame): void {
+  /** A frame with so many entries is built: the open one, with what was added since the one before it. */
+  built({ bytes }: Frame, entries: number): void {
     this.#frames.push({ at: this.#openAt, bytes, decoded: undefined });
-    this.#openAt += this.#open.length / 2;
-    this.#open = [];
+    this.#openAt += entries;
+    this.#open = undefined;
+  }
+
+  /** The place that the next entry will have. */
+  get next(): number {
+    return this.#openAt + (this.#open?.entries ?? 0);
   }
 
   keyAt(place: number): string {
-    if (place >= this.#openAt) return this.#open[(place - this.#openAt) * 2] as string;
+    if (place >= this.#openAt) return (this.#open as FrameBuilder).keyAt(place - this.#openAt);
     const frame = this.#frameOf(place);
     return decodedOf(frame)[(place - frame.at) * 2] as string;
   }
 
   valueAt(place: number): Encoded | null {
-    if (place >= this.#openAt) return this.#open[(place - this.#openAt) * 2 + 1] as Encoded | null;
+    if (place >= this.#openAt) return (this.#open as FrameBuilder).valueAt(place - this.#openAt);
     const frame = this.#frameOf(place);
     return decodedOf(frame)[(place - frame.at) * 2 + 1] as Encoded | null;
   }

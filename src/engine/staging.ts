@@ -1,7 +1,6 @@
-import { type Frame, FrameReader, Kind } from '../base/frame/index.ts';
+import { type Frame, Kind } from '../base/frame/index.ts';
 import { Generation, type ReadonlyGeneration, type SealedGeneration, TableTarget } from './generation.ts';
 import { hashOf, type Staged } from './stage.ts';
-import { isEntry } from './staged-entries.ts';
 
 /** What is accepted and not yet applied: one open generation, and the sealed ones that wait for their flush. */
 export class Staging {
@@ -95,17 +94,12 @@ export class Staging {
 
   /** Stages a frame that recovery has found, but for what is not above `appliedSeq`. */
   adopt(frame: Frame, appliedSeq: number): void {
-    const reader = new FrameReader(frame.bytes);
-    while (reader.next()) {
-      const value = reader.kind === Kind.delete ? null : reader.value;
-      if (reader.kind === Kind.clear && reader.seq > appliedSeq)
-        this.clear(this.#recoveredTable(reader.target.table as string));
-      if (!isEntry(reader.kind)) continue;
-      if (reader.seq > appliedSeq)
-        this.open.set(this.#recoveredTable(reader.target.table as string), reader.key, value);
-      else this.open.skip(reader.key, value);
-    }
-    this.open.addFrame(frame);
+    this.open.adopt(frame, ({ seq, kind, target }) => {
+      if (seq <= appliedSeq || kind > Kind.clear) return undefined;
+      const table = this.#recoveredTable(target.table as string);
+      if (kind === Kind.clear) this.clear(table);
+      return table;
+    });
   }
 
   #recoveredTable(name: string): TableTarget {

@@ -10,6 +10,7 @@ import {
   Tag,
   writeU64,
 } from './layout.ts';
+import { type AsciiText, FrameScratch } from './scratch.ts';
 
 /**
  * What writes are aimed at: a table, and for rows and SQL the statement (for `ensure`, the columns as JSON). One object
@@ -35,13 +36,18 @@ const scratchWords = new Uint32Array(scratchReal.buffer);
 
 let frames = 0;
 
-/** Collects the writes of one frame. What is added must be valid and captured: nothing is checked here. */
+/** In the place of the end of an entry's text: its key is deleted; or, from here down, which of the blobs its value is. */
+const DELETED = -1;
+const BLOB = -2;
+
+/**
+ * Collects the writes of one frame. What is added must be valid and captured: nothing is checked here.
+ *
+ * The keys that it sets can be read before it is built: each is an entry, 0, 1, 2 … in the order of the writes.
+ */
 export class FrameBuilder {
   readonly #id = ++frames;
-  /** It grows. Many frames have few writes: a dead letter has one, and each has a frame of its own. */
-  #words: Uint32Array = new Uint32Array(32);
-  #length = 0;
-  #text = '';
+  readonly #scratch: FrameScratch;
   #dictionary: [string | null, string | null][] = [];
   #blobs: Uint8Array[] = [];
   #blobBytes = 0;
@@ -51,32 +57,44 @@ export class FrameBuilder {
   count = 0;
   readonly acceptedAt: number;
 
-  constructor(acceptedAt: number) {
+  /** `scratch` belongs to it until it is built. */
+  constructor(acceptedAt: number, scratch: FrameScratch = new FrameScratch()) {
     this.acceptedAt = acceptedAt;
+    this.#scratch = scratch;
+    scratch.reset();
   }
 
   /** About how many bytes the frame will have. */
   get bytes(): number {
-    return FRAME_HEADER_BYTES + this.#length * 4 + this.#text.length + this.#blobBytes;
+    return FRAME_HEADER_BYTES + this.#scratch.wordCount * 4 + this.#scratch.textBytes + this.#blobBytes;
   }
 
-  put(target: Target, key: string, value: string | Uint8Array): void {
-    const isText = typeof value === 'string';
-    this.#record(isText ? Kind.putText : Kind.putBlob, target, 3);
-    this.#words[this.#length++] = key.length;
-    this.#words[this.#length++] = value.length;
-    if (isText) {
-      this.#text += key + value;
-    } else {
-      this.#text += key;
+  put(target: Target, key: string, value: string | Uint8Array | AsciiText): void {
+    const scratch = this.#scratch;
+    const isBlob = value instanceof Uint8Array;
+    this.#record(isBlob ? Kind.putBlob : Kind.putText, target, 3);
+    scratch.addWord(key.length);
+    scratch.addWord(value.length);
+    const keyAt = scratch.textBytes;
+    scratch.addText(key);
+    const keyEnd = scratch.textBytes;
+    if (isBlob) {
+      scratch.addEntry(keyAt, keyEnd, BLOB - this.#blobs.length);
       this.#blob(value);
+      return;
     }
+    if (typeof value === 'string') scratch.addText(value);
+    else scratch.addAscii(value);
+    scratch.addEntry(keyAt, keyEnd, scratch.textBytes);
   }
 
   delete(target: Target, key: string): void {
+    const scratch = this.#scratch;
     this.#record(Kind.delete, target, 2);
-    this.#words[this.#length++] = key.length;
-    this.#text += key;
+    scratch.addWord(key.length);
+    const keyAt = scratch.textBytes;
+    scratch.addText(key);
+    scratch.addEntry(keyAt, scratch.textBytes, DELETED);
   }
 
   clear(target: Target): void {
@@ -98,19 +116,36 @@ export class FrameBuilder {
 
   /** The next `members` records make one write, applied whole or not at all. */
   group(members: number): void {
-    this.#reserve(1);
-    this.#words[this.#length++] = Kind.group | (members << 4);
+    this.#scratch.reserve(1);
+    this.#scratch.addWord(Kind.group | (members << 4));
     this.count++;
     this.#openMembers = members;
   }
 
+  /** How many entries there are. */
+  get entries(): number {
+    return this.#scratch.entries;
+  }
+
+  keyAt(entry: number): string {
+    return this.#scratch.keyAt(entry);
+  }
+
+  /** `null` where the key is deleted. */
+  valueAt(entry: number): string | Uint8Array | null {
+    const end = this.#scratch.endAt(entry);
+    if (end === DELETED) return null;
+    return end > DELETED ? this.#scratch.valueAt(entry) : (this.#blobs[BLOB - end] as Uint8Array);
+  }
+
   /** On memory that can be shared with another thread, unless it goes nowhere. */
   build(firstSeq: number, allocate: (length: number) => Buffer = sharedMemory): Frame {
+    const { words, text } = this.#scratch;
     const dictionary = JSON.stringify(this.#dictionary);
-    const text = dictionary + this.#text;
-    const textBytes = Buffer.byteLength(text);
-    const textOffset = FRAME_HEADER_BYTES + this.#length * 4;
-    const length = textOffset + textBytes + this.#blobBytes;
+    const dictionaryBytes = Buffer.byteLength(dictionary);
+    const dictionaryOffset = FRAME_HEADER_BYTES + words.byteLength;
+    const textBytes = dictionaryBytes + text.length;
+    const length = dictionaryOffset + textBytes + this.#blobBytes;
     if (length > FRAME_LENGTH_MAX) {
       throw new SluiceError('SLUICE_INVALID_VALUE', `a frame of ${length} bytes is more than the log can hold`);
     }
@@ -120,16 +155,15 @@ export class FrameBuilder {
     bytes.writeUInt32LE(length, offsets.length);
     bytes.writeUInt32LE(this.count, offsets.count);
     writeU64(bytes, offsets.firstSeq, firstSeq);
-    bytes.writeUInt32LE(this.#length, offsets.words);
+    bytes.writeUInt32LE(words.length, offsets.words);
     bytes.writeUInt32LE(dictionary.length, offsets.dictionary);
     bytes.writeUInt32LE(textBytes, offsets.text);
     bytes.writeUInt32LE(this.#blobBytes, offsets.blobs);
     bytes.writeDoubleLE(this.acceptedAt, offsets.acceptedAt);
-    new Uint32Array(bytes.buffer, bytes.byteOffset + FRAME_HEADER_BYTES, this.#length).set(
-      this.#words.subarray(0, this.#length),
-    );
-    bytes.write(text, textOffset, 'utf8');
-    let offset = textOffset + textBytes;
+    new Uint32Array(bytes.buffer, bytes.byteOffset + FRAME_HEADER_BYTES, words.length).set(words);
+    bytes.write(dictionary, dictionaryOffset, 'utf8');
+    bytes.set(text, dictionaryOffset + dictionaryBytes);
+    let offset = dictionaryOffset + textBytes;
     for (const blob of this.#blobs) {
       bytes.set(blob, offset);
       offset += blob.length;
@@ -138,63 +172,56 @@ export class FrameBuilder {
   }
 
   #record(kind: Kind, target: Target, words: number): void {
-    this.#reserve(words);
+    this.#scratch.reserve(words);
     if (target.frame !== this.#id) {
       target.frame = this.#id;
       target.index = this.#dictionary.push([target.table, target.statement]) - 1;
     }
-    this.#words[this.#length++] = kind | (target.index << 4);
+    this.#scratch.addWord(kind | (target.index << 4));
     if (this.#openMembers > 0) this.#openMembers--;
     else this.count++;
   }
 
   #statement(kind: Kind, target: Target, values: readonly SqlValue[]): void {
     this.#record(kind, target, 2 + values.length * 3);
-    this.#words[this.#length++] = values.length;
+    this.#scratch.addWord(values.length);
     for (const value of values) this.#value(value);
   }
 
   #value(value: SqlValue): void {
     if (value === null) {
-      this.#words[this.#length++] = Tag.null;
+      this.#scratch.addWord(Tag.null);
     } else if (typeof value === 'number') {
       if (Number.isSafeInteger(value)) {
-        this.#words[this.#length++] = Tag.integer;
-        this.#words[this.#length++] = value >>> 0;
-        this.#words[this.#length++] = Math.floor(value / 0x1_0000_0000) >>> 0;
+        this.#scratch.addWord(Tag.integer);
+        this.#scratch.addWord(value >>> 0);
+        this.#scratch.addWord(Math.floor(value / 0x1_0000_0000) >>> 0);
       } else {
         scratchReal[0] = value;
-        this.#words[this.#length++] = Tag.real;
-        this.#scratch();
+        this.#scratch.addWord(Tag.real);
+        this.#twoWords();
       }
     } else if (typeof value === 'bigint') {
       scratchInteger[0] = value;
-      this.#words[this.#length++] = Tag.integer;
-      this.#scratch();
+      this.#scratch.addWord(Tag.integer);
+      this.#twoWords();
     } else if (typeof value === 'string') {
-      this.#words[this.#length++] = Tag.text | (value.length << 3);
-      this.#text += value;
+      this.#scratch.addWord(Tag.text | (value.length << 3));
+      this.#scratch.addText(value);
     } else {
-      this.#words[this.#length++] = Tag.blob | (value.length << 3);
+      this.#scratch.addWord(Tag.blob | (value.length << 3));
       this.#blob(value);
     }
   }
 
-  #scratch(): void {
-    this.#words[this.#length++] = scratchWords[0] as number;
-    this.#words[this.#length++] = scratchWords[1] as number;
+  #twoWords(): void {
+    this.#scratch.addWord(scratchWords[0] as number);
+    this.#scratch.addWord(scratchWords[1] as number);
   }
 
   #blob(blob: Uint8Array): void {
     this.#blobs.push(blob);
     this.#blobBytes += blob.length;
-  }
-
-  #reserve(words: number): void {
-    if (this.#length + words <= this.#words.length) return;
-    const larger = new Uint32Array(Math.max(this.#words.length * 2, this.#length + words));
-    larger.set(this.#words);
-    this.#words = larger;
   }
 }
 

@@ -16,4 +16,5 @@ export {
   writeU64,
 } from './layout.ts';
 export { FrameReader, type TargetName } from './reader.ts';
+export { type AsciiText, FrameScratch } from './scratch.ts';
 export { isSealedFrame, openFrame, openWrite, sealFrame, sealWrite } from './sealed.ts';
