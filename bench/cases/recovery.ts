@@ -8,7 +8,7 @@ import type { Case } from '../contest.ts';
 
 const WRITES = 1_000_000;
 /** Room for all of them, so that none has to be in SQLite before the database is open. */
-export const ROOM = { maxBytes: 1024 * 1024 * 1024, maxEntries: 2 * WRITES };
+export const ROOM = { maxBytes: 1024 * 1024 * 1024, maxEntries: 4 * WRITES };
 
 /** A process that logs its writes and is killed before any is in SQLite; then the next start. */
 export const recoveryCase: Case = {

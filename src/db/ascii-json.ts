@@ -6,6 +6,9 @@ const BYTES_MAX = 8 * 1024;
 /** Deeper ones too, which may contain themselves. */
 const DEPTH_MAX = 8;
 
+/** For longer text a call into the runtime is faster than a loop. */
+const TEXT_MAX = 128;
+
 /** The longest that a number can be: -1.2345678901234567e-100. */
 const NUMBER_MAX = 24;
 
@@ -99,7 +102,7 @@ export class AsciiJson implements AsciiText {
   #string(text: string): boolean {
     const { bytes } = this;
     let at = this.length;
-    if (at + text.length + 2 > BYTES_MAX) return false;
+    if (text.length > TEXT_MAX || at + text.length + 2 > BYTES_MAX) return false;
     bytes[at++] = QUOTE;
     for (let i = 0; i < text.length; i++) {
       const character = text.charCodeAt(i);

@@ -229,7 +229,7 @@ async function openFile<T, In>(
       engine.adopt(frame);
       // A backlog larger than staging goes down while it is read. Where the flush stands still somebody has to do something,
       // and needs the database for it: then all of it, which the log's own limit bounds, is taken into memory.
-      if (engine.admission.isHigh) await flusher.barrierOrStall('recovery');
+      if (engine.admission.isHigh) await flusher.halveOrStall('recovery');
     }
     recovered.durationMs = clock.elapsed() - start;
     if (engine.pending > 0) flusher.request();

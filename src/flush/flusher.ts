@@ -135,10 +135,19 @@ export class Flusher {
   }
 
   /** As a barrier, but a flush that stands still is not waited for. */
-  async barrierOrStall(what: string, wait: WaitOptions = {}): Promise<void> {
+  barrierOrStall(what: string, wait: WaitOptions = {}): Promise<void> {
+    return this.#appliedOrStall(what, this.#engine.lastSeq, wait);
+  }
+
+  /** The same for the older half of what is pending: the other half goes down while its waiter goes on. */
+  halveOrStall(what: string): Promise<void> {
+    const { appliedSeq, pending } = this.#engine;
+    return this.#appliedOrStall(what, appliedSeq + Math.ceil(pending / 2), {});
+  }
+
+  async #appliedOrStall(what: string, target: number, wait: WaitOptions): Promise<void> {
     this.#engine.assertMayWait(what);
     if (this.#stall !== undefined) return;
-    const target = this.#engine.lastSeq;
     this.request();
     const stalled = new Deferred<void>();
     this.#whenStalled.add(stalled);

@@ -1,0 +1,133 @@
+import * as fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+import { AsciiJson } from '../../dist/db/ascii-json.js';
+import { encodeNow, encodeValue, keepEncoded } from '../../dist/db/codec.js';
+
+const json = new AsciiJson();
+
+/** Numbers of all sizes, and those of few decimals that measurements are. */
+const number = fc.oneof(
+  fc.double({ noNaN: true, noDefaultInfinity: true }),
+  fc.integer(),
+  fc.maxSafeInteger(),
+  fc.tuple(fc.maxSafeInteger(), fc.integer({ min: 0, max: 17 })).map(([digits, scale]) => digits / 10 ** scale),
+  fc.tuple(fc.integer({ min: -1e6, max: 1e6 }), fc.integer({ min: 1, max: 5 })).map(([n, scale]) => n / 10 ** scale),
+);
+const text = fc.oneof(fc.string(), fc.string({ unit: 'binary' }), fc.string({ minLength: 100, maxLength: 200 }));
+const plain = fc.letrec((tie) => ({
+  value: fc.oneof(
+    { maxDepth: 10, depthSize: 'small' },
+    number,
+    text,
+    fc.boolean(),
+    fc.constant(null),
+    fc.array(tie('value'), { maxLength: 5 }),
+    fc.dictionary(fc.oneof(text, fc.nat().map(String), fc.constantFrom('__proto__', 'toJSON')), tie('value'), {
+      maxKeys: 5,
+    }),
+  ),
+})).value;
+
+describe('the JSON of plain values as bytes', () => {
+  test('is that of JSON.stringify, to the byte', () => {
+    let written = 0;
+    fc.assert(
+      fc.property(plain, (value) => {
+        const ascii = json.encode(value);
+        if (ascii === undefined) return;
+        written++;
+        expect(String(ascii)).toBe(JSON.stringify(value));
+        expect(ascii.length).toBe(String(ascii).length);
+      }),
+      { numRuns: 20_000 },
+    );
+    expect(written).toBeGreaterThan(2_000);
+  });
+
+  test('has every number as JSON.stringify has it', () => {
+    fc.assert(
+      fc.property(number, (value) => {
+        expect(String(json.encode(value))).toBe(JSON.stringify(value));
+      }),
+      { numRuns: 100_000 },
+    );
+  });
+
+  test('of what is not plain is none: it is left to whoever says what is wrong with it', () => {
+    const cycle: Record<string, unknown> = {};
+    cycle['self'] = cycle;
+    const others = [
+      undefined,
+      Number.NaN,
+      Number.POSITIVE_INFINITY,
+      1n,
+      Symbol('s'),
+      () => 1,
+      new Date(0),
+      new Map(),
+      Object.create({ inherited: 1 }),
+      { toJSON: () => 'else' },
+      { a: undefined },
+      [undefined],
+      new Array(1),
+      Object.assign([1], { toJSON: () => 'else' }),
+      'ä',
+      '"',
+      '\\',
+      '\n',
+      '\ud800',
+      { ä: 1 },
+      'x'.repeat(129),
+      Array.from({ length: 5_000 }, () => 1),
+      cycle,
+    ];
+    for (const value of others) expect(json.encode(value), String(typeof value)).toBeUndefined();
+    expect(json.encode({})).toBeDefined();
+  });
+
+  test('has only the own properties of an object, whatever somebody has given all of them', () => {
+    let plain: unknown;
+    let text: unknown;
+    Object.defineProperty(Object.prototype, 'everywhere', { value: 1, enumerable: true, configurable: true });
+    try {
+      plain = json.encode({ a: 1 });
+      text = keepEncoded(encodeNow({ a: 1 }));
+    } finally {
+      Reflect.deleteProperty(Object.prototype, 'everywhere');
+    }
+    expect(plain).toBeUndefined();
+    expect(text).toBe('{"a":1}');
+  });
+
+  test('is not disturbed by a getter that encodes something else meanwhile', () => {
+    let inner: unknown;
+    const outer = {
+      before: 1,
+      get now() {
+        inner = keepEncoded(encodeNow({ other: [1, 2, 3] }));
+        return 2;
+      },
+      after: 3,
+    };
+    expect(keepEncoded(encodeNow(outer))).toBe('{"before":1,"now":2,"after":3}');
+    expect(inner).toBe('{"other":[1,2,3]}');
+  });
+
+  test('can be made again after a getter has thrown', () => {
+    const failing = {
+      get now(): number {
+        throw new Error('no');
+      },
+    };
+    expect(() => json.encode(failing)).toThrow('no');
+    expect(String(json.encode({ a: 1 }))).toBe('{"a":1}');
+  });
+
+  test('is what is written in the other way too', () => {
+    fc.assert(
+      fc.property(fc.jsonValue(), (value) => {
+        expect(keepEncoded(encodeNow(value))).toBe(encodeValue(value));
+      }),
+    );
+  });
+});
