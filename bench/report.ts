@@ -3,9 +3,10 @@ import { FIGURES, type Figure } from './contest.ts';
 import { type Bound, GOALS } from './goals.ts';
 import { type Assessment, assess, median, type Result, type Spread } from './summary.ts';
 
-/** The goals of which all was measured that they ask for. */
+/** The goals of which all was measured that they ask for; nothing where there is none. */
 export function goalsTable(results: readonly Result[]): string {
   const assessed = GOALS.map((goal) => assess(goal, results)).filter((each) => each !== undefined);
+  if (assessed.length === 0) return '';
   return table(
     ['what', 'against', 'goal', 'measured', 'met', 'safe when acknowledged (ours; theirs)'],
     assessed.map((each) => [

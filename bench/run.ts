@@ -5,7 +5,7 @@
 import { Command, InvalidArgumentError } from 'commander';
 import { CASES } from './cases/index.ts';
 import type { Case } from './contest.ts';
-import { GOALS, isAskedFor } from './goals.ts';
+import { isAskedFor } from './goals.ts';
 import { machineText, thisMachine } from './machine.ts';
 import { startProgress } from './progress.ts';
 import { race, stepsOf } from './race.ts';
@@ -77,7 +77,8 @@ try {
   process.exit(1);
 }
 progress.stop();
-if (GOALS.length > 0) console.log(`\n${goalsTable(lines)}`);
+const goals = goalsTable(lines);
+if (goals !== '') console.log(`\n${goals}`);
 if (file !== undefined) console.log(`\nAll figures: ${file}`);
 
 function atLeastOne(text: string): number {

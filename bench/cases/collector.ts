@@ -16,11 +16,11 @@ const ROWS_PER_REQUEST = 1_000;
 const CONNECTIONS = 4;
 
 const { rowOf } = threeColumns(ROWS);
-const MAIN = fileURLToPath(new URL('cli/main.js', import.meta.resolve('sluicedb')));
 
 /** Starts `sluice serve` as an operator would, and waits until it says where it listens. */
 async function serve(file: string) {
-  const child = spawn(process.execPath, [MAIN, 'serve', file, '--port', '0', '--no-source'], {
+  const main = fileURLToPath(new URL('cli/main.js', import.meta.resolve('sluicedb')));
+  const child = spawn(process.execPath, [main, 'serve', file, '--port', '0', '--no-source'], {
     stdio: ['ignore', 'pipe', 'inherit'],
   });
   const kill = () => child.kill('SIGKILL');

@@ -10,7 +10,7 @@ import { ALL_STAGED } from './recovery.ts';
 
 /** Where the windows end in which the table grows. */
 const TABLE: readonly number[] = [
-  ...[1, 2, 3, 5, 7].flatMap((n) => [n * 1e4, n * 1e5]).sort((a, b) => a - b),
+  ...[1e4, 1e5].flatMap((scale) => [1, 2, 3, 5, 7].map((n) => n * scale)),
   ...[1, 2, 3, 4, 5, 6, 7, 8, 9, 10].map((n) => n * 1e6),
 ];
 

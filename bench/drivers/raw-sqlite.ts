@@ -27,6 +27,17 @@ export function rowsTable(columns: RowWorkload['columns']): RawTable {
   };
 }
 
+/** How a loop writes. */
+export interface Loop {
+  readonly perTransaction: number;
+  /** How many pages the WAL may have before SQLite carries them into the database file, at a COMMIT. */
+  readonly walPages: number;
+}
+
+/** SQLite's default, and what Sluice does. */
+export const WAL_PAGES = 1_000;
+export const RARELY = 16_000;
+
 /** One connection, whose writes are committed every so many. */
 export class RawConnection {
   readonly db: Sqlite.Database;
@@ -36,10 +47,11 @@ export class RawConnection {
   readonly #commit: Sqlite.Statement;
   #written = 0;
 
-  constructor(path: string, { schema, insert }: RawTable, perTransaction: number) {
+  constructor(path: string, { schema, insert }: RawTable, { perTransaction, walPages }: Loop) {
     this.db = new Sqlite(path);
     this.db.pragma('journal_mode = WAL');
     this.db.pragma('synchronous = FULL');
+    this.db.pragma(`wal_autocheckpoint = ${walPages}`);
     this.db.exec(schema);
     this.insert = this.db.prepare(insert);
     this.#perTransaction = perTransaction;
@@ -71,21 +83,26 @@ export function countIn(path: string, table: string): number {
 }
 
 /** How the loops are called, and what they share. */
-export function rawDriver(perTransaction: number): { name: string; durability: Durability; atMost?: number } {
+export function rawDriver(
+  { perTransaction, walPages }: Loop,
+  where = '',
+): { name: string; durability: Durability; atMost?: number } {
+  const size = perTransaction === 1 ? 'one row' : perTransaction;
   return {
-    name: `better-sqlite3 ${perTransaction === 1 ? 'one row' : perTransaction}`,
+    name: `better-sqlite3 ${size}${where}${walPages === WAL_PAGES ? '' : ', rare checkpoints'}`,
     durability: 'on disk, in SQLite',
     ...(perTransaction === 1 ? { atMost: 6_000 } : {}),
   };
 }
 
 /** A loop of upserts, with a COMMIT every so many. */
-export function rawLoop(perTransaction: number): Driver<KeyValueWorkload, ReadStore> {
+export function rawLoop(perTransaction: number, walPages: number = WAL_PAGES): Driver<KeyValueWorkload, ReadStore> {
+  const loop = { perTransaction, walPages };
   return {
-    ...rawDriver(perTransaction),
+    ...rawDriver(loop),
     async open(folder, { entryOf }) {
       const path = join(folder, 'raw.db');
-      const raw = new RawConnection(path, KEYS, perTransaction);
+      const raw = new RawConnection(path, KEYS, loop);
       const { db, insert } = raw;
       const select = db.prepare('SELECT value FROM data WHERE key = ?').pluck();
       const range = db.prepare('SELECT key, value FROM data WHERE key >= ? ORDER BY key LIMIT ?').raw();
@@ -128,13 +145,17 @@ export function rawLoop(perTransaction: number): Driver<KeyValueWorkload, ReadSt
 }
 
 /** A loop of inserted rows, likewise. */
-export function rawRows<R extends object>(perTransaction: number): Driver<RowWorkload<R>> {
+export function rawRows<R extends object>(
+  perTransaction: number,
+  walPages: number = WAL_PAGES,
+): Driver<RowWorkload<R>> {
+  const loop = { perTransaction, walPages };
   return {
-    ...rawDriver(perTransaction),
+    ...rawDriver(loop),
     async open(folder, { columns, rowOf, valuesOf }) {
       const path = join(folder, 'raw.db');
       const table = rowsTable(columns);
-      const raw = new RawConnection(path, table, perTransaction);
+      const raw = new RawConnection(path, table, loop);
       return {
         write(from, to) {
           for (let i = from; i < to; i++) {

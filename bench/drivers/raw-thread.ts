@@ -2,8 +2,8 @@ import { parentPort, workerData } from 'node:worker_threads';
 import { RawConnection } from './raw-sqlite.ts';
 import type { RawThreadData, RawThreadMessage } from './raw-worker.ts';
 
-const { path, table, width, perTransaction } = workerData as RawThreadData;
-const raw = new RawConnection(path, table, perTransaction);
+const { path, table, width, loop } = workerData as RawThreadData;
+const raw = new RawConnection(path, table, loop);
 
 parentPort?.on('message', (message: RawThreadMessage) => {
   if (typeof message === 'string') {

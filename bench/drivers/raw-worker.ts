@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import type { Driver, Store } from '../driver.ts';
 import type { KeyValueWorkload, RowWorkload } from '../workload.ts';
-import { countIn, KEYS, type RawTable, rawDriver, rowsTable } from './raw-sqlite.ts';
+import { countIn, KEYS, type Loop, type RawTable, rawDriver, rowsTable, WAL_PAGES } from './raw-sqlite.ts';
 
 /** What the thread in raw-thread.ts is started with. */
 export interface RawThreadData {
@@ -12,7 +12,7 @@ export interface RawThreadData {
   readonly table: RawTable;
   /** How many values each write has. */
   readonly width: number;
-  readonly perTransaction: number;
+  readonly loop: Loop;
 }
 
 /** Writes, one value after the other; or what to do when the writes before it are done. Each is answered. */
@@ -55,34 +55,34 @@ async function startWorker(data: RawThreadData, valuesOf: (i: number) => readonl
   };
 }
 
-export function rawWorker(perTransaction: number): Driver<KeyValueWorkload> {
+export function rawWorker(perTransaction: number, walPages: number = WAL_PAGES): Driver<KeyValueWorkload> {
+  const loop = { perTransaction, walPages };
   return {
-    ...inWorker(perTransaction),
+    ...rawDriver(loop, ', worker'),
     open: (folder, { entryOf }) =>
-      startWorker({ path: join(folder, 'raw.db'), table: KEYS, width: 2, perTransaction }, (i) => {
+      startWorker({ path: join(folder, 'raw.db'), table: KEYS, width: 2, loop }, (i) => {
         const [key, value] = entryOf(i);
         return [key, JSON.stringify(value)];
       }),
   };
 }
 
-export function rawRowsWorker<R extends object>(perTransaction: number): Driver<RowWorkload<R>> {
+export function rawRowsWorker<R extends object>(
+  perTransaction: number,
+  walPages: number = WAL_PAGES,
+): Driver<RowWorkload<R>> {
+  const loop = { perTransaction, walPages };
   return {
-    ...inWorker(perTransaction),
+    ...rawDriver(loop, ', worker'),
     open: (folder, { columns, rowOf, valuesOf }) =>
       startWorker(
         {
           path: join(folder, 'raw.db'),
           table: rowsTable(columns),
           width: Object.keys(columns).length,
-          perTransaction,
+          loop,
         },
         (i) => valuesOf(rowOf(i)),
       ),
   };
-}
-
-function inWorker(perTransaction: number) {
-  const { name, ...driver } = rawDriver(perTransaction);
-  return { ...driver, name: `${name}, worker` };
 }
