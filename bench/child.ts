@@ -1,6 +1,5 @@
 /** One contestant of one case, in a process of its own: a round for each message. */
-import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { ALL_CASES } from './cases/index.ts';
 import type { Figures, Round } from './contest.ts';
@@ -8,16 +7,15 @@ import type { Figures, Round } from './contest.ts';
 /** The answer to being started, and to each round. */
 export type Answer = { readonly ready: true } | { readonly figures: Figures } | { readonly failed: string };
 
-const [, , caseName, contestantName] = process.argv;
+const [, , caseName, contestantName, folder = ''] = process.argv;
 const contestant = ALL_CASES.find(({ name }) => name === caseName)?.contestants.find(
   ({ name }) => name === contestantName,
 );
 if (contestant === undefined) throw new Error(`no contestant ${contestantName} in case ${caseName}`);
 
-const folder = mkdtempSync(join(tmpdir(), 'sluice-bench-'));
-process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
-// The parent has done with it, or is gone.
+// The parent has done with it, or is gone and cannot tidy up any more.
 process.on('disconnect', () => process.exit());
+process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
 
 await answer(async () => {
   const kept = join(folder, 'kept');

@@ -1,6 +1,9 @@
 /** Has the contestants of a case take turns, each in a process of its own. */
 import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import type { Answer } from './child.ts';
 import type { Case, Contestant, Figures } from './contest.ts';
 
@@ -49,13 +52,14 @@ class Racer implements Measured {
   readonly contestant: Contestant;
   readonly rounds: Figures[] = [];
   readonly #name: string;
+  readonly #folder = mkdtempSync(join(tmpdir(), 'sluice-bench-'));
   readonly #child: ChildProcess;
   readonly #ended: Promise<unknown>;
 
   constructor(each: Case, contestant: Contestant, nodeOptions: readonly string[]) {
     this.contestant = contestant;
     this.#name = `${each.name}, ${contestant.name}`;
-    this.#child = fork(new URL('./child.js', import.meta.url), [each.name, contestant.name], {
+    this.#child = fork(new URL('./child.js', import.meta.url), [each.name, contestant.name, this.#folder], {
       execArgv: ['--expose-gc', ...nodeOptions],
     });
     this.#ended = once(this.#child, 'exit');
@@ -84,5 +88,6 @@ class Racer implements Measured {
   async end(): Promise<void> {
     if (this.#child.connected) this.#child.disconnect();
     await this.#ended;
+    rmSync(this.#folder, { recursive: true, force: true });
   }
 }
