@@ -1,13 +1,13 @@
 /** Measures what a write costs as the table grows and as staging fills, and draws it. Usage: npm run bench:growth */
 import { writeFileSync } from 'node:fs';
 import { growthCase } from './cases/growth.ts';
-import { machineText, thisMachine } from './machine.ts';
+import { diskText, machineText, thisMachine } from './machine.ts';
 import { type Line, plot } from './plot.ts';
 import { startProgress } from './progress.ts';
 import { race, stepsOf } from './race.ts';
 
 const machine = thisMachine();
-console.log(machineText(machine));
+console.log(`${machineText(machine)}, ${diskText([machine])}`);
 
 const progress = startProgress(stepsOf(growthCase));
 const measured = await race(growthCase, { nodeOptions: [], onStep: progress.step }).finally(progress.stop);

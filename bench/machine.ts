@@ -2,7 +2,8 @@
 import { execFileSync } from 'node:child_process';
 import { cpus, totalmem } from 'node:os';
 import Sqlite from 'better-sqlite3';
-import { diskSyncUs } from './disk.ts';
+import { diskSyncUs, FRAME_BYTES } from './disk.ts';
+import { spreadOf } from './summary.ts';
 
 export interface Machine {
   readonly commit: string;
@@ -37,10 +38,13 @@ function git(...args: string[]): string {
   return execFileSync('git', args, { encoding: 'utf8' }).trim();
 }
 
-export function machineText(machine: Machine): string {
-  const { commit, dirty, node, sqlite, cpu, cores, memoryGiB } = machine;
-  return (
-    `commit ${commit}${dirty ? ' and changes' : ''}, Node.js ${node.slice(1)}, SQLite ${sqlite}, ${cores} cores (${cpu}), ` +
-    `${memoryGiB} GiB, write+fdatasync of 180 B ${machine.diskSyncUs} µs`
-  );
+export function machineText({ commit, dirty, node, sqlite, cpu, cores, memoryGiB }: Machine): string {
+  const code = `commit ${commit}${dirty ? ' and changes' : ''}`;
+  return `${code}, Node.js ${node.slice(1)}, SQLite ${sqlite}, ${cores} cores (${cpu}), ${memoryGiB} GiB`;
+}
+
+/** Of one run, or of several. */
+export function diskText(machines: readonly Machine[]): string {
+  const { least, most } = spreadOf(machines.map((machine) => machine.diskSyncUs));
+  return `write+fdatasync of ${FRAME_BYTES} B in ${least === most ? least : `${least} to ${most}`} µs`;
 }

@@ -1,5 +1,5 @@
 /** The parts of pages that are made from results: what lies between the markers is never typed. */
-import { machineText } from './machine.ts';
+import { diskText, machineText } from './machine.ts';
 import { caseTable, goalsTable } from './report.ts';
 import type { ResultLine } from './results.ts';
 
@@ -21,8 +21,8 @@ export function filled(page: string, text: string, content: string): string {
 }
 
 function measuredAt(results: readonly ResultLine[]): string {
-  const runs = new Map(results.map((line) => [`${line.date.slice(0, 10)}, ${machineText(line)}`, line]));
-  return `Medians of rounds in turns (least to most). Measured on ${[...runs.keys()].join('; and on ')}.`;
+  const runs = new Set(results.map((line) => `${line.date.slice(0, 10)}: ${machineText(line)}`));
+  return `Medians of rounds in turns (least to most). ${[...runs].join('; ')}; ${diskText(results)}.`;
 }
 
 function casesOf(results: readonly ResultLine[]): string[] {

@@ -6,7 +6,7 @@ import { Command, InvalidArgumentError } from 'commander';
 import { CASES } from './cases/index.ts';
 import type { Case } from './contest.ts';
 import { isAskedFor } from './goals.ts';
-import { machineText, thisMachine } from './machine.ts';
+import { diskText, machineText, thisMachine } from './machine.ts';
 import { startProgress } from './progress.ts';
 import { race, stepsOf } from './race.ts';
 import { caseTable, goalsTable } from './report.ts';
@@ -50,7 +50,7 @@ const date = new Date().toISOString();
 const isWhole = only === undefined && drivers === undefined && rounds === undefined;
 const file = options.json ?? (isWhole ? `bench/results/${date.slice(0, 10)}.jsonl` : undefined);
 const machine = thisMachine();
-console.log(machineText(machine));
+console.log(`${machineText(machine)}, ${diskText([machine])}`);
 
 const progress = startProgress(cases.reduce((sum, each) => sum + stepsOf(each), 0));
 const lines: ResultLine[] = [];
