@@ -56,7 +56,7 @@ export const growthCase: Case = {
   cold: true,
   contestants: [
     growing('sluice sync, applied', sluice('sync'), TABLE, true),
-    // It would take hours to the end.
+    // Each million takes it longer than the one before.
     growing(
       'better-sqlite3 10000',
       rawLoop(10_000),
