@@ -1,26 +1,44 @@
 /** One contestant of one case, in a process of its own: a round for each message. */
-import { mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { CASES } from './cases/index.ts';
+import { ALL_CASES } from './cases/index.ts';
+import type { Figures, Round } from './contest.ts';
 
-const [, , caseName, contestantName] = process.argv;
-const contestant = CASES.find(({ name }) => name === caseName)?.contestants.find(({ name }) => name === contestantName);
+/** The answer to being started, and to each round. */
+export type Answer = { readonly ready: true } | { readonly figures: Figures } | { readonly failed: string };
+
+const [, , caseName, contestantName, folder = ''] = process.argv;
+const contestant = ALL_CASES.find(({ name }) => name === caseName)?.contestants.find(
+  ({ name }) => name === contestantName,
+);
 if (contestant === undefined) throw new Error(`no contestant ${contestantName} in case ${caseName}`);
 
-const folder = mkdtempSync(join(tmpdir(), 'sluice-bench-'));
-process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
-mkdirSync(join(folder, 'round'));
-const round = await contestant.start(join(folder, 'round'));
-const kept = new Set(readdirSync(join(folder, 'round')));
-
-process.on('message', async () => {
-  const figures = await round();
-  for (const name of readdirSync(join(folder, 'round'))) {
-    if (!kept.has(name)) rmSync(join(folder, 'round', name), { recursive: true });
-  }
-  globalThis.gc?.();
-  process.send?.(figures);
-});
+// The parent has done with it, or is gone and cannot tidy up any more.
 process.on('disconnect', () => process.exit());
-process.send?.('ready');
+process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
+
+await answer(async () => {
+  const kept = join(folder, 'kept');
+  mkdirSync(kept);
+  const round = await contestant.start(kept);
+  process.on('message', () => answer(async () => ({ figures: await measured(round) })));
+  return { ready: true };
+});
+
+async function measured(round: Round): Promise<Figures> {
+  const scratch = join(folder, 'scratch');
+  mkdirSync(scratch);
+  const figures = await round(scratch);
+  // What is deleted is not written back to the disk while others are measured.
+  rmSync(scratch, { recursive: true });
+  globalThis.gc?.();
+  return figures;
+}
+
+async function answer(work: () => Promise<Answer>): Promise<void> {
+  try {
+    process.send?.(await work());
+  } catch (error) {
+    process.send?.({ failed: error instanceof Error ? error.stack : String(error) });
+  }
+}

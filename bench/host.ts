@@ -1,28 +1,32 @@
+/** The application that writes: how it takes turns with its event loop, and what it feels of the store. */
 import { monitorEventLoopDelay, performance } from 'node:perf_hooks';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Figures } from './contest.ts';
 
 /** How many writes the host makes before it lets its event loop turn. */
-export const WRITES_PER_TURN = 1_000;
+const WRITES_PER_TURN = 1_000;
 
 /**
- * A host that writes `count` times, and lets its event loop turn every {@link WRITES_PER_TURN} writes, as a server that reads
- * from sockets does. `write` makes the writes from one number up to another, `acknowledged` waits until all are safe.
+ * Writes `count` times, and lets the event loop turn every {@link WRITES_PER_TURN} writes, as a server that reads from sockets
+ * does. `write` makes the writes from one number up to another.
  */
-export async function host(
+export async function inTurns(
   count: number,
-  write: (from: number, to: number) => void | Promise<void>,
-  acknowledged: () => Promise<unknown> | undefined,
-): Promise<{ readonly start: number; readonly figures: Figures }> {
-  const delay = monitorEventLoopDelay({ resolution: 1 });
-  delay.enable();
-  const cpu = process.cpuUsage();
-  const start = performance.now();
+  write: (from: number, to: number) => Promise<unknown> | undefined,
+): Promise<void> {
   for (let i = 0; i < count; i += WRITES_PER_TURN) {
     await write(i, Math.min(i + WRITES_PER_TURN, count));
     await nextTurn();
   }
-  await acknowledged();
+}
+
+/** Does the work, and tells how fast that was, what it has cost, and what the event loop has felt of it. */
+export async function observed(writes: number, work: () => Promise<unknown>): Promise<Observed> {
+  const delay = monitorEventLoopDelay({ resolution: 1 });
+  delay.enable();
+  const cpu = process.cpuUsage();
+  const start = performance.now();
+  await work();
   const ms = performance.now() - start;
   // The sample of a turn that was long is taken when the turn is over.
   await nextTurn();
@@ -30,21 +34,28 @@ export async function host(
   const { user, system } = process.cpuUsage(cpu);
   return {
     start,
-    figures: {
-      acknowledgedPerSecond: (count / ms) * 1_000,
-      cpuUsPerWrite: (user + system) / count,
+    perSecond: (writes / ms) * 1_000,
+    felt: {
+      cpuUsEach: (user + system) / writes,
       delayP99Ms: delay.percentile(99) / 1e6,
       delayMaxMs: delay.max / 1e6,
     },
   };
 }
 
-/** Runs once so many times a second, from `start` (of `performance.now()`) until now. */
+export interface Observed {
+  /** When it began, by `performance.now()`. */
+  readonly start: number;
+  readonly perSecond: number;
+  readonly felt: Figures;
+}
+
+/** How often a second, from `start` (by `performance.now()`) until now. */
 export function perSecondSince(start: number, count: number): number {
   return (count / (performance.now() - start)) * 1_000;
 }
 
-/** Times of single operations, in microseconds. */
+/** Of the times of single operations, in microseconds. */
 export function latencies(us: Float64Array): Figures {
   const sorted = us.toSorted();
   return {

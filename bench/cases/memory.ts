@@ -1,45 +1,15 @@
-import { join } from 'node:path';
-import { open } from 'sluicedb';
 import type { Case } from '../contest.ts';
-import { host, perSecondSince } from '../host.ts';
+import { sluice } from '../drivers/sluice.ts';
+import { STAGING_MIB } from '../goals.ts';
 import { uniqueObjects } from '../workload.ts';
-
-const WRITES = 10_000_000;
-const MIB = 1024 * 1024;
-/** The default of `staging.maxBytes`. */
-const STAGING_BYTES = 128 * MIB;
+import { writing } from './writing.ts';
 
 export const memoryCase: Case = {
   name: 'memory',
-  title: `${WRITES} unique small objects, one process from its start`,
+  title: '10,000,000 unique small objects, in a process of its own from its start',
   rounds: 1,
   cold: true,
   contestants: [
-    {
-      name: 'sluice sync',
-      durability: 'on disk',
-      async start(folder) {
-        return async () => {
-          const entryOf = uniqueObjects(WRITES);
-          const db = await open(join(folder, 'sluice.db'), { staging: { maxBytes: STAGING_BYTES } });
-          const write = (from: number, to: number) => {
-            let plenty = true;
-            for (let i = from; i < to; i++) plenty = db.set(...entryOf(i));
-            return plenty ? undefined : db.adrain();
-          };
-          const { start, figures } = await host(WRITES, write, () => db.adurable());
-          await db.aflush();
-          const appliedPerSecond = perSecondSince(start, WRITES);
-          await db.close();
-          const peak = process.resourceUsage().maxRSS * 1024;
-          return {
-            ...figures,
-            appliedPerSecond,
-            peakRssMiB: peak / MIB,
-            aboveStagingMiB: (peak - STAGING_BYTES) / MIB,
-          };
-        };
-      },
-    },
+    writing(sluice('sync', { staging: { maxBytes: STAGING_MIB * 1024 * 1024 } }), uniqueObjects(10_000_000)),
   ],
 };

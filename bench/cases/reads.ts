@@ -1,47 +1,45 @@
 import { performance } from 'node:perf_hooks';
+import { isDeepStrictEqual } from 'node:util';
 import type { Case, Contestant } from '../contest.ts';
-import type { KeyValueDriver } from '../drivers/key-value.ts';
+import type { Driver, ReadStore } from '../driver.ts';
 import { lmdb } from '../drivers/lmdb.ts';
 import { rawLoop } from '../drivers/raw-sqlite.ts';
 import { sluice } from '../drivers/sluice.ts';
-import { WRITES_PER_TURN } from '../host.ts';
-import { type Entry, uniqueObjects } from '../workload.ts';
+import { inTurns, perSecondSince } from '../host.ts';
+import { type KeyValueWorkload, uniqueObjects } from '../workload.ts';
 
 const KEYS = 100_000;
-const READS = 200_000;
+const READS = 100_000;
 const MANY = 100;
 
-const entryOf = uniqueObjects(KEYS);
-const keyOf = (i: number): string => (entryOf((i * 31) % KEYS) as Entry)[0];
+const workload = uniqueObjects(KEYS);
+const keys = Array.from({ length: READS }, (_, i) => workload.entryOf((i * 31) % KEYS)[0]);
 
-interface Where {
-  readonly name: string;
-  /** Brings all keys to where they are to be read from. */
-  readonly prepare: 'stage' | 'flush' | 'cache';
-}
-
-/** Reads what was written, one by one and 100 at a time. */
-function reading(driver: KeyValueDriver, { name, prepare }: Where): Contestant {
+/** Reads what was written, one by one and 100 at a time, from where `prepare` has brought it. */
+function reading(
+  name: string,
+  driver: Driver<KeyValueWorkload, ReadStore>,
+  prepare: (store: ReadStore) => Promise<unknown> | undefined = (store) => store.applied?.(),
+): Contestant {
   return {
     name,
-    durability: '',
+    durability: 'only read',
     async start(folder) {
-      const store = await driver.open(folder);
-      for (let i = 0; i < KEYS; i += WRITES_PER_TURN) await store.write(entryOf, i, i + WRITES_PER_TURN);
+      const store = await driver.open(folder, workload);
+      await inTurns(KEYS, store.write);
       await store.acknowledged();
-      if (prepare !== 'stage') await store.applied?.();
-      if (prepare === 'cache') for (let i = 0; i < KEYS; i++) store.get(keyOf(i));
+      await prepare(store);
+      const [key, value] = workload.entryOf(KEYS - 1);
+      if (!isDeepStrictEqual(store.get(key), value)) throw new Error('what was written is not what is read');
       return async () => {
-        const keys = Array.from({ length: READS }, (_, i) => keyOf(i));
-        const start = performance.now();
         let found = 0;
+        const start = performance.now();
         for (const key of keys) if (store.get(key) !== undefined) found++;
-        const getMs = performance.now() - start;
+        const getPerSecond = perSecondSince(start, READS);
         if (found !== READS) throw new Error(`${found} of ${READS} keys were found`);
         const startMany = performance.now();
-        for (let i = 0; i < READS; i += MANY) await store.getMany?.(keys.slice(i, i + MANY));
-        const manyMs = performance.now() - startMany;
-        return { getPerSecond: (READS / getMs) * 1_000, getManyPerSecond: (READS / manyMs) * 1_000 };
+        for (let i = 0; i < READS; i += MANY) await store.getMany(keys.slice(i, i + MANY));
+        return { getPerSecond, getManyPerSecond: perSecondSince(startMany, READS) };
       };
     },
   };
@@ -49,12 +47,16 @@ function reading(driver: KeyValueDriver, { name, prepare }: Where): Contestant {
 
 export const readsCase: Case = {
   name: 'reads',
-  title: `${READS} reads of ${KEYS} keys`,
+  title: '100,000 keys, read one by one and 100 at a time',
+  rounds: 5,
   contestants: [
-    reading(sluice('sync', { flush: { mode: 'manual' } }), { name: 'sluice staging', prepare: 'stage' }),
-    reading(sluice('sync', { cache: 'unbounded' }), { name: 'sluice cache', prepare: 'cache' }),
-    reading(sluice('sync'), { name: 'sluice SQLite', prepare: 'flush' }),
-    reading(lmdb('committed'), { name: 'lmdb', prepare: 'flush' }),
-    reading(rawLoop(10_000), { name: 'better-sqlite3', prepare: 'flush' }),
+    reading('sluice staging', sluice('sync', { flush: { mode: 'manual' } }), () => undefined),
+    reading('sluice cache', sluice('sync', { cache: 'unbounded' }), async (store) => {
+      await store.applied?.();
+      for (const key of keys) store.get(key);
+    }),
+    reading('sluice SQLite', sluice('sync')),
+    reading('lmdb', lmdb('committed')),
+    reading('better-sqlite3', rawLoop(10_000)),
   ],
 };

@@ -1,26 +1,29 @@
 import { join } from 'node:path';
-import { ClassicLevel } from 'classic-level';
-import type { KeyValueDriver } from './key-value.ts';
+import type { Driver, PutStore } from '../driver.ts';
+import type { KeyValueWorkload } from '../workload.ts';
 
-/** LevelDB with what a turn of the host writes as one batch, one after the other. */
-export function classicLevel(sync: boolean): KeyValueDriver {
+/** LevelDB: what a turn of the host writes is one batch, and the next begins when that is done. */
+export function classicLevel(sync: boolean): Driver<KeyValueWorkload, PutStore> {
   return {
     name: `classic-level ${sync ? 'sync' : 'no sync'}`,
-    durability: sync ? 'on disk' : 'system has it',
-    async open(folder) {
+    durability: sync ? 'on disk' : 'with the system',
+    atMost: 100_000,
+    async open(folder, { entryOf }) {
+      const { ClassicLevel } = await import('classic-level');
       const db = new ClassicLevel<string, unknown>(join(folder, 'level'), { valueEncoding: 'json' });
       await db.open();
       return {
-        async write(entryOf, from, to) {
+        write(from, to) {
           const batch = [];
           for (let i = from; i < to; i++) {
             const [key, value] = entryOf(i);
             batch.push({ type: 'put' as const, key, value });
           }
-          await db.batch(batch, { sync });
+          return db.batch(batch, { sync });
         },
+        put: (i) => db.put(...entryOf(i), { sync }),
         acknowledged: () => undefined,
-        get: (key) => db.getSync(key),
+        count: async () => (await db.keys().all()).length,
         close: () => db.close(),
       };
     },

@@ -1,43 +1,142 @@
-import { once } from 'node:events';
+/** better-sqlite3 as a careful user would use it, on the host's own thread: WAL, `synchronous=FULL`, prepared statements. */
 import { join } from 'node:path';
-import { Worker } from 'node:worker_threads';
 import Sqlite from 'better-sqlite3';
-import type { KeyValueDriver } from './key-value.ts';
+import type { Durability } from '../contest.ts';
+import type { Driver, ReadStore } from '../driver.ts';
+import type { KeyValueWorkload, RowWorkload } from '../workload.ts';
 
-const UPSERT = 'INSERT INTO data (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value';
-
-export function openSqlite(path: string, schema: string): Sqlite.Database {
-  const db = new Sqlite(path);
-  db.pragma('journal_mode = WAL');
-  db.pragma('synchronous = FULL');
-  db.exec(schema);
-  return db;
+/** A table and the statement that writes to it. */
+export interface RawTable {
+  readonly name: string;
+  readonly schema: string;
+  readonly insert: string;
 }
 
-/** A loop of better-sqlite3 on the host's own thread: an upsert each, and a COMMIT every so many. */
-export function rawLoop(perTransaction: number): KeyValueDriver {
+export const KEYS: RawTable = {
+  name: 'data',
+  schema: 'CREATE TABLE data (key TEXT PRIMARY KEY, value TEXT)',
+  insert: 'INSERT INTO data (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value',
+};
+
+export function rowsTable(columns: RowWorkload['columns']): RawTable {
+  const names = Object.keys(columns);
   return {
-    name: perTransaction === 1 ? 'better-sqlite3 one row' : `better-sqlite3 ${perTransaction}`,
+    name: 'readings',
+    schema: `CREATE TABLE readings (${names.map((name) => `${name} ${columns[name]}`).join(', ')})`,
+    insert: `INSERT INTO readings VALUES (${names.map(() => '?').join(', ')})`,
+  };
+}
+
+/** How a loop writes. */
+export interface Loop {
+  readonly perTransaction: number;
+  /** How many pages the WAL may have before SQLite carries them into the database file, at a COMMIT. */
+  readonly walPages: number;
+}
+
+/** SQLite's default, and what Sluice does. */
+export const WAL_PAGES = 1_000;
+export const RARELY = 16_000;
+
+/** One connection, whose writes are committed every so many. */
+export class RawConnection {
+  readonly db: Sqlite.Database;
+  readonly insert: Sqlite.Statement;
+  readonly #perTransaction: number;
+  readonly #begin: Sqlite.Statement;
+  readonly #commit: Sqlite.Statement;
+  #written = 0;
+
+  constructor(path: string, { schema, insert }: RawTable, { perTransaction, walPages }: Loop) {
+    this.db = new Sqlite(path);
+    this.db.pragma('journal_mode = WAL');
+    this.db.pragma('synchronous = FULL');
+    this.db.pragma(`wal_autocheckpoint = ${walPages}`);
+    this.db.exec(schema);
+    this.insert = this.db.prepare(insert);
+    this.#perTransaction = perTransaction;
+    this.#begin = this.db.prepare('BEGIN IMMEDIATE');
+    this.#commit = this.db.prepare('COMMIT');
+  }
+
+  /** Comes before each write: ends the transaction that is full, and begins the next. */
+  next(): void {
+    if (this.#perTransaction === 1) return;
+    if (this.#written === this.#perTransaction) this.commit();
+    if (this.#written++ === 0) this.#begin.run();
+  }
+
+  commit(): void {
+    this.#written = 0;
+    if (this.db.inTransaction) this.#commit.run();
+  }
+}
+
+/** How many rows a table has, seen by a connection of its own. */
+export function countIn(path: string, table: string): number {
+  const db = new Sqlite(path, { readonly: true });
+  try {
+    return db.prepare(`SELECT count(*) FROM ${table}`).pluck().get() as number;
+  } finally {
+    db.close();
+  }
+}
+
+/** How the loops are called, and what they share. */
+export function rawDriver(
+  { perTransaction, walPages }: Loop,
+  where = '',
+): { name: string; durability: Durability; atMost?: number } {
+  const size = perTransaction === 1 ? 'one row' : perTransaction;
+  return {
+    name: `better-sqlite3 ${size}${where}${walPages === WAL_PAGES ? '' : ', rare checkpoints'}`,
     durability: 'on disk, in SQLite',
-    slow: perTransaction === 1,
-    async open(folder) {
-      const db = openSqlite(join(folder, 'raw.db'), 'CREATE TABLE data (key TEXT PRIMARY KEY, value TEXT)');
-      const upsert = db.prepare(UPSERT);
+    ...(perTransaction === 1 ? { atMost: 6_000 } : {}),
+  };
+}
+
+/** A loop of upserts, with a COMMIT every so many. */
+export function rawLoop(perTransaction: number, walPages: number = WAL_PAGES): Driver<KeyValueWorkload, ReadStore> {
+  const loop = { perTransaction, walPages };
+  return {
+    ...rawDriver(loop),
+    async open(folder, { entryOf }) {
+      const path = join(folder, 'raw.db');
+      const raw = new RawConnection(path, KEYS, loop);
+      const { db, insert } = raw;
       const select = db.prepare('SELECT value FROM data WHERE key = ?').pluck();
-      const transaction = new Transactions(db, perTransaction);
+      const range = db.prepare('SELECT key, value FROM data WHERE key >= ? ORDER BY key LIMIT ?').raw();
+      const get = (key: string) => {
+        const value = select.get(key) as string | undefined;
+        return value === undefined ? undefined : (JSON.parse(value) as unknown);
+      };
       return {
-        write(entryOf, from, to) {
+        write(from, to) {
           for (let i = from; i < to; i++) {
             const [key, value] = entryOf(i);
-            transaction.run(() => upsert.run(key, JSON.stringify(value)));
+            raw.next();
+            insert.run(key, JSON.stringify(value));
+          }
+          return undefined;
+        },
+        put(i) {
+          const [key, value] = entryOf(i);
+          insert.run(key, JSON.stringify(value));
+          return undefined;
+        },
+        acknowledged() {
+          raw.commit();
+          return undefined;
+        },
+        get,
+        getMany: (keys) => new Map(keys.map((key) => [key, get(key)])),
+        *scan(from, limit) {
+          for (const [key, value] of range.iterate(from, limit) as Iterable<[string, string]>) {
+            yield [key, JSON.parse(value)];
           }
         },
-        async acknowledged() {
-          transaction.end();
-        },
-        get: (key) => JSON.parse(select.get(key) as string) as unknown,
-        getMany: (keys) => new Map(keys.map((key) => [key, JSON.parse(select.get(key) as string) as unknown])),
-        close: () => {
+        count: () => countIn(path, KEYS.name),
+        close() {
           db.close();
         },
       };
@@ -45,62 +144,33 @@ export function rawLoop(perTransaction: number): KeyValueDriver {
   };
 }
 
-/** Transactions of so many statements, across the turns of the host. */
-export class Transactions {
-  readonly #db: Sqlite.Database;
-  readonly #size: number;
-  readonly #begin: Sqlite.Statement;
-  readonly #commit: Sqlite.Statement;
-  #done = 0;
-
-  constructor(db: Sqlite.Database, size: number) {
-    this.#db = db;
-    this.#size = size;
-    this.#begin = db.prepare('BEGIN IMMEDIATE');
-    this.#commit = db.prepare('COMMIT');
-  }
-
-  run(statement: () => void): void {
-    if (this.#size === 1) return statement();
-    if (this.#done === 0) this.#begin.run();
-    statement();
-    if (++this.#done === this.#size) this.end();
-  }
-
-  end(): void {
-    this.#done = 0;
-    if (this.#db.inTransaction) this.#commit.run();
-  }
-}
-
-/** The same loop in a worker, which is sent what a turn writes, as JSON. */
-export function rawWorker(perTransaction: number): KeyValueDriver {
+/** A loop of inserted rows, likewise. */
+export function rawRows<R extends object>(
+  perTransaction: number,
+  walPages: number = WAL_PAGES,
+): Driver<RowWorkload<R>> {
+  const loop = { perTransaction, walPages };
   return {
-    name: `better-sqlite3 ${perTransaction}, worker`,
-    durability: 'on disk, in SQLite',
-    async open(folder) {
-      const worker = new Worker(new URL('./raw-worker.js', import.meta.url), {
-        workerData: { path: join(folder, 'raw.db'), perTransaction, upsert: UPSERT },
-      });
-      await once(worker, 'message');
-      const ask = async (message: unknown) => {
-        worker.postMessage(message);
-        await once(worker, 'message');
-      };
+    ...rawDriver(loop),
+    async open(folder, { columns, rowOf, valuesOf }) {
+      const path = join(folder, 'raw.db');
+      const table = rowsTable(columns);
+      const raw = new RawConnection(path, table, loop);
       return {
-        write(entryOf, from, to) {
-          const entries: string[] = [];
+        write(from, to) {
           for (let i = from; i < to; i++) {
-            const [key, value] = entryOf(i);
-            entries.push(key, JSON.stringify(value));
+            raw.next();
+            raw.insert.run(valuesOf(rowOf(i)));
           }
-          worker.postMessage(entries);
+          return undefined;
         },
-        acknowledged: () => ask('end'),
-        get: () => undefined,
-        close: async () => {
-          await ask('close');
-          await worker.terminate();
+        acknowledged() {
+          raw.commit();
+          return undefined;
+        },
+        count: () => countIn(path, table.name),
+        close() {
+          raw.db.close();
         },
       };
     },

@@ -137,6 +137,10 @@ const NOT_RUN: Readonly<Record<string, string>> = {
   'README.md: npm install sluicedb': 'it installs; test/package/package.test.ts looks at what would be installed',
   'README.md: openssl rand -hex 24 > monitoring/token && docker compose -f monitoring/docker-compose.yml up --build':
     'it needs a container engine; test/monitoring/compose.test.ts runs what the containers run',
+  'README.md: npm run bench':
+    'it measures for many minutes; test/unit/bench.test.ts checks its arithmetic, test/docs/bench.test.ts what is made of its results',
+  'bench/README.md: npm run bench': 'the same',
+  'bench/README.md: npm run bench -- --case unique rows-3': 'the same, for a minute',
   'CONTRIBUTING.md: npm ci': 'the tests of this very repository',
   'examples/README.md: FILE=telemetry.db PORT=3000 node examples/express/server.mjs':
     'it never ends; test/examples/servers.test.ts runs both examples',

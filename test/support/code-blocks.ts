@@ -19,7 +19,7 @@ export interface CodeBlock {
 /** The pages whose blocks are run. */
 export const PAGES: readonly string[] = [
   ...readdirSync(ROOT).filter((name) => name.endsWith('.md')),
-  ...['docs', 'monitoring', 'examples'].flatMap((folder) =>
+  ...['docs', 'monitoring', 'examples', 'bench'].flatMap((folder) =>
     readdirSync(join(ROOT, folder))
       .filter((name) => name.endsWith('.md'))
       .map((name) => `${folder}/${name}`),
