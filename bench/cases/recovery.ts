@@ -11,7 +11,7 @@ export const WRITES = 1_000_000;
 
 /** Room for all of them, and no flush: so that none has to be in SQLite before the database is open. */
 export const ALL_STAGED: OpenOptions = {
-  staging: { maxBytes: 1024 * 1024 * 1024, maxEntries: 2 * WRITES },
+  staging: { maxBytes: 1024 * 1024 * 1024, maxEntries: 4 * WRITES },
   flush: { mode: 'manual' },
 };
 

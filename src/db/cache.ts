@@ -3,6 +3,7 @@ import type { Clock } from '../base/clock.ts';
 import type { SqlValue } from '../base/frame/index.ts';
 import { isPlainObject, type OptionReader, show } from '../base/options.ts';
 import type { Encoded } from '../engine/index.ts';
+import { HeldValue } from './held-value.ts';
 
 /** Which entries a read cache lets go. */
 export type CacheStrategy = 'unbounded' | 'lru' | 'ttl';
@@ -118,20 +119,6 @@ export interface CacheSource {
   writesSpread(): boolean;
 }
 
-/** What SQLite has under a key. A value is never SQL's NULL: it reads as that of JSON. */
-type Value = Exclude<SqlValue, null>;
-
-/** A value of a row that expires: at that moment, milliseconds since 1970, it is absent. */
-class Expiring {
-  readonly stored: Value;
-  readonly at: number;
-
-  constructor(stored: Value, at: number) {
-    this.stored = stored;
-    this.at = at;
-  }
-}
-
 /** A walk over the table that fills the cache while writes go on. */
 interface Load {
   /** Keys that something has happened to since it began. */
@@ -149,8 +136,7 @@ const ABSENT_KEY_MAX = 1_024;
 const EXPIRED_PER_ENTRY = 4;
 
 /**
- * What is known of the keys of one table without asking SQLite: values as they are stored, so that nothing is shared with
- * whoever reads, and keys that are known to be absent.
+ * What is known of the keys of one table without asking SQLite: values, of which whoever reads gets a copy, and keys that are known to be absent.
  *
  * Reads look into staging first. What is written is put in here when it is staged, and stays right when it is applied. Three
  * things can make it wrong, and none may:
@@ -165,7 +151,7 @@ const EXPIRED_PER_ENTRY = 4;
 export class ReadCache {
   readonly #source: CacheSource;
   readonly #options: ResolvedCacheOptions;
-  readonly #values: LRUCache<string, Value | Expiring>;
+  readonly #values: LRUCache<string, HeldValue>;
   readonly #absent: LRUCache<string, true> | undefined;
   readonly #isLru: boolean;
   /** Which read a key is awaited from. */
@@ -183,11 +169,11 @@ export class ReadCache {
     this.#options = options;
     this.#isLru = options.strategy === 'lru';
     const lifetime = lifetimeOf(source.clock, options.ttlMs);
-    this.#values = new LRUCache<string, Value | Expiring>({
+    this.#values = new LRUCache<string, HeldValue>({
       ...lifetime,
       // With a limit in sizes, and not in entries, it does not take the memory for all of them at once.
       maxSize: options.maxBytes ?? MAX,
-      sizeCalculation: (value, key) => bytesOf(key, value),
+      sizeCalculation: (value, key) => bytesOf(key, value.stored),
       dispose: (_value, _key, reason) => {
         if (reason === 'evict') this.evictions++;
       },
@@ -221,11 +207,10 @@ export class ReadCache {
    * What is known of a key: its value, `null` for absent, `undefined` for nothing. `liveAt` is the moment that the read is about,
    * in a table whose rows can expire.
    */
-  get(key: string, liveAt?: number): SqlValue | undefined {
+  get(key: string, liveAt?: number): HeldValue | null | undefined {
     this.#checkForReading();
     const value = this.#isLru ? this.#values.get(key) : this.#values.peek(key, NOT_EXPIRED);
-    if (value instanceof Expiring) return value.at <= (liveAt as number) ? null : value.stored;
-    if (value !== undefined) return value;
+    if (value !== undefined) return liveAt !== undefined && value.expiresAt <= liveAt ? null : value;
     return this.#absent?.get(key, NOT_EXPIRED) === undefined ? undefined : null;
   }
 
@@ -331,7 +316,7 @@ export class ReadCache {
     }
     this.#absent?.delete(key);
     this.#clearExpired();
-    this.#values.set(key, expiresAt === undefined ? stored : new Expiring(stored, expiresAt));
+    this.#values.set(key, new HeldValue(stored, expiresAt));
     const { maxEntries = MAX } = this.#options;
     while (this.#values.size > maxEntries) this.#values.pop();
   }
@@ -380,8 +365,7 @@ export class ReadCache {
   }
 }
 
-function bytesOf(key: string, held: SqlValue | Expiring): number {
-  const value = held instanceof Expiring ? held.stored : held;
+function bytesOf(key: string, value: SqlValue): number {
   const length = typeof value === 'string' || value instanceof Uint8Array ? value.length : 8;
   return ENTRY_OVERHEAD_BYTES + key.length + length;
 }

@@ -3,15 +3,19 @@ import type { AsciiText, SqlValue } from '../base/frame/index.ts';
 import { bytesOfGroup, bytesOfPut, type Encoded, type KeyMember, TableTarget } from '../engine/index.ts';
 import type { CountOverlay, Entry, KeyRange } from '../store/store.ts';
 import { ReadCache } from './cache.ts';
-import { keepEncoded } from './codec.ts';
+import { decodeValue, keepEncoded } from './codec.ts';
 import type { Core } from './core.ts';
 import { Expiry } from './expiry.ts';
+import { HeldValue, Shapes } from './held-value.ts';
 import { countOverlay, overlayOf } from './merge.ts';
 import { scanEntries, scanEntriesAsync } from './scan.ts';
 import type { ResolvedTableOptions } from './table-options.ts';
 
-/** What staging or SQLite has under a key: `null` deleted in staging, `undefined` in neither. */
-export type Stored = SqlValue | undefined;
+/** What staging, the read cache or SQLite has under a key; `null` known to be absent. */
+export type Found = SqlValue | HeldValue;
+
+/** The same; `undefined` in none of them. */
+export type Stored = Found | undefined;
 
 /** A put that is to be staged: the value as JSON text or bytes. */
 export interface Put {
@@ -50,7 +54,7 @@ export class Watch {
  * at, comes here to be staged, and what it reads comes from here.
  *
  * Values are encrypted when they are staged, and not before: a write that waits for room would have been encrypted with a key that
- * may be an old one by then. What the read cache holds is as it is stored, encrypted too.
+ * may be an old one by then. What the read cache holds of an encrypted table is encrypted too.
  */
 export class Keyspace {
   readonly #core: Core;
@@ -61,6 +65,7 @@ export class Keyspace {
   readonly #cache: ReadCache | undefined;
   /** Whether values are staged as they come, and are not looked at again. */
   readonly #isPlain: boolean;
+  readonly #shapes = new Shapes();
   readonly #watches = new Set<Watch>();
 
   constructor(core: Core, name: string, { cache, cipher }: ResolvedTableOptions) {
@@ -156,8 +161,15 @@ export class Keyspace {
   // ── reads: of what is stored, to be opened with `open` ──
 
   /** A stored value as {@link Put} has it; throws `SLUICE_DECRYPT`. */
-  open(key: string, stored: SqlValue): SqlValue {
-    return this.#cipher === undefined ? stored : this.#cipher.open(this.#target.table, key, stored);
+  open(key: string, stored: Found): SqlValue {
+    const value = stored instanceof HeldValue ? stored.stored : stored;
+    return this.#cipher === undefined ? value : this.#cipher.open(this.#target.table, key, value);
+  }
+
+  /** A stored value as a copy for the reader; throws `SLUICE_DECRYPT`. */
+  decode(key: string, stored: Found): unknown {
+    const isCopied = stored instanceof HeldValue && this.#cipher === undefined;
+    return isCopied ? stored.copy(this.#shapes) : decodeValue(this.open(key, stored));
   }
 
   /** On this thread. */

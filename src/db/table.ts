@@ -1,5 +1,4 @@
 import { SluiceError } from '../base/errors.ts';
-import type { SqlValue } from '../base/frame/index.ts';
 import { show } from '../base/options.ts';
 import { checkWait, isWait, type WaitOptions, waitFor } from '../base/waiting.ts';
 import { CheckedWrites } from './checked-writes.ts';
@@ -8,7 +7,7 @@ import type { Core } from './core.ts';
 import type { Entries } from './entries.ts';
 import { type HookChain, type HookedStore, hookProblem, type PendingWrite, type TableHook } from './hooks.ts';
 import { checkKey, type ScanOptions, toRange } from './keys.ts';
-import { Keyspace, type Stored } from './keyspace.ts';
+import { type Found, Keyspace, type Stored } from './keyspace.ts';
 import { decoded, decodedAsync } from './scan.ts';
 import { type Schema, schemaProblem, storable, validated } from './schema.ts';
 import type { ResolvedTableOptions } from './table-options.ts';
@@ -683,10 +682,10 @@ export class Table<T = unknown, In = T> {
     return this.#writes.start(writes, () => this.#acknowledged(bytes, group, wait));
   }
 
-  readonly #decode = (key: string, stored: SqlValue): T => decodeValue(this.#keys.open(key, stored)) as T;
+  readonly #decode = (key: string, stored: Found): T => this.#keys.decode(key, stored) as T;
 
   /** A stored value as a reader gets it. */
-  #toReader(key: string, stored: SqlValue): T {
+  #toReader(key: string, stored: Found): T {
     return this.#afterRead(key, this.#decode(key, stored));
   }
 
@@ -750,7 +749,7 @@ function assertFallback(fallback: unknown): void {
   );
 }
 
-function isThere(value: Stored): value is Exclude<SqlValue, null> {
+function isThere(value: Stored): value is Exclude<Found, null> {
   return value !== undefined && value !== null;
 }
 

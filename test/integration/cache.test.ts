@@ -204,6 +204,46 @@ describe.each(STRATEGIES)('with the strategy %s', (_, cache) => {
     }
   });
 
+  test('each read of a value is as the first, and its own, whatever stored it', async () => {
+    const at = await opened(cache);
+    const { db } = at;
+    const texts = [
+      '{}',
+      '{"a":1,"b":"two","c":true,"d":null}',
+      '{"b":1,"a":2,"10":3,"9":4}',
+      '{ "a" : 1.0, "a" : 2 }',
+      '{"__proto__":1,"toJSON":2,"constructor":3}',
+      '{"__proto__":{"a":1}}',
+      '{"a":-0}',
+      '{"a":1e999}',
+      '{"a":"\\ud800 \\u0000 é 😀"}',
+      '{"a":{"b":1}}',
+      '{"a":[1]}',
+      '[1,{"a":1}]',
+      '"text"',
+      'null',
+      '-0',
+      JSON.stringify(Object.fromEntries(Array.from({ length: 100 }, (_, i) => [`field${i}`, i]))),
+      // More shapes than are kept.
+      ...Array.from({ length: 100 }, (_, i) => `{"shape${i}":${i}}`),
+    ];
+    db.set('first', 1);
+    await db.aflush();
+    for (const [i, json] of texts.entries()) elsewhere(at, 'INSERT INTO data VALUES (?, ?)', `k${i}`, json);
+    for (let round = 0; round < 3; round++) {
+      for (const [i, json] of texts.entries()) {
+        const expected = JSON.parse(json) as unknown;
+        const read = db.get(`k${i}`);
+        expect(read).toStrictEqual(expected);
+        expect(Object.keys(Object(read))).toEqual(Object.keys(Object(expected)));
+        if (typeof read === 'object' && read !== null) (read as Record<string, unknown>)['a'] = 'changed';
+        expect(db.transaction((tx) => tx.get(`k${i}`))).toStrictEqual(expected);
+        expect(await db.aget(`k${i}`)).toStrictEqual(expected);
+      }
+    }
+    expect(db.stats().reads.cache).toBeGreaterThan(texts.length * 6);
+  });
+
   test('hooks and the validator see what they would see without it', async () => {
     const { db } = await opened(cache);
     const table = db.table<{ n: number }>('hooked', {

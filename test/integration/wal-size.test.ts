@@ -26,6 +26,28 @@ function pinnedReader(file: string): { release(): void } {
   };
 }
 
+test('many reads in one turn keep a lock on the WAL, not a snapshot, and only for the turn', async () => {
+  const file = join(tempDir(), 'a.db');
+  const db = await open(file, SMALL);
+  for (let i = 0; i < 50; i++) db.set(`k${i}`, i);
+  await db.aflush();
+  const other = new Sqlite(file, { timeout: 0 });
+  const update = other.prepare('UPDATE data SET value = ? WHERE key = ?');
+  const isHeldUp = () => (other.pragma('wal_checkpoint(TRUNCATE)') as [{ busy: number }])[0].busy;
+  await eventually(() => db.stats().walBytes === 0, 'a checkpoint in a gap, and its report', 5_000);
+  for (let i = 0; i < 50; i++) expect(db.get(`k${i}`)).toBe(i);
+  for (let i = 0; i < 50; i++) {
+    update.run(`${i + 1}`, `k${i}`);
+    expect(db.get(`k${i}`)).toBe(i + 1);
+  }
+  expect(isHeldUp()).toBe(1);
+  await Promise.resolve();
+  expect(isHeldUp()).toBe(0);
+  for (let i = 0; i < 50; i++) expect(db.get(`k${i}`)).toBe(i + 1);
+  await db.close();
+  other.close();
+});
+
 test('[fault 48] a reader pins a snapshot: the WAL grows and is seen to, partial checkpoints are counted, and it shrinks after', async () => {
   const file = join(tempDir(), 'a.db');
   const db = await open(file, SMALL);
