@@ -44,6 +44,10 @@ const SCHEMA = `
     SELECT CASE OLD.key WHEN 'fail' THEN RAISE(FAIL, 'no') END;
   END;
   CREATE TABLE events (a INTEGER CHECK (a >= 0), b TEXT NOT NULL, c UNIQUE);
+  CREATE TABLE plainer (a INTEGER, b TEXT, c);
+  CREATE TABLE failing (a INTEGER, b TEXT NOT NULL ON CONFLICT FAIL, c UNIQUE ON CONFLICT ROLLBACK);
+  CREATE TABLE noticed (a INTEGER, b TEXT, c);
+  CREATE TRIGGER noticed_insert AFTER INSERT ON noticed WHEN NEW.a < 1 BEGIN SELECT RAISE(FAIL, 'no'); END;
   CREATE TABLE owner (key TEXT PRIMARY KEY, value TEXT);
   CREATE TABLE owned (what, owner TEXT REFERENCES owner (key) DEFERRABLE INITIALLY DEFERRED);
   INSERT INTO owner VALUES ('a', 'x'), ('b', 'y');
@@ -366,6 +370,53 @@ describe('a batch has the outcome of its writes one by one', () => {
     expect(tally.coalesced - before).toBeGreaterThan(300);
   });
 
+  test('in runs that are long enough for many rows with one statement, some of which are bad', () => {
+    const before = { dead: tally.dead, coalesced: tally.coalesced };
+    const manyKeys = fc.nat(60).map((n) => `${WORDS[n % 7]}${n}`);
+    const plain = fc.constantFrom('plain', 'plain', 'plain', 'PLAIN', 'late');
+    const puts = fc.array(
+      fc.oneof(
+        {
+          weight: 20,
+          arbitrary: fc.record({ kind: fc.constant('put' as const), table: plain, key: manyKeys, value: word }),
+        },
+        { weight: 2, arbitrary: fc.record({ kind: fc.constant('delete' as const), table: plain, key: manyKeys }) },
+      ),
+      { minLength: 20, maxLength: 90, size: 'max' },
+    );
+    // One bad row in a few statements, and rows that are bad on account of an earlier one: `c` is unique.
+    const rows = fc.constantFrom('events', 'plainer', 'failing', 'noticed').chain((into) =>
+      fc.array(
+        fc.tuple(fc.integer({ min: -1, max: 60 }), fc.nat(500)).map(
+          ([a, c]): Write => ({
+            kind: 'append',
+            table: into,
+            sql: `INSERT INTO "${into}" ("a", "b", "c") VALUES (?, ?, ?)`,
+            values: [BigInt(a), a === 60 ? null : 'b', BigInt(c)],
+          }),
+        ),
+        { minLength: 10, maxLength: 60, size: 'max' },
+      ),
+    );
+    fc.assert(
+      fc.property(
+        fc.array(
+          fc.oneof(
+            puts as fc.Arbitrary<Write[]>,
+            rows,
+            stage.map((each) => [each]),
+          ),
+          { minLength: 1, maxLength: 6 },
+        ),
+        cuts,
+        (stretches, stream) => compareRun(stretches.flat(), stream),
+      ),
+      { numRuns: 100 },
+    );
+    expect(tally.dead - before.dead).toBeGreaterThan(100);
+    expect(tally.coalesced - before.coalesced).toBeGreaterThan(100);
+  });
+
   test('where a foreign key carries a delete to another table, and a trigger there refuses it half way', () => {
     const before = tally.locked;
     const few = fc.constantFrom('a', 'fail', 'b');
@@ -388,71 +439,96 @@ describe('a batch has the outcome of its writes one by one', () => {
 describe('values that are too big, which is the one thing that a plain table refuses', () => {
   const tooBig = (value: unknown) => value === 'bad' || value === 'abort';
   const plain = fc.constantFrom('plain', 'late', 'plain', 'trig');
-  const key = fc.constantFrom('a', 'b', '😀');
+  const fewKeys = {
+    key: fc.constantFrom('a', 'b', '😀'),
+    maxLength: 40,
+    ends: cuts,
+    puts: { share: 20, table: plain },
+  };
+  // Enough for many rows with one statement.
+  const rareCuts = fc.infiniteStream(fc.tuple(fc.constant(100), fc.boolean()));
+  const manyKeys = {
+    key: fc.nat(25).map((n) => `${WORDS[n % 9]}${n}`),
+    maxLength: 300,
+    ends: rareCuts,
+    puts: { share: 800, table: fc.constantFrom('plain', 'late') },
+  };
   const value = fc.constantFrom('a', 'b', 'c', 'bad', 'abort');
-  const plainPut = fc.record({ kind: fc.constant('put' as const), table: plain, key, value });
-  const plainWrite: fc.Arbitrary<Write> = fc.oneof(
-    { weight: 20, arbitrary: plainPut },
-    { weight: 4, arbitrary: fc.record({ kind: fc.constant('delete' as const), table: plain, key }) },
-    { weight: 1, arbitrary: fc.record({ kind: fc.constant('clear' as const), table: plain }) },
-    { weight: 2, arbitrary: stage },
-    {
-      weight: 2,
-      arbitrary: fc.record({
-        kind: fc.constant('group' as const),
-        members: fc.array(plainPut, { minLength: 1, maxLength: 3 }),
-      }),
+  const plainPut = (key: fc.Arbitrary<string>, table = plain) =>
+    fc.record({ kind: fc.constant('put' as const), table, key, value });
+  const plainWrite = (key: fc.Arbitrary<string>, puts: typeof fewKeys.puts): fc.Arbitrary<Write> =>
+    fc.oneof(
+      { weight: puts.share, arbitrary: plainPut(key, puts.table) },
+      { weight: 4, arbitrary: fc.record({ kind: fc.constant('delete' as const), table: plain, key }) },
+      { weight: 1, arbitrary: fc.record({ kind: fc.constant('clear' as const), table: plain }) },
+      { weight: 2, arbitrary: stage },
+      {
+        weight: 2,
+        arbitrary: fc.record({
+          kind: fc.constant('group' as const),
+          members: fc.array(plainPut(key), { minLength: 1, maxLength: 3 }),
+        }),
+      },
+    );
+
+  test.each([
+    ['few', fewKeys],
+    ['many', manyKeys],
+  ] as const)(
+    'no good write is lost because a later bad one of its key was coalesced over it: %s keys',
+    (_, { key, maxLength, ends, puts }) => {
+      const counted = { fallbacks: 0, twice: 0, hidden: 0 };
+      fc.assert(
+        fc.property(
+          fc.array(plainWrite(key, puts), { minLength: 5, maxLength, size: 'max' }),
+          ends,
+          (given, stream) => {
+            // The table is there: it would be made for a value that is then refused.
+            const writes: Write[] = [{ kind: 'put', table: 'late', key: 'there', value: 'c' }, ...given];
+            const oracle = new Oracle(tooBig);
+            for (const [i, each] of writes.entries()) oracle.apply(i + 1, each);
+            const db = openDatabase();
+            try {
+              const faults = new Faults();
+              faults.tooBig = (_, value) => tooBig(value);
+              const applier = applierOn(faulty(db, faults));
+              const dead: number[] = [];
+              let superseded = 0;
+              for (const batch of batchesOf(writes, stream)) {
+                const refused = faults.tooBigs;
+                const result = applier.apply(batch);
+                expect(result.applied + result.coalesced + result.deadSeqs.length).toBe(batch.lastSeq - batch.afterSeq);
+                dead.push(...result.deadSeqs);
+                superseded += result.superseded.length;
+                const tried = faults.tooBigs - refused;
+                const before = [contentsOf(db), lettersOf(db)];
+                expect(applier.apply(batch)).toEqual({ ...result, splits: 0 });
+                expect([contentsOf(db), lettersOf(db)]).toEqual(before);
+                if (tried > 0 && result.coalesced + result.applied > 0) counted.fallbacks++;
+                if (tried > 1) counted.twice++;
+              }
+              expect(contentsOf(db)).toEqual(contentsOf(oracle.db));
+              expect(lettersOf(db)).toEqual(oracle.letters);
+              // One by one, a bad write dies and is superseded by the next good one of its key. Coalesced, it is never tried.
+              const hidden = oracle.dead.filter((seq) => !dead.includes(seq));
+              expect(dead.filter((seq) => !oracle.dead.includes(seq))).toEqual([]);
+              expect(superseded + hidden.length).toBe(oracle.superseded);
+              for (const seq of hidden) {
+                const { kind, table } = writes[seq - 1] as { kind: string; table: string };
+                expect([kind, table]).toEqual(['put', expect.stringMatching(/plain|late/)]);
+              }
+              counted.hidden += hidden.length;
+            } finally {
+              db.close();
+              oracle.db.close();
+            }
+          },
+        ),
+        { numRuns: 150 },
+      );
+      for (const [what, count] of Object.entries(counted)) expect(count, what).toBeGreaterThan(20);
     },
   );
-
-  test('no good write is lost because a later bad one of its key was coalesced over it', () => {
-    const counted = { fallbacks: 0, twice: 0, hidden: 0 };
-    fc.assert(
-      fc.property(fc.array(plainWrite, { minLength: 5, maxLength: 40, size: 'max' }), cuts, (given, stream) => {
-        // The table is there: it would be made for a value that is then refused.
-        const writes: Write[] = [{ kind: 'put', table: 'late', key: 'there', value: 'c' }, ...given];
-        const oracle = new Oracle(tooBig);
-        for (const [i, each] of writes.entries()) oracle.apply(i + 1, each);
-        const db = openDatabase();
-        try {
-          const faults = new Faults();
-          faults.tooBig = (_, value) => tooBig(value);
-          const applier = applierOn(faulty(db, faults));
-          const dead: number[] = [];
-          let superseded = 0;
-          for (const batch of batchesOf(writes, stream)) {
-            const refused = faults.tooBigs;
-            const result = applier.apply(batch);
-            expect(result.applied + result.coalesced + result.deadSeqs.length).toBe(batch.lastSeq - batch.afterSeq);
-            dead.push(...result.deadSeqs);
-            superseded += result.superseded.length;
-            const tried = faults.tooBigs - refused;
-            const before = [contentsOf(db), lettersOf(db)];
-            expect(applier.apply(batch)).toEqual({ ...result, splits: 0 });
-            expect([contentsOf(db), lettersOf(db)]).toEqual(before);
-            if (tried > 0 && result.coalesced + result.applied > 0) counted.fallbacks++;
-            if (tried > 1) counted.twice++;
-          }
-          expect(contentsOf(db)).toEqual(contentsOf(oracle.db));
-          expect(lettersOf(db)).toEqual(oracle.letters);
-          // One by one, a bad write dies and is superseded by the next good one of its key. Coalesced, it is never tried.
-          const hidden = oracle.dead.filter((seq) => !dead.includes(seq));
-          expect(dead.filter((seq) => !oracle.dead.includes(seq))).toEqual([]);
-          expect(superseded + hidden.length).toBe(oracle.superseded);
-          for (const seq of hidden) {
-            const { kind, table } = writes[seq - 1] as { kind: string; table: string };
-            expect([kind, table]).toEqual(['put', expect.stringMatching(/plain|late/)]);
-          }
-          counted.hidden += hidden.length;
-        } finally {
-          db.close();
-          oracle.db.close();
-        }
-      }),
-      { numRuns: 150 },
-    );
-    for (const [what, count] of Object.entries(counted)) expect(count, what).toBeGreaterThan(20);
-  });
 
   test('the predecessors of a bad write are tried newest first, until one is good', () => {
     const db = openDatabase();
@@ -470,7 +546,7 @@ describe('values that are too big, which is the one thing that a plain table ref
       lastSeq: writes.length,
     });
     expect(given).toEqual(['abort', 'bad', 'c']);
-    expect(result).toMatchObject({ applied: 1, coalesced: 3, deadSeqs: [6, 5], superseded: [] });
+    expect(result).toMatchObject({ applied: 1, coalesced: 3, deadSeqs: [5, 6], superseded: [] });
     expect(db.prepare('SELECT value FROM plain').pluck().all()).toEqual(['c']);
     expect(lettersOf(db)).toEqual([5, 6]);
     db.close();

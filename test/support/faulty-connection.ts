@@ -96,7 +96,8 @@ function wrap(db: Connection, statement: Statement, sql: string, faults: Faults)
       return (...parameters: unknown[]) => {
         faults.assertAlive();
         if (point !== undefined && name === (point === 'state' ? 'get' : 'run')) faults.pass(point);
-        if (table !== undefined && name === 'run' && faults.tooBig(table, parameters[1])) {
+        const isTooBig = (value: unknown, i: number) => i % 2 === 1 && faults.tooBig(table as string, value);
+        if (table !== undefined && name === 'run' && parameters.some(isTooBig)) {
           faults.tooBigs++;
           throw sqliteError('SQLITE_TOOBIG');
         }

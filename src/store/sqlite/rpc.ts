@@ -1,4 +1,4 @@
-import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
+import { MessageChannel, type MessagePort, type ResourceLimits, Worker } from 'node:worker_threads';
 import { messageOf, SluiceError, type SluiceErrorCode } from '../../base/errors.ts';
 import { Deferred } from '../../base/waiting.ts';
 import { type FailureClass, StoreFailure, toCallerError } from '../store.ts';
@@ -30,8 +30,13 @@ export interface WireError {
 /** How a thread is started: passed in, so that a test can get hold of it and kill it. */
 export type Spawn = (entry: URL, port: MessagePort) => Worker;
 
-export const spawnWorker: Spawn = (entry, port) =>
-  new Worker(entry, { workerData: port, transferList: [port], execArgv: [], name: 'sluice' });
+export const spawnWorker: Spawn = spawnWithin({});
+
+/** The same for a thread that is to do with less memory than it could have. */
+export function spawnWithin(resourceLimits: ResourceLimits): Spawn {
+  return (entry, port) =>
+    new Worker(entry, { workerData: port, transferList: [port], execArgv: [], name: 'sluice', resourceLimits });
+}
 
 /** The thread is gone, and with it the answers it owed. */
 export class ThreadDied extends Error {

@@ -51,12 +51,15 @@ import { type FileId, fileIdOf } from './file-identity.ts';
 import { HeldByCaller } from './held-by-caller.ts';
 import { SqliteReader } from './reader/reader.ts';
 import { ReaderPool, storeClosed } from './reader/reader-pool.ts';
-import { directFailure, type Spawn, spawnWorker, ThreadClient, ThreadDied } from './rpc.ts';
+import { directFailure, type Spawn, spawnWithin, spawnWorker, ThreadClient, ThreadDied } from './rpc.ts';
 import type { WriterFacts, WriterProtocol, WriterReport, WriterStart } from './writer/writer-protocol.ts';
 
 type WriterThread = ThreadClient<WriterProtocol>;
 
 const WRITER_ENTRY = new URL('./writer/writer-thread.js', import.meta.url);
+
+/** What a batch is decoded to is either gone at once or there until its end: more room for what is young is room for nothing. */
+const WRITER_LIMITS = { maxYoungGenerationSizeMb: 12 };
 
 /** Deaths of the writer thread in a row, with nothing done between them, before it is given up on. */
 const DEATHS_MAX = 5;
@@ -575,6 +578,6 @@ function isStarved(cause: unknown): boolean {
   return code === 'ERR_WORKER_INIT_FAILED' || diskMeaning(code) === 'transient';
 }
 
-function spawnWriter({ spawn = spawnWorker }: SqliteStoreOptions): WriterThread {
+function spawnWriter({ spawn = spawnWithin(WRITER_LIMITS) }: SqliteStoreOptions): WriterThread {
   return new ThreadClient(WRITER_ENTRY, spawn);
 }

@@ -14,9 +14,9 @@ import type { Statement } from '../connection.ts';
 import { copyGroup, copyOf, isOfKey, type WriteCopy } from '../dead-letters/write-copy.ts';
 import type { Classified } from '../result-codes.ts';
 import { SELECT_STATE, type StateRow, takenOver } from '../schema.ts';
-import type { KeyTable } from './catalog.ts';
+import { type Appending, type KeyTable, ROWS_AT_ONCE } from './catalog.ts';
 import type { Executor } from './executor.ts';
-import { Run, type RunEntry, writeOf } from './run.ts';
+import { Run, type RunEntry, type TableRun, writeOf } from './run.ts';
 import { CommitRefused, TransactionLost } from './transaction.ts';
 import type { WriterParts } from './writer-parts.ts';
 
@@ -29,6 +29,15 @@ interface Counts {
   readonly evicted: DeadLetterSummary[];
   readonly untold: { superseded: number; evicted: number };
 }
+
+/** A write of a run that SQLite will never take. */
+interface Refused {
+  readonly write: WriteCopy;
+  readonly error: Classified;
+}
+
+/** A run ends here: it lies in memory, and a longer one is no faster. */
+const RUN_MAX = 50_000;
 
 /** How often a transaction is run again from its beginning because a write took it along. */
 const LOSSES_MAX = 8;
@@ -44,8 +53,11 @@ export interface ApplierOptions {
  *
  * 1. One transaction per batch: writes, dead letters, watermark. The watermark update names the owner and the value it
  *    expects, so a batch is applied once, and never by a process that has lost the database.
- * 2. A run of puts and deletes on plain tables is coalesced: the newest write of each key is applied. If SQLite refuses
- *    it, the write it stood for is tried next. Everything else ends the run first, and is applied by the {@link Executor}.
+ * 2. A run of puts and deletes on plain tables is coalesced: the newest write of each key is applied, about in the order of
+ *    the keys ({@link inKeyOrder}), which nothing tells but the rowid. If SQLite refuses it, the write it stood for is tried
+ *    next. A run of rows that are appended in one way is inserted {@link ROWS_AT_ONCE} at a time, and so are puts. If SQLite
+ *    refuses one of them, it undoes the statement, and they are applied one by one. Everything else ends the run first, and is
+ *    applied by the {@link Executor}.
  * 3. A write that SQLite refuses for good becomes a dead letter in the same transaction. A write that takes the transaction
  *    with it is condemned and the batch run again without it, and where there are many of them, what comes before is
  *    committed now and then: no write is run more than {@link LOSSES_MAX} + 1 times. If COMMIT is refused, the batch is halved,
@@ -61,6 +73,9 @@ export class Applier {
   readonly #state: Statement;
   readonly #advance: Statement;
   readonly #run = new Run();
+  /** Rows that wait to be appended, all in the same way. */
+  readonly #rows: WriteCopy[] = [];
+  #appendingTo: Appending | undefined;
   #counts: Counts = noCounts();
   /** The entries that this call has made. */
   #died: DeadLetterSummary[] = [];
@@ -136,6 +151,7 @@ export class Applier {
         return this.#parts.transactions.run(() => this.#applyWrites(batch, after, last, condemned));
       } catch (error) {
         this.#run.reset();
+        this.#rows.length = 0;
         this.#counts = before;
         this.#died.length = diedBefore;
         if (error instanceof TransactionLost) {
@@ -190,10 +206,17 @@ export class Applier {
     const reason = condemned.size > 0 ? condemned.get(reader.seq) : undefined;
     if (reason === undefined && isOfKey(reader.kind)) {
       const table = this.#plainTable(reader.target.table as string);
-      if (table !== undefined) return this.#run.add(table, reader);
+      if (table !== undefined) return this.#takeKey(table, reader);
+    }
+    if (reason === undefined && reader.kind === Kind.append) {
+      const appending = this.#appending(reader);
+      if (appending !== undefined) return this.#takeRow(appending, reader);
     }
     this.#endRun();
-    const write = reader.kind === Kind.group ? copyGroup(reader) : copyOf(reader);
+    this.#attempt(reader.kind === Kind.group ? copyGroup(reader) : copyOf(reader), reason);
+  }
+
+  #attempt(write: WriteCopy, reason?: Classified): void {
     const error = reason ?? this.#parts.executor.attempt(write, this.#taken);
     if (error !== undefined) return this.#die(write, error);
     this.#counts.applied++;
@@ -210,35 +233,107 @@ export class Applier {
     }
   }
 
-  /** Applies the newest write of each key in the run, or what SQLite accepts in its place. */
-  #endRun(): void {
-    for (const newest of this.#run.entries) {
-      if (!newest.newest) continue;
-      let refused = 0;
-      let candidate: RunEntry | undefined = newest;
-      for (; candidate !== undefined; candidate = candidate.older) {
-        const error = this.#attemptEntry(candidate);
-        if (error === undefined) break;
-        this.#die(writeOf(candidate), error);
-        refused++;
-      }
-      if (candidate === undefined) continue;
-      this.#counts.applied++;
-      this.#counts.coalesced += newest.count - refused - 1;
-    }
-    this.#run.reset();
+  #takeKey(table: KeyTable, reader: FrameReader): void {
+    this.#endRows();
+    if (this.#run.length === RUN_MAX) this.#endKeys();
+    this.#run.add(table, reader);
   }
 
-  #attemptEntry(entry: RunEntry): Classified | undefined {
-    const { statements, table, key, value, seq } = entry;
+  #appending({ target, parameters }: FrameReader): Appending | undefined {
+    try {
+      const appending = this.#parts.catalog.appending(target.table as string, target.statement as string);
+      return appending?.columns === parameters.length ? appending : undefined;
+    } catch {
+      // There is no such table or column: said when the write is attempted.
+      return undefined;
+    }
+  }
+
+  #takeRow(appending: Appending, reader: FrameReader): void {
+    this.#endKeys();
+    if (this.#appendingTo !== appending) this.#endRows();
+    this.#appendingTo = appending;
+    this.#rows.push(copyOf(reader));
+    if (this.#rows.length === ROWS_AT_ONCE) this.#endRows();
+  }
+
+  #endRun(): void {
+    this.#endKeys();
+    this.#endRows();
+  }
+
+  /** Appends the rows that wait: all with one statement if there are enough, and none is refused. */
+  #endRows(): void {
+    const rows = this.#rows;
+    if (rows.length === 0) return;
+    if (
+      rows.length === ROWS_AT_ONCE &&
+      this.#parts.executor.together(
+        (this.#appendingTo as Appending).rows,
+        rows.map(({ parameters }) => parameters),
+      )
+    ) {
+      this.#counts.applied += rows.length;
+    } else {
+      for (const row of rows) this.#attempt(row);
+    }
+    rows.length = 0;
+  }
+
+  /** Applies the newest write of each key in the run, or what SQLite accepts in its place. */
+  #endKeys(): void {
+    if (this.#run.length === 0) return;
+    const refused: Refused[] = [];
+    for (const run of this.#run.tables) this.#applyRun(run, refused);
+    this.#run.reset();
+    refused.sort((a, b) => a.write.seq - b.write.seq);
+    for (const { write, error } of refused) this.#die(write, error);
+  }
+
+  #applyRun(run: TableRun, refused: Refused[]): void {
+    const puts: RunEntry[] = [];
+    const values: (string | Uint8Array)[] = [];
+    for (const entry of run.newest()) {
+      if (entry.value === null) {
+        this.#applyNewest(run, entry, refused);
+        continue;
+      }
+      puts.push(entry);
+      values.push(entry.key, entry.value);
+      if (puts.length < ROWS_AT_ONCE) continue;
+      if (this.#parts.executor.together(run.statements.putRows, values)) this.#appliedOf(run.table, puts);
+      else for (const put of puts) this.#applyNewest(run, put, refused);
+      puts.length = values.length = 0;
+    }
+    for (const put of puts) this.#applyNewest(run, put, refused);
+  }
+
+  #applyNewest(run: TableRun, newest: RunEntry, refused: Refused[]): void {
+    for (let entry: RunEntry | undefined = newest; entry !== undefined; entry = entry.older) {
+      const error = this.#attemptEntry(run, entry);
+      if (error === undefined) return this.#appliedOf(run.table, [entry]);
+      refused.push({ write: writeOf(run.table, entry), error });
+    }
+  }
+
+  /** Each of them was applied in place of those before it. */
+  #appliedOf(table: string, entries: readonly RunEntry[]): void {
+    this.#counts.applied += entries.length;
+    for (const { key, seq, older } of entries) {
+      for (let each = older; each !== undefined; each = each.older) this.#counts.coalesced++;
+      this.#supersede(this.#parts.dead.supersededByKey(table, key, seq));
+    }
+  }
+
+  #attemptEntry({ statements, table }: TableRun, entry: RunEntry): Classified | undefined {
+    const { key, value } = entry;
     try {
       if (value === null) statements.delete.run(key);
       else statements.put.run(key, value);
+      return undefined;
     } catch (error) {
-      return this.#parts.executor.verdict(error, writeOf(entry), this.#taken);
+      return this.#parts.executor.verdict(error, writeOf(table, entry), this.#taken);
     }
-    this.#supersede(this.#parts.dead.supersededByKey(table, key, seq));
-    return undefined;
   }
 
   #supersede(letters: readonly SupersededLetter[]): void {

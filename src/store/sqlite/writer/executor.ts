@@ -1,7 +1,7 @@
 import { Kind } from '../../../base/frame/index.ts';
 import { expiryTableOf } from '../../expiry-table.ts';
 import { StoreFailure } from '../../store.ts';
-import { type Connection, quote } from '../connection.ts';
+import { type Connection, quote, type Statement } from '../connection.ts';
 import { tableKey, tableOf } from '../dead-letters/dead-letter-index.ts';
 import { isOfKeyTable, type WriteCopy } from '../dead-letters/write-copy.ts';
 import { type Classified, classify } from '../result-codes.ts';
@@ -52,6 +52,18 @@ export class Executor {
       // Undone with it: the tables that its first members had made.
       if (isGroup) this.#catalog.forget();
       return verdict;
+    }
+  }
+
+  /** Applies several rows with one statement; `false` where SQLite refuses one of them, and then nothing of any is left behind. */
+  together(rows: Statement, values: readonly unknown[]): boolean {
+    try {
+      rows.run(...values);
+      return true;
+    } catch (error) {
+      // Nobody's fault: a refusal leaves the transaction as it was.
+      if (!this.#db.inTransaction) throw error;
+      return false;
     }
   }
 

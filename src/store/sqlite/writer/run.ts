@@ -1,11 +1,10 @@
 import { type FrameReader, Kind } from '../../../base/frame/index.ts';
 import type { WriteCopy } from '../dead-letters/write-copy.ts';
 import type { KeyTable } from './catalog.ts';
+import { inKeyOrder } from './key-order.ts';
 
 /** A put or delete that waits in the run. */
 export interface RunEntry {
-  readonly statements: KeyTable;
-  readonly table: string;
   readonly key: string;
   /** `null` deletes. */
   readonly value: string | Uint8Array | null;
@@ -13,49 +12,64 @@ export interface RunEntry {
   readonly acceptedAt: number;
   /** The write of the same key before this one. */
   readonly older: RunEntry | undefined;
-  /** How many writes of its key there are up to this one. */
-  readonly count: number;
-  newest: boolean;
+}
+
+/** The writes of one table in a run. */
+export class TableRun {
+  readonly statements: KeyTable;
+  readonly table: string;
+  readonly #newest = new Map<string, RunEntry>();
+
+  constructor(statements: KeyTable, table: string) {
+    this.statements = statements;
+    this.table = table;
+  }
+
+  add({ key, kind, value, seq, acceptedAt }: FrameReader): void {
+    const older = this.#newest.get(key);
+    this.#newest.set(key, { key, value: kind === Kind.delete ? null : value, seq, acceptedAt, older });
+  }
+
+  /** The newest write of each key, about in the order of the keys: see {@link inKeyOrder}. */
+  newest(): RunEntry[] {
+    return inKeyOrder([...this.#newest.values()]);
+  }
 }
 
 /** Puts and deletes on plain tables, waiting to be coalesced. */
 export class Run {
-  readonly entries: RunEntry[] = [];
-  readonly #newest = new Map<KeyTable, Map<string, RunEntry>>();
+  /** By their folded names: one table may be written to under several, and the order of its writes counts. */
+  readonly #tables = new Map<string, TableRun>();
+  #length = 0;
+
+  get tables(): Iterable<TableRun> {
+    return this.#tables.values();
+  }
+
+  /** How many writes wait. */
+  get length(): number {
+    return this.#length;
+  }
 
   add(statements: KeyTable, reader: FrameReader): void {
-    let keys = this.#newest.get(statements);
-    if (keys === undefined) {
-      keys = new Map();
-      this.#newest.set(statements, keys);
+    let run = this.#tables.get(statements.folded);
+    if (run === undefined) {
+      run = new TableRun(statements, reader.target.table as string);
+      this.#tables.set(statements.folded, run);
     }
-    const older = keys.get(reader.key);
-    if (older !== undefined) older.newest = false;
-    const entry: RunEntry = {
-      statements,
-      table: reader.target.table as string,
-      key: reader.key,
-      value: reader.kind === Kind.delete ? null : reader.value,
-      seq: reader.seq,
-      acceptedAt: reader.acceptedAt,
-      older,
-      count: older === undefined ? 1 : older.count + 1,
-      newest: true,
-    };
-    this.entries.push(entry);
-    keys.set(reader.key, entry);
+    run.add(reader);
+    this.#length++;
   }
 
   /** Forgets all of it: it was applied, or its transaction is gone. */
   reset(): void {
-    if (this.entries.length === 0) return;
-    this.entries.length = 0;
-    this.#newest.clear();
+    this.#tables.clear();
+    this.#length = 0;
   }
 }
 
 /** An entry as a write that stands alone. */
-export function writeOf({ table, key, value, seq, acceptedAt }: RunEntry): WriteCopy {
+export function writeOf(table: string, { key, value, seq, acceptedAt }: RunEntry): WriteCopy {
   const kind = value === null ? Kind.delete : typeof value === 'string' ? Kind.putText : Kind.putBlob;
   return { seq, acceptedAt, kind, table, statement: null, key, value: value ?? '', parameters: [], members: [] };
 }
