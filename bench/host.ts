@@ -1,6 +1,6 @@
 /** The application that writes: how it takes turns with its event loop, and what it feels of the store. */
 import { monitorEventLoopDelay, performance } from 'node:perf_hooks';
-import { setImmediate as nextTurn } from 'node:timers/promises';
+import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
 import type { Figures } from './contest.ts';
 
 /** How many writes the host makes before it lets its event loop turn. */
@@ -20,18 +20,22 @@ export async function inTurns(
   }
 }
 
+/** Longer than the resolution of the samples of the event loop. */
+const SAMPLE_MS = 5;
+
 /** Does the work, and tells how fast that was, what it has cost, and what the event loop has felt of it. */
 export async function observed(writes: number, work: () => Promise<unknown>): Promise<Observed> {
   const delay = monitorEventLoopDelay({ resolution: 1 });
   delay.enable();
+  await sleep(SAMPLE_MS);
   const cpu = process.cpuUsage();
   const start = performance.now();
   await work();
   const ms = performance.now() - start;
-  // The sample of a turn that was long is taken when the turn is over.
-  await nextTurn();
-  delay.disable();
   const { user, system } = process.cpuUsage(cpu);
+  // A sample is the time between two turns: even work that is one long turn has one before it and one after it.
+  await sleep(SAMPLE_MS);
+  delay.disable();
   return {
     start,
     perSecond: (writes / ms) * 1_000,

@@ -12,17 +12,24 @@ export function writing<W extends Workload>(driver: Driver<W>, workload: W): Con
     async start() {
       return async (scratch) => {
         const store = await driver.open(scratch, workload);
-        const { start, perSecond, felt } = await observed(writes, async () => {
+        const {
+          start,
+          perSecond: acknowledgedPerSecond,
+          felt,
+        } = await observed(writes, async () => {
           await inTurns(writes, store.write);
           await store.acknowledged();
         });
-        await store.applied?.();
-        const appliedPerSecond = perSecondSince(start, writes);
+        let appliedPerSecond = acknowledgedPerSecond;
+        if (store.applied !== undefined) {
+          await store.applied();
+          appliedPerSecond = perSecondSince(start, writes);
+        }
         const peakRssMiB = process.resourceUsage().maxRSS / 1024;
         const count = await store.count();
         if (count !== Math.min(writes, workload.distinct)) throw new Error(`${count} rows after ${writes} writes`);
         await store.close();
-        return { writes, acknowledgedPerSecond: perSecond, appliedPerSecond, ...felt, peakRssMiB };
+        return { writes, acknowledgedPerSecond, appliedPerSecond, ...felt, peakRssMiB };
       };
     },
   };
