@@ -664,9 +664,10 @@ describe('a flush that stands still', () => {
     expect(small.stats().deadLetters.bytes).toBeLessThanOrEqual(1_024);
     balance(small);
     await small.close();
-    const old = await open(file, { dlq: { maxAgeMs: 1, overflow: 'evict-oldest' }, flush: { mode: 'manual' } });
+    // Long enough for a slow machine to bury a letter and look at its age.
+    const old = await open(file, { dlq: { maxAgeMs: 500, overflow: 'evict-oldest' }, flush: { mode: 'manual' } });
     old.on('dead-letter', () => {});
-    await new Promise((resolve) => setTimeout(resolve, 5));
+    await new Promise((resolve) => setTimeout(resolve, 600));
     old.table('guarded').set('k', 'bad');
     await old.aflush();
     expect(old.dlq.size).toBe(1);
