@@ -23,7 +23,7 @@ async function opened(program: (takesSwitch: string) => string, limits?: Resourc
   return { db, rows, errors, arm: () => writeFileSync(armed, '') };
 }
 
-/** In the transaction of a batch: between two inserts of several rows each. */
+/** In the transaction of a batch: between two inserts into the table of rows, each of which may be one of many rows. */
 const inTransaction = (takesSwitch: string, act: string) => `
   const prepare = Sqlite.prototype.prepare;
   Sqlite.prototype.prepare = function (sql) {
@@ -32,7 +32,7 @@ const inTransaction = (takesSwitch: string, act: string) => `
     const run = statement.run;
     let runs = 0;
     statement.run = function (...given) {
-      if (++runs % 8 === 0 && ${takesSwitch}) { ${act} }
+      if (++runs % 6 === 3 && ${takesSwitch}) { ${act} }
       return run.apply(this, given);
     };
     return statement;

@@ -39,6 +39,8 @@ interface Refused {
 /** A run ends here: it lies in memory, and a longer one is no faster. */
 const RUN_MAX = 50_000;
 
+const UNTRIED_MAX = 31;
+
 /** How often a transaction is run again from its beginning because a write took it along. */
 const LOSSES_MAX = 8;
 
@@ -76,6 +78,9 @@ export class Applier {
   /** Rows that wait to be appended, all in the same way. */
   readonly #rows: WriteCopy[] = [];
   #appendingTo: Appending | undefined;
+  /** Statements for many rows that were refused one after the other, and how many are not to be tried. */
+  #refusals = 0;
+  #untried = 0;
   #counts: Counts = noCounts();
   /** The entries that this call has made. */
   #died: DeadLetterSummary[] = [];
@@ -266,18 +271,25 @@ export class Applier {
   #endRows(): void {
     const rows = this.#rows;
     if (rows.length === 0) return;
-    if (
-      rows.length === ROWS_AT_ONCE &&
-      this.#parts.executor.together(
-        (this.#appendingTo as Appending).rows,
-        rows.map(({ parameters }) => parameters),
-      )
-    ) {
-      this.#counts.applied += rows.length;
-    } else {
-      for (const row of rows) this.#attempt(row);
-    }
+    if (rows.length === ROWS_AT_ONCE && this.#appendTogether(rows)) this.#counts.applied += rows.length;
+    else for (const row of rows) this.#attempt(row);
     rows.length = 0;
+  }
+
+  /** Where one statement after the other is refused, the next ones are not tried: each costs as much as its rows. */
+  #appendTogether(rows: readonly WriteCopy[]): boolean {
+    if (this.#untried > 0) {
+      this.#untried--;
+      return false;
+    }
+    const { rows: statement } = this.#appendingTo as Appending;
+    const values = rows.map(({ parameters }) => parameters);
+    if (this.#parts.executor.together(statement, values)) {
+      this.#refusals = 0;
+      return true;
+    }
+    this.#untried = Math.min(UNTRIED_MAX, 2 ** this.#refusals++ - 1);
+    return false;
   }
 
   /** Applies the newest write of each key in the run, or what SQLite accepts in its place. */
