@@ -33,8 +33,8 @@ export interface FlushResult {
   readonly durationMs: number;
 }
 
-/** Several generations go down together, up to this: larger batches gain little and hold the writer for long. */
-const BATCH_WRITES = 150_000;
+/** Several generations go down together, up to this: larger batches gain less than they take in memory, and hold the writer for long. */
+const BATCH_WRITES = 75_000;
 const BATCH_BYTES = 48 * 1024 * 1024;
 
 const REOPENS_MAX = 3;

@@ -11,6 +11,7 @@ import {
   writeU64,
 } from './layout.ts';
 import { type AsciiText, FrameScratch } from './scratch.ts';
+import { sharedMemory } from './shared-memory.ts';
 
 /**
  * What writes are aimed at: a table, and for rows and SQL the statement (for `ensure`, the columns as JSON). One object
@@ -223,8 +224,4 @@ export class FrameBuilder {
     this.#blobs.push(blob);
     this.#blobBytes += blob.length;
   }
-}
-
-function sharedMemory(length: number): Buffer {
-  return Buffer.from(new SharedArrayBuffer(length));
 }

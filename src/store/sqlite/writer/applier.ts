@@ -37,7 +37,7 @@ interface Refused {
 }
 
 /** A run ends here: it lies in memory, and a longer one is no faster. */
-const RUN_MAX = 50_000;
+const RUN_MAX = 25_000;
 
 const UNTRIED_MAX = 31;
 

@@ -40,7 +40,7 @@ const START_BUSY_TIMEOUT_MS = 5_000;
 /** Pages in the WAL that wait for a checkpoint, at which none waits for a gap any more. */
 const WAL_PAGES_MAX = 16_000;
 const WAL_LIMIT_BYTES = 64 * 1024 * 1024;
-const PAGE_CACHE_KIB = 32 * 1024;
+const PAGE_CACHE_KIB = 16 * 1024;
 
 const GAP_MS = 100;
 
