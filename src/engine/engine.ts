@@ -68,13 +68,13 @@ interface AppliedWaiter {
   readonly done: Deferred<void>;
 }
 
-/** What a write costs in staging besides its key and value: map entry, strings, frame record. */
+/** What a write costs in staging besides its key and value: index, frame record, and the text of a frame that somebody reads. */
 const WRITE_OVERHEAD_BYTES = 96;
 
 /** A frame is closed at this size, so that encoding it is a short piece of work. */
 const FRAME_BYTES = 512 * 1024;
 
-/** A generation is sealed at this size: growing a larger map would hold the event loop. */
+/** A generation is sealed at this size: growing a larger index would hold the event loop. */
 const GENERATION_WRITES = 50_000;
 
 /**

@@ -89,7 +89,8 @@ export class Generation implements SealedGeneration {
     if (target.generation === this) return target.stage as Stage;
     let stage = this.#stages.get(target.folded);
     if (stage === undefined) {
-      stage = new Stage(this.#entries);
+      // The next one is likely to be as large as the one before it: it need not grow.
+      stage = new Stage(this.#entries, target.stage?.size);
       this.#stages.set(target.folded, stage);
     }
     target.generation = this;

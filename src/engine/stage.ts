@@ -31,17 +31,24 @@ export function hashOf(key: string): number {
 export class Stage {
   readonly #entries: StagedEntries;
   /** By the low bits of the hash, the newest entry. */
-  #heads: Int32Array = newHeads(FIRST_SIZE);
+  #heads: Int32Array;
   /** By entry: its hash, the one before it in its chain, and its place. */
-  #hashes: Int32Array = new Int32Array(FIRST_SIZE);
-  #older: Int32Array = new Int32Array(FIRST_SIZE);
-  #places: Int32Array = new Int32Array(FIRST_SIZE);
+  #hashes: Int32Array;
+  #older: Int32Array;
+  #places: Int32Array;
   #size = 0;
   /** Whether the table was cleared in this generation: then older generations and the store say nothing of it. */
   cleared = false;
 
-  constructor(entries: StagedEntries) {
+  /** There will be about `expected` entries. */
+  constructor(entries: StagedEntries, expected = 0) {
     this.#entries = entries;
+    let size = FIRST_SIZE;
+    while (size < expected) size *= 2;
+    this.#heads = newHeads(size);
+    this.#hashes = new Int32Array(size);
+    this.#older = new Int32Array(size);
+    this.#places = new Int32Array(size);
   }
 
   /** How many entries there are; of a key that was written twice there are two. */
