@@ -1,5 +1,5 @@
 import { crc32 } from 'node:zlib';
-import { weighedMemory } from './shared-memory.ts';
+import { sharedMemory } from './shared-memory.ts';
 
 /**
  * A frame carries the writes of one group commit. It is encoded once; the same bytes go to the log file and, shared
@@ -116,7 +116,7 @@ export function frameAt(
 
 /** A frame of its own from bytes that lie in a larger buffer: on shared memory, and aligned for the reader. */
 export function copyFrame(bytes: Uint8Array): Frame {
-  const copy = weighedMemory(bytes.length);
+  const copy = sharedMemory(bytes.length);
   copy.set(bytes);
   const firstSeq = readU64(copy, offsets.firstSeq);
   return { bytes: copy, firstSeq, lastSeq: firstSeq + copy.readUInt32LE(offsets.count) - 1 };

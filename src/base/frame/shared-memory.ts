@@ -1,18 +1,28 @@
-/** Memory that another thread can read. */
-export function sharedMemory(length: number): Buffer {
-  return Buffer.from(new SharedArrayBuffer(length));
-}
+/** Above 32 MiB the allocator takes new pages of the system, which are not there before somebody touches them. */
+const WEIGHT_BYTES = 33 * 1024 * 1024;
+
+let unweighed = 0;
+const weights = new WeakMap<Buffer, ArrayBuffer>();
 
 /**
- * The same for a frame that was read, which is no garbage of anybody's writing. V8 leaves shared memory out of account when it
- * decides whether to collect garbage: frames that nobody needs any more gathered during a recovery until there was enough other
- * garbage. So each has a weight, a buffer of the same length that is not shared, that V8 does count. For frames that are built it is
- * not worth its memory: what is written is garbage enough.
+ * Memory that another thread can read.
+ *
+ * V8 leaves it out of account when it decides whether to collect garbage: a gigabyte of frames that nobody needed any more gathered,
+ * while 30 MiB were in use. So for every 33 MiB there is a weight: a buffer of as many bytes that is not shared, which V8 does count, and
+ * which lives as long as one of those frames. Nobody touches its pages, and so there are none.
  */
-export function weighedMemory(length: number): Buffer {
-  const bytes = sharedMemory(length);
-  weights.set(bytes, new ArrayBuffer(length));
+export function sharedMemory(length: number): Buffer {
+  const bytes = Buffer.from(new SharedArrayBuffer(length));
+  unweighed += length;
+  if (unweighed >= WEIGHT_BYTES) weigh(bytes);
   return bytes;
 }
 
-const weights = new WeakMap<Buffer, ArrayBuffer>();
+function weigh(bytes: Buffer): void {
+  try {
+    weights.set(bytes, new ArrayBuffer(unweighed));
+  } catch {
+    // Where the address space is limited, garbage is found later: no reason to refuse a write.
+  }
+  unweighed = 0;
+}
