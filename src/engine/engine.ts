@@ -502,7 +502,10 @@ export class Engine {
       // Without a log of its own, this run may still have found one. Nobody else uses it.
       this.#releasing = this.#releasing
         .then(() => this.#log.release(seq))
-        .then(ignore, (error: Error) => this.#emit('failure', { during: 'log', error }));
+        .then(
+          () => this.#checkLogSize(),
+          (error: Error) => this.#emit('failure', { during: 'log', error }),
+        );
       return;
     }
     this.commit.release(seq);
@@ -591,5 +594,3 @@ function rejected(error: SluiceError): Promise<never> {
   promise.catch(() => undefined);
   return promise;
 }
-
-function ignore(): void {}

@@ -11,7 +11,7 @@
  *            clearing N …               these rows may be gone from now on
  *            wrong TEXT                 a promise was broken
  */
-import { existsSync, readFileSync, rmSync, writeFileSync, writeSync } from 'node:fs';
+import { existsSync, readFileSync, renameSync, rmSync, writeFileSync, writeSync } from 'node:fs';
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
 import { open } from 'sluicedb';
 
@@ -145,7 +145,9 @@ async function clear(comesBack) {
   if (comesBack) {
     let lines = '';
     for await (const line of db.dlq.export({ table: 'log' })) if (ids.has(JSON.parse(line).id)) lines += line;
-    writeFileSync(exportPath, lines);
+    // Whole or not at all: it may be killed while it writes.
+    writeFileSync(`${exportPath}.tmp`, lines);
+    renameSync(`${exportPath}.tmp`, exportPath);
   } else {
     say(`clearing ${entries.map(({ payload }) => payload[0]).join(' ')}`);
   }
