@@ -57,6 +57,16 @@ test("'auto' flushes by bytes", async () => {
   await db.close();
 });
 
+test('of a key that is written again and again, one write a batch goes down', async () => {
+  const [writes, keys] = [60_000, 100];
+  const { db } = await opened({ mode: 'manual' });
+  for (let i = 0; i < writes; i++) db.set(`k${i % keys}`, i);
+  expect(await db.aflush()).toMatchObject({ applied: keys, coalesced: writes - keys, dead: 0 });
+  expect(db.stats().flushes).toBe(1);
+  expect([db.get('k0'), db.get('k99')]).toEqual([writes - keys, writes - 1]);
+  await db.close();
+});
+
 test("'immediate' flushes after each write, and what gathers meanwhile is the next batch", async () => {
   const { db } = await opened({ mode: 'immediate' });
   db.set('a', 1);

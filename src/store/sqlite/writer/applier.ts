@@ -36,8 +36,8 @@ interface Refused {
   readonly error: Classified;
 }
 
-/** A run ends here: it lies in memory, and a longer one is no faster. */
-const RUN_MAX = 25_000;
+/** A run of so many keys ends: it lies in memory, and a longer one is no faster. Of few keys it takes in the whole batch. */
+const RUN_KEYS_MAX = 25_000;
 
 const UNTRIED_MAX = 31;
 
@@ -240,7 +240,7 @@ export class Applier {
 
   #takeKey(table: KeyTable, reader: FrameReader): void {
     this.#endRows();
-    if (this.#run.length === RUN_MAX) this.#endKeys();
+    if (this.#run.keys >= RUN_KEYS_MAX) this.#endKeys();
     this.#run.add(table, reader);
   }
 
@@ -294,7 +294,7 @@ export class Applier {
 
   /** Applies the newest write of each key in the run, or what SQLite accepts in its place. */
   #endKeys(): void {
-    if (this.#run.length === 0) return;
+    if (this.#run.keys === 0) return;
     const refused: Refused[] = [];
     for (const run of this.#run.tables) this.#applyRun(run, refused);
     this.#run.reset();
@@ -331,8 +331,8 @@ export class Applier {
   /** Each of them was applied in place of those before it. */
   #appliedOf(table: string, entries: readonly RunEntry[]): void {
     this.#counts.applied += entries.length;
-    for (const { key, seq, older } of entries) {
-      for (let each = older; each !== undefined; each = each.older) this.#counts.coalesced++;
+    for (const { key, seq, olderWrites } of entries) {
+      this.#counts.coalesced += olderWrites;
       this.#supersede(this.#parts.dead.supersededByKey(table, key, seq));
     }
   }

@@ -10,8 +10,9 @@ export interface RunEntry {
   readonly value: string | Uint8Array | null;
   readonly seq: number;
   readonly acceptedAt: number;
-  /** The write of the same key before this one. */
+  /** The write of the same key before this one, and how many there are before it. */
   readonly older: RunEntry | undefined;
+  readonly olderWrites: number;
 }
 
 /** The writes of one table in a run. */
@@ -27,7 +28,13 @@ export class TableRun {
 
   add({ key, kind, value, seq, acceptedAt }: FrameReader): void {
     const older = this.#newest.get(key);
-    this.#newest.set(key, { key, value: kind === Kind.delete ? null : value, seq, acceptedAt, older });
+    const olderWrites = older === undefined ? 0 : older.olderWrites + 1;
+    this.#newest.set(key, { key, value: kind === Kind.delete ? null : value, seq, acceptedAt, older, olderWrites });
+  }
+
+  /** How many different keys there are. */
+  get keys(): number {
+    return this.#newest.size;
   }
 
   /** The newest write of each key, about in the order of the keys: see {@link inKeyOrder}. */
@@ -40,15 +47,15 @@ export class TableRun {
 export class Run {
   /** By their folded names: one table may be written to under several, and the order of its writes counts. */
   readonly #tables = new Map<string, TableRun>();
-  #length = 0;
+  #keys = 0;
 
   get tables(): Iterable<TableRun> {
     return this.#tables.values();
   }
 
-  /** How many writes wait. */
-  get length(): number {
-    return this.#length;
+  /** How many different keys wait. */
+  get keys(): number {
+    return this.#keys;
   }
 
   add(statements: KeyTable, reader: FrameReader): void {
@@ -57,14 +64,15 @@ export class Run {
       run = new TableRun(statements, reader.target.table as string);
       this.#tables.set(statements.folded, run);
     }
+    const before = run.keys;
     run.add(reader);
-    this.#length++;
+    this.#keys += run.keys - before;
   }
 
   /** Forgets all of it: it was applied, or its transaction is gone. */
   reset(): void {
     this.#tables.clear();
-    this.#length = 0;
+    this.#keys = 0;
   }
 }
 
