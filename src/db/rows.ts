@@ -74,6 +74,8 @@ export class Rows<T extends object = Record<string, unknown>> {
   readonly #validation: Validation | undefined;
   readonly #hooks: readonly RowHook<T>[];
   readonly #addColumns: boolean;
+  /** Whether rows are taken as they come. */
+  readonly #isPlain: boolean;
 
   /** @internal */
   constructor(core: Core, shape: RowShape, { validation, hooks, onNewColumn }: ResolvedRowsOptions<T>) {
@@ -83,6 +85,7 @@ export class Rows<T extends object = Record<string, unknown>> {
     this.#validation = validation;
     this.#hooks = hooks;
     this.#addColumns = onNewColumn === 'add';
+    this.#isPlain = hooks.length === 0 && validation === undefined;
   }
 
   /**
@@ -195,13 +198,20 @@ export class Rows<T extends object = Record<string, unknown>> {
 
   #check(given: T): PreparedRow<T> {
     assertRow(given);
+    const row = this.#isPlain ? given : this.#checked(given);
+    const { target, values } = this.#shape.prepare(row as Record<string, unknown>, this.#addColumns);
+    return { row, target, values };
+  }
+
+  /** What hooks and schema make of a row. */
+  #checked(given: T): T {
     let row = given;
     for (const hook of this.#hooks) {
       if (hook.beforeWrite !== undefined) row = refusing('a hook refused the row', () => hook.beforeWrite?.(row) as T);
     }
     if (this.#validation !== undefined) row = storable(this.#validation, row, 'the row');
     if (row !== given) assertRow(row);
-    return { row, ...this.#shape.prepare(row as Record<string, unknown>, this.#addColumns) };
+    return row;
   }
 
   /** Stages a row, and tells the hooks. */
@@ -227,6 +237,13 @@ interface Values {
 /** A row that was checked. */
 interface PreparedRow<T> extends Values {
   readonly row: T;
+}
+
+/** How many, the inherited ones included. No list of them is made: this is done for each row. */
+function namesIn(row: object): number {
+  let names = 0;
+  for (const _name in row) names++;
+  return names;
 }
 
 function assertRow(row: unknown): void {
@@ -301,19 +318,17 @@ export class RowShape {
   }
 
   prepare(row: Record<string, unknown>, addColumns: boolean): Values {
-    const values: SqlValue[] = [];
-    let present = 0;
-    for (const name of this.#columns) {
+    const columns = this.#columns;
+    const values = new Array<SqlValue>(columns.length);
+    for (let i = 0; i < columns.length; i++) {
+      const name = columns[i] as string;
       const value = row[name];
       // Every object inherits a `constructor` and the like, which are no values of the row.
-      if (value === undefined || !Object.hasOwn(row, name)) continue;
-      values.push(toSqlValue(value, name));
-      present++;
+      if (value === undefined || !Object.hasOwn(row, name)) return this.#prepareOther(row, addColumns);
+      values[i] = toSqlValue(value, name);
     }
-    if (present === this.#columns.length && Object.keys(row).length === present && this.#full !== undefined) {
-      return { target: this.#full, values };
-    }
-    return this.#prepareOther(row, addColumns);
+    if (this.#full === undefined || namesIn(row) !== columns.length) return this.#prepareOther(row, addColumns);
+    return { target: this.#full, values };
   }
 
   /** A row that has not just all of the columns. */
