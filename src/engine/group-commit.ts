@@ -82,6 +82,8 @@ export class GroupCommit {
   #releaseTimer = false;
   #stopped = false;
   #closing = false;
+  /** Made once: a function that makes a closure somewhere makes an object for it at each call, and `request` is called by each write. */
+  readonly #startRound = (): void => this.#start();
   syncs = 0;
   syncFailures = 0;
 
@@ -122,7 +124,7 @@ export class GroupCommit {
     if (!this.#requested) {
       this.#requested = true;
       // A microtask comes after everything that the caller writes in one go.
-      queueMicrotask(() => this.#start());
+      queueMicrotask(this.#startRound);
     }
   }
 

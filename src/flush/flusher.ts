@@ -281,8 +281,13 @@ export class Flusher {
     if (full) {
       this.request();
     } else if (mode !== 'count' && this.#timer === undefined) {
-      this.#timer = this.#clock.after(intervalMs, () => this.request(), { hold: true });
+      this.#startTimer(intervalMs);
     }
+  }
+
+  /** Apart from the hot path, where the closure would be an object for each write. */
+  #startTimer(intervalMs: number): void {
+    this.#timer = this.#clock.after(intervalMs, () => this.request(), { hold: true });
   }
 
   async #run(): Promise<void> {
