@@ -756,7 +756,7 @@ export class Database<T = unknown, In = T> extends SqlFace<T, In> {
   /** One value tells: a table is encrypted with one key, or is being brought to it by the database. */
   #checkKey(name: string, options: ResolvedTableOptions): void {
     const { cipher } = options;
-    const [first] = new Keyspace(this.core, name, { ...options, cache: undefined }).scan({});
+    const [first] = new Keyspace(this.core, name, { ...options, cache: undefined }).scan({ limit: 1 });
     const [key, value] = first ?? [];
     if (key === undefined || !(typeof value === 'string' || value instanceof Uint8Array)) return;
     const id = typeof value === 'string' ? undefined : keyIdOf(value);

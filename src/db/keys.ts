@@ -81,9 +81,16 @@ export function toRange(options: ScanOptions): KeyRange & { readonly limit: numb
   if (limit !== Number.POSITIVE_INFINITY && !(Number.isInteger(limit) && limit >= 0)) {
     refuse(`limit must be an integer of at least 0, not ${show(limit)}`);
   }
-  if (prefix === undefined) return { ...bounds, reverse, limit };
+  if (prefix === undefined) return { ...tighter(bounds), reverse, limit };
   if (Object.values(bounds).some((bound) => bound !== undefined)) refuse('prefix and bounds exclude each other');
   return { gte: prefix, lt: after(prefix), reverse, limit };
+}
+
+/** At most one bound on each side: SQLite looks for the first key by one of them, and goes from there. */
+function tighter({ gt, gte, lt, lte }: KeyRange): KeyRange {
+  const isAfter = gte === undefined || (gt !== undefined && compareKeys(gt, gte) >= 0);
+  const isBefore = lte === undefined || (lt !== undefined && compareKeys(lt, lte) <= 0);
+  return { ...(isAfter ? { gt } : { gte }), ...(isBefore ? { lt } : { lte }) };
 }
 
 /** Whether a key lies in a range. */

@@ -1,14 +1,14 @@
 import type { ValueCipher } from '../base/encryption/index.ts';
 import type { AsciiText, SqlValue } from '../base/frame/index.ts';
 import { bytesOfGroup, bytesOfPut, type Encoded, type KeyMember, TableTarget } from '../engine/index.ts';
-import type { CountOverlay, Entry, KeyRange } from '../store/store.ts';
+import type { CountOverlay, Entry } from '../store/store.ts';
 import { ReadCache } from './cache.ts';
 import { decodeValue, keepEncoded } from './codec.ts';
 import type { Core } from './core.ts';
 import { Expiry } from './expiry.ts';
 import { HeldValue, Shapes } from './held-value.ts';
 import { countOverlay, overlayOf } from './merge.ts';
-import { scanEntries, scanEntriesAsync } from './scan.ts';
+import { scanEntries, scanEntriesAsync, type Walk } from './scan.ts';
 import type { ResolvedTableOptions } from './table-options.ts';
 
 /** What staging, the read cache or SQLite has under a key; `null` known to be absent. */
@@ -220,13 +220,13 @@ export class Keyspace {
     return this.#core.flusher.holdFor(this.#core.store.count(this.#target.table, this.#countOverlay()));
   }
 
-  scan(range: KeyRange): Iterable<Entry> {
-    return scanEntries(this.#core, this.#target.table, range, this.#expiry);
+  scan(walk: Walk): Iterable<Entry> {
+    return scanEntries(this.#core, this.#target.table, walk, this.#expiry);
   }
 
   /** By a reader thread. */
-  scanAsync(range: KeyRange): AsyncIterable<Entry> {
-    return scanEntriesAsync(this.#core, this.#target.table, range, this.#expiry);
+  scanAsync(walk: Walk): AsyncIterable<Entry> {
+    return scanEntriesAsync(this.#core, this.#target.table, walk, this.#expiry);
   }
 
   // ── the read cache ──

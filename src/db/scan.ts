@@ -5,8 +5,13 @@ import type { Core } from './core.ts';
 import type { Expiry } from './expiry.ts';
 import { Merger, overlayOf } from './merge.ts';
 
-/** Rows taken from a snapshot at a time: enough to make the calls cheap, few enough to hold. */
+/** Rows taken from a snapshot at a time: enough to make the calls cheap, few enough to hold. The first time no more than are wanted. */
 const PAGE_ROWS = 256;
+
+/** Which entries a walk is about, and how many of them at most. */
+export interface Walk extends KeyRange {
+  readonly limit?: number | undefined;
+}
 
 /**
  * A lazy walk over the table at one moment: the generations that are not applied, over a snapshot of SQLite that says
@@ -16,9 +21,11 @@ const PAGE_ROWS = 256;
 export function* scanEntries(
   core: Core,
   table: string,
-  keys: KeyRange,
+  { limit = Number.POSITIVE_INFINITY, ...keys }: Walk,
   expiry: Expiry,
 ): Generator<Entry, void, undefined> {
+  let left = limit;
+  if (left === 0) return;
   core.assertOpen();
   const range = { ...keys, liveAt: expiry.now() };
   const generations = core.engine.generations();
@@ -26,11 +33,15 @@ export function* scanEntries(
   const age = limitAge(core, scan);
   try {
     const merger = new Merger(overlayOf(generations, scan.appliedSeq, table, range), range.reverse ?? false);
-    for (let isLast = false; !isLast; ) {
+    let rows = Math.min(PAGE_ROWS, limit);
+    for (let isLast = false; !isLast; rows = PAGE_ROWS) {
       age.check();
-      const page = scan.next(PAGE_ROWS);
-      isLast = page.length < PAGE_ROWS;
-      yield* merger.merge(page, isLast);
+      const page = scan.next(rows);
+      isLast = page.length < rows;
+      for (const entry of merger.merge(page, isLast)) {
+        yield entry;
+        if (--left === 0) return;
+      }
     }
   } finally {
     age.end();
@@ -42,9 +53,11 @@ export function* scanEntries(
 export async function* scanEntriesAsync(
   core: Core,
   table: string,
-  keys: KeyRange,
+  { limit = Number.POSITIVE_INFINITY, ...keys }: Walk,
   expiry: Expiry,
 ): AsyncGenerator<Entry, void, undefined> {
+  let left = limit;
+  if (left === 0) return;
   core.assertOpen();
   const range = { ...keys, liveAt: expiry.now() };
   const generations = core.engine.generations();
@@ -52,14 +65,18 @@ export async function* scanEntriesAsync(
   const age = limitAge(core, scan);
   try {
     const merger = new Merger(overlayOf(generations, scan.appliedSeq, table, range), range.reverse ?? false);
-    for (let isLast = false; !isLast; ) {
+    let rows = Math.min(PAGE_ROWS, limit);
+    for (let isLast = false; !isLast; rows = PAGE_ROWS) {
       age.check();
-      const page = await scan.next(PAGE_ROWS).catch((error: unknown) => {
+      const page = await scan.next(rows).catch((error: unknown) => {
         age.check();
         throw error;
       });
-      isLast = page.length < PAGE_ROWS;
-      yield* merger.merge(page, isLast);
+      isLast = page.length < rows;
+      for (const entry of merger.merge(page, isLast)) {
+        yield entry;
+        if (--left === 0) return;
+      }
     }
   } finally {
     age.end();
@@ -67,32 +84,20 @@ export async function* scanEntriesAsync(
   }
 }
 
-/** The entries of a walk as a reader gets them, at most `limit`. */
+/** The entries of a walk as a reader gets them. */
 export function* decoded<T>(
   entries: Iterable<Entry>,
-  limit: number,
   toReader: (key: string, value: SqlValue) => T,
 ): IterableIterator<[string, T]> {
-  let left = limit;
-  if (left <= 0) return;
-  for (const [key, value] of entries) {
-    yield [key, toReader(key, value)];
-    if (--left <= 0) return;
-  }
+  for (const [key, value] of entries) yield [key, toReader(key, value)];
 }
 
 /** The same of a walk that a reader thread makes. */
 export async function* decodedAsync<T>(
   entries: AsyncIterable<Entry>,
-  limit: number,
   toReader: (key: string, value: SqlValue) => T,
 ): AsyncIterableIterator<[string, T]> {
-  let left = limit;
-  if (left <= 0) return;
-  for await (const [key, value] of entries) {
-    yield [key, toReader(key, value)];
-    if (--left <= 0) return;
-  }
+  for await (const [key, value] of entries) yield [key, toReader(key, value)];
 }
 
 /** Closes a snapshot that is left open: it would keep the WAL from shrinking, and staging in memory. */

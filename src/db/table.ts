@@ -59,7 +59,7 @@ export class Table<T = unknown, In = T> {
         const stored = this.#keys.read(key);
         return isThere(stored) ? this.#decode(key, stored) : undefined;
       },
-      stored: () => decoded(this.#keys.scan({}), Infinity, this.#decode),
+      stored: () => decoded(this.#keys.scan({}), this.#decode),
       get foreignChanges() {
         return core.foreignChanges();
       },
@@ -651,16 +651,12 @@ export class Table<T = unknown, In = T> {
    * an open scan keeps the WAL from shrinking (https://sqlite.org/wal.html).
    */
   scan(options: ScanOptions = {}): IterableIterator<[key: string, value: T]> {
-    const { limit, ...range } = toRange(options);
-    const entries = this.#keys.scan(range);
-    return decoded(entries, limit, (key, value) => this.#toReader(key, value));
+    return decoded(this.#keys.scan(toRange(options)), (key, value) => this.#toReader(key, value));
   }
 
   /** The entries of a range of keys, read page by page by a reader thread. The same rules as for {@link Table.scan}. */
   ascan(options: ScanOptions = {}): AsyncIterableIterator<[key: string, value: T]> {
-    const { limit, ...range } = toRange(options);
-    const entries = this.#keys.scanAsync(range);
-    return decodedAsync(entries, limit, (key, value) => this.#toReader(key, value));
+    return decodedAsync(this.#keys.scanAsync(toRange(options)), (key, value) => this.#toReader(key, value));
   }
 
   // ── inside ────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -64,6 +64,8 @@ const RANGES: ScanOptions[] = [
     { lt: key },
     { lte: key },
     { gt: 'a', lte: key },
+    { gt: 'b', gte: key, limit: 2 },
+    { gte: 'a', lt: 'z', lte: key },
   ]),
 ];
 
@@ -103,6 +105,30 @@ test.each(['staged over applied', 'staged over a cleared table', 'applied', 'sta
     await db.close();
   },
 );
+
+test('what is wanted of a large table is found at once, wherever it lies', async () => {
+  const rows = 100_000;
+  const db = await open(join(tempDir(), 'a.db'));
+  for (let i = 0; i < rows; i++) db.set(`k${String(i).padStart(6, '0')}`, i);
+  await db.aflush();
+  const fastestMs = (options: ScanOptions) =>
+    Math.min(
+      ...Array.from({ length: 20 }, () => {
+        const start = performance.now();
+        expect([...db.scan(options)]).toHaveLength(options.limit ?? 0);
+        return performance.now() - start;
+      }),
+    );
+  const first = fastestMs({ limit: 1 });
+  // To walk there from the beginning takes a hundred times as long.
+  for (const from of [{ gte: 'k099000' }, { gt: 'k099000' }, { prefix: 'k099' }, { gt: 'a', gte: 'k099000' }]) {
+    expect(fastestMs({ ...from, limit: 1 }), JSON.stringify(from)).toBeLessThan(first * 10);
+  }
+  for (const to of [{ lte: 'k000999' }, { lt: 'k000999' }, { lt: 'z', lte: 'k000999' }]) {
+    expect(fastestMs({ ...to, reverse: true, limit: 1 }), JSON.stringify(to)).toBeLessThan(first * 10);
+  }
+  await db.close();
+});
 
 test('a scan sees the table as it was at its first entry, while writes and flushes go on', async () => {
   const db = await open(join(tempDir(), 'a.db'), MANUAL);

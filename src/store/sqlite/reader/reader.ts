@@ -436,12 +436,13 @@ function selectRange(db: Connection, table: string, range: KeyRange): IterableIt
   const bounds = (
     [
       ['>', range.gt],
-      ['>=', range.gte],
+      // Of several lower bounds SQLite looks for the first key by one, which may be this one, and walks to the other.
+      ['>=', range.gte ?? (range.gt === undefined ? '' : undefined)],
       ['<', range.lt],
       ['<=', range.lte],
     ] as const
   ).filter(([, key]) => key !== undefined);
-  const conditions = ["key >= ''", ...bounds.map(([operator]) => `key ${operator} ?`)];
+  const conditions = bounds.map(([operator]) => `key ${operator} ?`);
   const parameters: unknown[] = bounds.map(([, key]) => key);
   if (range.liveAt !== undefined && columnsOf(db, expiryTableOf(table)) !== undefined) {
     conditions.push(isLive(table));
