@@ -9,6 +9,7 @@ export const FIGURES = {
   getPerSecond: 'get, keys/s',
   getManyPerSecond: 'getMany, keys/s',
   rangePerSecond: 'ranges, entries/s',
+  shortPerSecond: 'ranges of ten, ranges/s',
   wholePerSecond: 'everything, entries/s',
   recoveredPerSecond: 'recovered/s',
   p50Us: 'p50, µs',

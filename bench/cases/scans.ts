@@ -10,6 +10,7 @@ import { type KeyValueWorkload, uniqueObjects } from '../workload.ts';
 const KEYS = 100_000;
 const RANGES = 100;
 const RANGE = 1_000;
+const SHORT = 10;
 
 const workload = uniqueObjects(KEYS);
 const inOrder = Array.from({ length: KEYS }, (_, i) => workload.entryOf(i)[0]).sort();
@@ -33,10 +34,14 @@ function scanning(name: string, driver: Driver<KeyValueWorkload, ReadStore>, sta
         let walked = 0;
         for (const from of starts) walked += lengthOf(store.scan(from, RANGE));
         const rangePerSecond = perSecondSince(start, walked);
+        const startShort = performance.now();
+        for (const from of starts) walked += lengthOf(store.scan(from, SHORT));
+        const shortPerSecond = perSecondSince(startShort, starts.length);
         const startWhole = performance.now();
         const all = lengthOf(store.scan('', KEYS));
-        if (walked !== RANGES * RANGE || all !== KEYS) throw new Error(`${walked} and ${all} entries were found`);
-        return { rangePerSecond, wholePerSecond: perSecondSince(startWhole, all) };
+        if (walked !== RANGES * (RANGE + SHORT) || all !== KEYS)
+          throw new Error(`${walked} and ${all} entries were found`);
+        return { rangePerSecond, shortPerSecond, wholePerSecond: perSecondSince(startWhole, all) };
       };
     },
   };
@@ -50,7 +55,7 @@ function lengthOf(entries: Iterable<unknown>): number {
 
 export const scansCase: Case = {
   name: 'scans',
-  title: '100 ranges of 1,000 entries, and all 100,000',
+  title: '100 ranges of 1,000 entries, and of ten, and all 100,000',
   rounds: 5,
   contestants: [
     scanning('sluice SQLite', sluice('sync')),

@@ -193,8 +193,8 @@ export class SqliteReader implements SyncReads {
   }
 
   #endReadLock(): void {
-    if (this.#readLock === undefined) return;
-    this.#idle.push(this.#readLock.release());
+    const db = this.#readLock?.release();
+    if (db !== undefined) this.#idle.push(db);
     this.#readLock = undefined;
   }
 
@@ -317,9 +317,15 @@ class ReadLock {
     }
   }
 
-  release(): Connection {
-    this.#db.exec('COMMIT');
-    return this.#db;
+  /** Returns the connection, unless something is wrong with it: there is nobody to be told, at the end of a turn. */
+  release(): Connection | undefined {
+    try {
+      this.#db.exec('COMMIT');
+      return this.#db;
+    } catch {
+      this.#db.close();
+      return undefined;
+    }
   }
 }
 
