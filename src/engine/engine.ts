@@ -241,18 +241,18 @@ export class Engine {
     const bytes = bytesOfGroup(members);
     this.#admit(bytes);
     const frame = this.#openFrame();
+    let entry = frame.entries;
     frame.group(members.length);
     for (const member of members) {
-      if (!('table' in member)) {
-        frame.append(member.target, member.values);
-      } else if (member.value === null) {
-        frame.delete(member.table, member.key);
-        this.#staging.open.set(member.table, member.key, frame);
-      } else {
-        frame.put(member.table, member.key, member.value);
-        this.#staging.open.set(member.table, member.key, frame);
-      }
+      if (!('table' in member)) frame.append(member.target, member.values);
+      else if (member.value === null) frame.delete(member.table, member.key);
+      else frame.put(member.table, member.key, member.value);
     }
+    // From here on nothing fails: of a group that is not accepted nothing is seen.
+    const { open } = this.#staging;
+    const ofKeys = members.filter((member) => 'table' in member);
+    for (const { table } of ofKeys) open.stageFor(table).reserve(ofKeys.length);
+    for (const { table, key } of ofKeys) open.set(table, key, frame, entry++);
     this.accepted.group++;
     return this.#accept(bytes);
   }
@@ -460,10 +460,13 @@ export class Engine {
       const { open } = this.#staging;
       if (open.writes === 0) open.since = now;
     }
+    // Of a write that has failed half-way, and was not accepted.
+    this.#frame.undo();
     return this.#frame;
   }
 
   #accept(bytes: number): boolean {
+    (this.#frame as FrameBuilder).keep();
     this.#lastSeq++;
     this.counters.bytesAccepted += bytes;
     const { open } = this.#staging;
@@ -480,11 +483,15 @@ export class Engine {
 
   #closeFrame(): void {
     if (this.#frame === undefined) return;
-    const { entries } = this.#frame;
-    const frame = this.#frame.build(this.#framedSeq + 1);
+    this.#frame.undo();
+    const { count, entries } = this.#frame;
+    const frame = count === 0 ? undefined : this.#frame.build(this.#framedSeq + 1);
     this.#frame = undefined;
+    if (frame === undefined) return;
     this.#framedSeq = frame.lastSeq;
     this.#staging.open.addFrame(frame, entries);
+    // What it took for a large one is not kept until the next one is begun.
+    this.#scratch.reset();
     if (this.commit !== undefined) this.#frames.push(frame);
   }
 

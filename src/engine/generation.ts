@@ -3,7 +3,7 @@ import { type Frame, type FrameBuilder, FrameReader, Target } from '../base/fram
 import { type ReadonlyStage, Stage } from './stage.ts';
 import { isEntry, StagedEntries } from './staged-entries.ts';
 
-/** A key-value table as the engine writes to it. One object per table: it remembers where its stage is. */
+/** A key-value table as the engine writes to it. One object per table: it remembers where its stage is, while there is one. */
 export class TableTarget extends Target {
   override readonly table: string;
   /** The name as it is compared: SQL does not tell the upper from the lower case of ASCII letters. */
@@ -12,6 +12,8 @@ export class TableTarget extends Target {
   stage: Stage | undefined;
   /** @internal */
   generation: Generation | undefined;
+  /** @internal How many entries its stage had before. */
+  lastSize = 0;
 
   constructor(table: string) {
     super(table);
@@ -35,7 +37,7 @@ export interface SealedGeneration extends ReadonlyGeneration {
   readonly frames: readonly Frame[];
 }
 
-/** One staging map, from the moment it opens to the moment its writes are applied. */
+/** What is staged together, from the moment it opens to the moment its writes are applied. */
 export class Generation implements SealedGeneration {
   readonly firstSeq: number;
   lastSeq: number;
@@ -46,6 +48,7 @@ export class Generation implements SealedGeneration {
   readonly #frames: Frame[] = [];
   readonly #entries = new StagedEntries();
   readonly #stages = new Map<string, Stage>();
+  readonly #targets: TableTarget[] = [];
 
   constructor(firstSeq: number) {
     this.firstSeq = firstSeq;
@@ -60,9 +63,9 @@ export class Generation implements SealedGeneration {
     return this.#stages.get(foldedTable);
   }
 
-  /** What the open frame was last given is the newest of its key. */
-  set(target: TableTarget, key: string, open: FrameBuilder): void {
-    this.stageFor(target).set(key, this.#entries.added(open));
+  /** An entry of the open frame, the last one unless said otherwise, is the newest of its key. */
+  set(target: TableTarget, key: string, open: FrameBuilder, entry: number = open.entries - 1): void {
+    this.stageFor(target).set(key, this.#entries.placeOf(open, entry));
   }
 
   /** The open frame is built. */
@@ -90,11 +93,21 @@ export class Generation implements SealedGeneration {
     let stage = this.#stages.get(target.folded);
     if (stage === undefined) {
       // The next one is likely to be as large as the one before it: it need not grow.
-      stage = new Stage(this.#entries, target.stage?.size);
+      stage = new Stage(this.#entries, target.stage?.size ?? target.lastSize);
       this.#stages.set(target.folded, stage);
     }
     target.generation = this;
     target.stage = stage;
+    this.#targets.push(target);
     return stage;
+  }
+
+  /** Its writes are applied or dead. A table that nobody writes to any more would keep all of it. */
+  release(): void {
+    for (const target of this.#targets) {
+      if (target.generation !== this) continue;
+      target.lastSize = target.stage?.size ?? 0;
+      target.generation = target.stage = undefined;
+    }
   }
 }

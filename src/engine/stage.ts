@@ -75,11 +75,16 @@ export class Stage {
 
   /** What is at a place is the newest of its key. */
   set(key: string, place: number): void {
-    if (this.#size === this.#hashes.length) this.#grow();
+    this.reserve(1);
     const entry = this.#size++;
     this.#hashes[entry] = hashOf(key);
     this.#places[entry] = place;
     this.#link(entry);
+  }
+
+  /** Makes room for so many more, so that none of them fails for want of it. */
+  reserve(entries: number): void {
+    while (this.#size + entries > this.#hashes.length) this.#grow();
   }
 
   clear(): void {
@@ -95,11 +100,13 @@ export class Stage {
   }
 
   #grow(): void {
-    const size = this.#size * 2;
-    this.#hashes = grown(this.#hashes, size);
-    this.#older = grown(this.#older, size);
-    this.#places = grown(this.#places, size);
+    const size = this.#hashes.length * 2;
+    // All of them, or none: there may be no memory for one.
+    const [hashes, older, places] = [grown(this.#hashes, size), grown(this.#older, size), grown(this.#places, size)];
     this.#heads = newHeads(size);
+    this.#hashes = hashes;
+    this.#older = older;
+    this.#places = places;
     for (let entry = 0; entry < this.#size; entry++) this.#link(entry);
   }
 }

@@ -18,10 +18,10 @@ export class StagedEntries {
   #openAt = 0;
   readonly #frames: FrameEntries[] = [];
 
-  /** The place of the entry that was last added to the open frame. */
-  added(open: FrameBuilder): number {
+  /** The place of an entry of the open frame. */
+  placeOf(open: FrameBuilder, entry: number): number {
     this.#open = open;
-    return this.#openAt + open.entries - 1;
+    return this.#openAt + entry;
   }
 
   /** A frame with so many entries is built: the open one, with what was added since the one before it. */

@@ -80,6 +80,7 @@ export class Staging {
   drop(seq: number): readonly SealedGeneration[] {
     const dropped = this.#sealed.filter((generation) => generation.lastSeq <= seq);
     this.#sealed = this.#sealed.slice(dropped.length);
+    for (const generation of dropped) generation.release();
     return dropped;
   }
 

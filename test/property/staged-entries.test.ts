@@ -20,6 +20,7 @@ const step = fc.oneof(
   { weight: 3, arbitrary: fc.record({ kind: fc.constant('append' as const), table, value: fc.string() }) },
   { weight: 1, arbitrary: fc.record({ kind: fc.constant('clear' as const), table }) },
   { weight: 4, arbitrary: fc.record({ kind: fc.constant('close' as const) }) },
+  { weight: 4, arbitrary: fc.record({ kind: fc.constant('undo' as const), table, key, value }) },
 );
 
 /** A generation beside the maps that it must be like. */
@@ -40,11 +41,26 @@ class Sides {
     if (to === null) this.open.delete(target, name);
     else this.open.put(target, name, to);
     this.generation.set(target, name, this.open);
+    this.open.keep();
     this.maps.get(target)?.set(name, to);
+  }
+
+  append(target: TableTarget, to: string): void {
+    this.open.append(target, [to]);
+    this.open.keep();
+  }
+
+  /** A group that fails after its first member. */
+  undo(target: TableTarget, name: string, to: Value): void {
+    this.open.group(2);
+    if (to === null) this.open.delete(target, name);
+    else this.open.put(target, name, to);
+    this.open.undo();
   }
 
   clear(target: TableTarget): void {
     this.open.clear(target);
+    this.open.keep();
     this.generation.stageFor(target).clear();
     this.maps.get(target)?.clear();
   }
@@ -91,7 +107,8 @@ describe('what is staged', () => {
         for (const each of steps) {
           if (each.kind === 'close') sides.close();
           else if (each.kind === 'clear') sides.clear(each.table);
-          else if (each.kind === 'append') sides.open.append(each.table, [each.value]);
+          else if (each.kind === 'append') sides.append(each.table, each.value);
+          else if (each.kind === 'undo') sides.undo(each.table, each.key, each.value);
           else {
             sides.set(each.table, each.key, each.value);
             if (reads) sides.check(each.table, each.key);
@@ -115,12 +132,13 @@ describe('what is staged', () => {
         const above = new Sides();
         let seq = 0;
         for (const each of steps) {
-          if (each.kind === 'close') {
-            sides.close();
+          if (each.kind === 'close' || each.kind === 'undo') {
+            if (each.kind === 'close') sides.close();
+            else sides.undo(each.table, each.key, each.value);
             continue;
           }
           const isAbove = ++seq > applied;
-          if (each.kind === 'append') sides.open.append(each.table, [each.value]);
+          if (each.kind === 'append') sides.append(each.table, each.value);
           else if (each.kind === 'clear') {
             sides.clear(each.table);
             if (isAbove) above.clear(each.table);
@@ -142,6 +160,17 @@ describe('what is staged', () => {
         for (const [target, map] of above.maps) expect(newest(recovered, target)).toEqual(map);
       }),
     );
+  });
+
+  test('is let go of by its table when it is applied', () => {
+    const target = new TableTarget('rarely written');
+    const generation = new Generation(1);
+    const open = new FrameBuilder(0);
+    open.put(target, 'key', '1');
+    generation.set(target, 'key', open);
+    expect(target.stage?.size).toBe(1);
+    generation.release();
+    expect([target.stage, target.generation, target.lastSize]).toEqual([undefined, undefined, 1]);
   });
 
   test('is told from another key with the same hash', () => {

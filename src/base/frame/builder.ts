@@ -42,7 +42,8 @@ const DELETED = -1;
 const BLOB = -2;
 
 /**
- * Collects the writes of one frame. What is added must be valid and captured: nothing is checked here.
+ * Collects the writes of one frame. What is added must be valid and captured: nothing is checked here. A call can fail half-way
+ * all the same, for want of memory: whoever goes on then calls `keep` after each write, and `undo` before the next one.
  *
  * The keys that it sets can be read before it is built: each is an entry, 0, 1, 2 … in the order of the writes.
  */
@@ -53,6 +54,8 @@ export class FrameBuilder {
   #blobs: Uint8Array[] = [];
   #blobBytes = 0;
   #openMembers = 0;
+  #keptCount = 0;
+  #keptBlobs = 0;
 
   /** Writes added so far. A group counts as one. */
   count = 0;
@@ -121,6 +124,21 @@ export class FrameBuilder {
     this.#scratch.addWord(Kind.group | (members << 4));
     this.count++;
     this.#openMembers = members;
+  }
+
+  /** What was added is not taken back any more. */
+  keep(): void {
+    this.#scratch.keep();
+    this.#keptCount = this.count;
+    this.#keptBlobs = this.#blobs.length;
+  }
+
+  /** Takes back what was added since {@link FrameBuilder.keep}. */
+  undo(): void {
+    this.#scratch.undo();
+    this.count = this.#keptCount;
+    this.#openMembers = 0;
+    while (this.#blobs.length > this.#keptBlobs) this.#blobBytes -= (this.#blobs.pop() as Uint8Array).length;
   }
 
   /** How many entries there are. */

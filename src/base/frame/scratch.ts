@@ -33,6 +33,9 @@ export class FrameScratch {
   #wordCount = 0;
   #textBytes = 0;
   #entries = 0;
+  #keptWords = 0;
+  #keptTextBytes = 0;
+  #keptEntries = 0;
 
   /** Many frames have one write: a dead letter, say. */
   constructor(words = 32, textBytes = 256) {
@@ -114,11 +117,26 @@ export class FrameScratch {
     this.#textBytes = start + length;
   }
 
+  /** What is there now is not taken back any more. */
+  keep(): void {
+    this.#keptWords = this.#wordCount;
+    this.#keptTextBytes = this.#textBytes;
+    this.#keptEntries = this.#entries;
+  }
+
+  /** Takes back what was added since {@link FrameScratch.keep}. */
+  undo(): void {
+    this.#wordCount = this.#keptWords;
+    this.#textBytes = this.#keptTextBytes;
+    this.#entries = this.#keptEntries;
+  }
+
   /** For the next frame. */
   reset(): void {
     this.#wordCount = 0;
     this.#textBytes = 0;
     this.#entries = 0;
+    this.keep();
     if (this.#words.byteLength > KEPT_BYTES) this.#words = new Uint32Array(KEPT_BYTES / 4);
     if (this.#marks.byteLength > KEPT_BYTES) this.#marks = new Int32Array(KEPT_BYTES / 4);
     if (this.#text.length > KEPT_BYTES) this.#text = Buffer.allocUnsafeSlow(KEPT_BYTES);
