@@ -39,5 +39,11 @@ describe('the order in which keys go down', () => {
     expect(falls(keys)).toBeGreaterThan(5_000);
     expect(falls(keysOf(inKeyOrder(entriesOf(keys))))).toBeLessThan(500);
     expect(keysOf(inKeyOrder(entriesOf([])))).toEqual([]);
+    const others = Array.from(
+      { length: 20_000 },
+      (_, i) => `温度/${String.fromCharCode(0x4e00 + ((i * 7_919) % 20_000))}`,
+    );
+    expect(falls(others)).toBeGreaterThan(5_000);
+    expect(falls(keysOf(inKeyOrder(entriesOf(others))))).toBe(0);
   });
 });

@@ -34,8 +34,8 @@ const READS_UNTIL_LOCKED = 10;
 const VALUE = "ifnull(value, 'null')";
 
 /**
- * Everything that is read from SQLite, on one thread. Point reads share a connection that is never inside a
- * transaction, so each sees the last commit; every scan has a connection of its own, pinned to its snapshot.
+ * Everything that is read from SQLite, on one thread. Point reads share a connection that is in a transaction only while several
+ * of them are to be of one moment, so each sees the last commit; every scan has a connection of its own, pinned to its snapshot.
  */
 export class SqliteReader implements SyncReads {
   readonly #path: string;
