@@ -64,8 +64,8 @@ export class AsciiJson implements AsciiText {
   }
 
   #object(value: PlainObject, depth: number): boolean {
-    const prototype: unknown = Object.getPrototypeOf(value);
-    if (prototype !== Object.prototype && prototype !== null) return false;
+    // Without a prototype it may be what JSON.rawJSON has made.
+    if (Object.getPrototypeOf(value) !== Object.prototype) return false;
     if (typeof value['toJSON'] === 'function') return false;
     let before = 0x7b;
     for (const name in value) {

@@ -53,7 +53,7 @@ export class HeldValue {
     this.expiresAt = expiresAt;
   }
 
-  /** As it is stored, or another JSON text of the same value. */
+  /** As it is stored, or another JSON text of what `JSON.parse` makes of it. For readers: it is never stored again. */
   get stored(): Value {
     return this.#stored ?? JSON.stringify(this.#flat);
   }

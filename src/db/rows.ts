@@ -239,10 +239,10 @@ interface PreparedRow<T> extends Values {
   readonly row: T;
 }
 
-/** How many, the inherited ones included. No list of them is made: this is done for each row. */
+/** How many names `Object.keys` would list. No list is made: this is done for each row. */
 function namesIn(row: object): number {
   let names = 0;
-  for (const _name in row) names++;
+  for (const name in row) if (Object.hasOwn(row, name)) names++;
   return names;
 }
 

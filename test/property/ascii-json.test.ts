@@ -57,6 +57,8 @@ describe('the JSON of plain values as bytes', () => {
     const cycle: Record<string, unknown> = {};
     cycle['self'] = cycle;
     const others = [
+      // As JSON.rawJSON makes it, where there is one.
+      Object.freeze(Object.assign(Object.create(null), { rawJSON: '9007199254740993' })),
       undefined,
       Number.NaN,
       Number.POSITIVE_INFINITY,
