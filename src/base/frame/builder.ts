@@ -135,6 +135,7 @@ export class FrameBuilder {
 
   /** Takes back what was added since {@link FrameBuilder.keep}. */
   undo(): void {
+    if (this.#scratch.isKept) return;
     this.#scratch.undo();
     this.count = this.#keptCount;
     this.#openMembers = 0;

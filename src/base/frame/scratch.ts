@@ -124,6 +124,11 @@ export class FrameScratch {
     this.#keptEntries = this.#entries;
   }
 
+  /** Whether nothing was added since {@link FrameScratch.keep}: whatever is added begins with a word. */
+  get isKept(): boolean {
+    return this.#wordCount === this.#keptWords;
+  }
+
   /** Takes back what was added since {@link FrameScratch.keep}. */
   undo(): void {
     this.#wordCount = this.#keptWords;
