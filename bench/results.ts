@@ -20,7 +20,7 @@ export function newest(folder: string): readonly ResultLine[] {
     .filter((name) => name.endsWith('.jsonl'))
     .sort()
     .at(-1);
-  if (file === undefined) throw new Error(`no results in ${folder}: npm run bench makes some`);
+  if (file === undefined) throw new Error(`no results in ${folder}: npm run bench -- --json makes some`);
   const lines = readFileSync(join(folder, file), 'utf8')
     .split('\n')
     .filter((line) => line !== '')

@@ -27,7 +27,7 @@ const program = new Command('bench')
   .option('--case <name...>', `only these cases, with all who take part (${CASES.map(({ name }) => name).join(', ')})`)
   .option('--driver <name...>', 'only those whose name begins with one of these')
   .option('--rounds <number>', 'how many rounds count (default: as many as the case needs)', atLeastOne)
-  .option('--json <file>', 'append the results to this file (default: bench/results/DATE.jsonl, for a whole run)')
+  .option('--json <file>', 'append the results to this file (default: build/bench-results/DATE.jsonl, for a whole run)')
   .option('--node-option <option...>', 'for the Node.js that runs each contestant, as --node-option=--cpu-prof', []);
 
 const options = program.parse().opts<Options>();
@@ -48,7 +48,7 @@ if (cases.length === 0) program.error(`nobody takes part whose name begins with 
 
 const date = new Date().toISOString();
 const isWhole = only === undefined && drivers === undefined && rounds === undefined;
-const file = options.json ?? (isWhole ? `bench/results/${date.slice(0, 10)}.jsonl` : undefined);
+const file = options.json ?? (isWhole ? `build/bench-results/${date.slice(0, 10)}.jsonl` : undefined);
 const machine = thisMachine();
 console.log(`${machineText(machine)}, ${diskText([machine])}`);
 
