@@ -141,6 +141,7 @@ const NOT_RUN: Readonly<Record<string, string>> = {
     'it measures for many minutes; test/unit/bench.test.ts checks its arithmetic, test/docs/bench.test.ts what is made of its results',
   'bench/README.md: npm run bench': 'the same',
   'bench/README.md: npm run bench -- --case unique rows-3': 'the same, for a minute',
+  'bench/README.md: npm run bench:full -- --json "bench/results/$(date -I).jsonl"': 'it writes what is published',
   'CONTRIBUTING.md: npm ci': 'the tests of this very repository',
   'examples/README.md: FILE=telemetry.db PORT=3000 node examples/express/server.mjs':
     'it never ends; test/examples/servers.test.ts runs both examples',
