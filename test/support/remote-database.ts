@@ -57,8 +57,9 @@ export class RemoteDatabase {
     const mark = `answer ${++this.#asked} `;
     this.child.process.stdin?.write(`${JSON.stringify(body)}\n`);
     await eventually(() => {
-      if (this.child.process.exitCode !== null || this.child.process.signalCode !== null) {
-        throw new Error(`the child ended: ${this.child.errors}`);
+      const { exitCode, signalCode } = this.child.process;
+      if (exitCode !== null || signalCode !== null) {
+        throw new Error(`the child ended (${signalCode ?? exitCode}): ${this.child.errors}`);
       }
       return this.child.output.split(mark)[1]?.includes(' .\n') === true;
     }, `the child answers: ${body}`);
