@@ -248,7 +248,7 @@ export class Engine {
       else if (member.value === null) frame.delete(member.table, member.key);
       else frame.put(member.table, member.key, member.value);
     }
-    // From here on nothing fails: of a group that is not accepted nothing is seen.
+    // Room for all of them first: of a group that fails for want of it nothing is seen.
     const { open } = this.#staging;
     const ofKeys = members.filter((member) => 'table' in member);
     for (const { table } of ofKeys) open.stageFor(table).reserve(ofKeys.length);
