@@ -1,13 +1,13 @@
 import type { AsciiText } from '../base/frame/index.ts';
 
 /** Longer ones are left to `JSON.stringify`, as is whatever is not plain. */
-const BYTES_MAX = 8 * 1024;
+const BYTES_MAX = 64 * 1024;
 
 /** Deeper ones too, which may contain themselves. */
 const DEPTH_MAX = 8;
 
-/** For longer text a call into the runtime is faster than a loop. */
-const TEXT_MAX = 128;
+/** Up to here a loop over the characters is faster than calls into the runtime. */
+const LOOP_MAX = 128;
 
 /** The longest that a number can be: -1.2345678901234567e-100. */
 const NUMBER_MAX = 24;
@@ -29,8 +29,9 @@ const DOT = 0x2e;
  * garbage then. Here the bytes are made in one step, in memory that is used again: half the time, and nothing to collect.
  */
 export class AsciiJson implements AsciiText {
-  readonly bytes: Uint8Array = new Uint8Array(BYTES_MAX);
+  readonly bytes: Buffer = Buffer.alloc(BYTES_MAX);
   length = 0;
+  readonly #words = new Int32Array(this.bytes.buffer, this.bytes.byteOffset, BYTES_MAX / 4);
   #busy = false;
 
   /** The JSON of a value, which is here until the next call; `undefined` where it is not plain. */
@@ -102,16 +103,42 @@ export class AsciiJson implements AsciiText {
   #string(text: string): boolean {
     const { bytes } = this;
     let at = this.length;
-    if (text.length > TEXT_MAX || at + text.length + 2 > BYTES_MAX) return false;
+    if (at + text.length + 2 > BYTES_MAX) return false;
+    if (text.length > LOOP_MAX) return this.#longString(text);
     bytes[at++] = QUOTE;
     for (let i = 0; i < text.length; i++) {
       const character = text.charCodeAt(i);
-      if (character < 0x20 || character > 0x7e || character === QUOTE || character === BACKSLASH) return false;
+      if (character < 0x20 || character > 0x7f || character === QUOTE || character === BACKSLASH) return false;
       bytes[at++] = character;
     }
     bytes[at++] = QUOTE;
     this.length = at;
     return true;
+  }
+
+  #longString(text: string): boolean {
+    if (text.includes('"') || text.includes('\\')) return false;
+    const { bytes, length } = this;
+    bytes[length] = QUOTE;
+    // Only ASCII has as many bytes as characters. What was cut short may have so too: it is found among the bytes.
+    if (bytes.write(text, length + 1) !== text.length) return false;
+    const end = length + 1 + text.length;
+    bytes[end] = QUOTE;
+    this.length = end + 1;
+    return this.#isPrintable(length, this.length);
+  }
+
+  /** Whether there is no control character below 0x20, and nothing beyond ASCII, four bytes at a time: each sets its highest bit. */
+  #isPrintable(from: number, to: number): boolean {
+    const words = this.#words;
+    // What was written before is printable, and what comes after is written later.
+    for (let at = to; at % 4 !== 0; at++) this.bytes[at] = QUOTE;
+    let bits = 0;
+    for (let at = from >> 2; at < to / 4; at++) {
+      const word = words[at] as number;
+      bits |= word | (word - 0x20202020);
+    }
+    return (bits & 0x80808080) === 0;
   }
 
   #number(value: number): boolean {

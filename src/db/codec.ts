@@ -91,12 +91,9 @@ function objectToSqlValue(value: object, name: string): SqlValue {
   return toJson(value, name);
 }
 
-/** What JSON has to escape, or what is not ASCII. */
-const NOT_PLAIN = /[^ !#-[\]-~]/;
-
 function toJson(value: unknown, name: string): string {
-  // To look through long text is half the price of letting JSON.stringify do it.
-  if (typeof value === 'string' && !NOT_PLAIN.test(value)) return `"${value}"`;
+  // A fraction of what JSON.stringify takes for long text.
+  if (typeof value === 'string' && asciiJson.encode(value) !== undefined) return `"${value}"`;
   const fault = faultOf(value, 0);
   if (fault !== undefined) throw invalid(`${name}${fault}`);
   const text = JSON.stringify(value) as string | undefined;

@@ -14,6 +14,18 @@ const number = fc.oneof(
   fc.tuple(fc.integer({ min: -1e6, max: 1e6 }), fc.integer({ min: 1, max: 5 })).map(([n, scale]) => n / 10 ** scale),
 );
 const text = fc.oneof(fc.string(), fc.string({ unit: 'binary' }), fc.string({ minLength: 100, maxLength: 200 }));
+/** Long text, most of it plain, with at most one character that is something else, anywhere. */
+const longText = fc
+  .tuple(
+    fc.string({ unit: fc.integer({ min: 0x20, max: 0x7f }).map(plainCharacter), minLength: 120, maxLength: 700 }),
+    fc.nat(),
+    fc.oneof(
+      fc.constant(''),
+      fc.integer({ min: 0, max: 0xff }).map((code) => String.fromCharCode(code)),
+      fc.string({ unit: 'binary', minLength: 1, maxLength: 1 }),
+    ),
+  )
+  .map(([around, at, odd]) => around.slice(0, at % around.length) + odd + around.slice(at % around.length));
 const plain = fc.letrec((tie) => ({
   value: fc.oneof(
     { maxDepth: 10, depthSize: 'small' },
@@ -27,6 +39,14 @@ const plain = fc.letrec((tie) => ({
     }),
   ),
 })).value;
+
+function plainCharacter(code: number): string {
+  return String.fromCharCode(code).replace(/["\\]/, 'x');
+}
+
+function isEscaped(text: string): boolean {
+  return JSON.stringify(text) !== `"${text}"` || /[^\x20-\x7f]/.test(text);
+}
 
 describe('the JSON of plain values as bytes', () => {
   test('is that of JSON.stringify, to the byte', () => {
@@ -42,6 +62,36 @@ describe('the JSON of plain values as bytes', () => {
       { numRuns: 20_000 },
     );
     expect(written).toBeGreaterThan(2_000);
+  });
+
+  test('has long text as JSON.stringify has it, or not at all', () => {
+    let written = 0;
+    let refused = 0;
+    fc.assert(
+      fc.property(longText, fc.nat({ max: 9 }), (value, before) => {
+        const nested = [10 ** before, value];
+        const ascii = json.encode(nested);
+        if (ascii === undefined) refused++;
+        else {
+          written++;
+          expect(String(ascii)).toBe(JSON.stringify(nested));
+        }
+        expect(ascii === undefined).toBe(isEscaped(value));
+      }),
+      { numRuns: 20_000 },
+    );
+    expect(written).toBeGreaterThan(2_000);
+    expect(refused).toBeGreaterThan(2_000);
+  });
+
+  test('of long text beyond ASCII is none, though what there is room for has as many bytes', () => {
+    // 65,536 bytes are all there is: of 40,000 characters of two bytes each only so many fit.
+    for (let length = 32_700; length <= 32_800; length++) {
+      expect(json.encode(['x'.repeat(2 * (32_766 - (length % 100))), 'ä'.repeat(length)])).toBeUndefined();
+      expect(json.encode('ä'.repeat(length))).toBeUndefined();
+    }
+    expect(json.encode('x'.repeat(65_534))?.length).toBe(65_536);
+    expect(json.encode('x'.repeat(65_535))).toBeUndefined();
   });
 
   test('has every number as JSON.stringify has it', () => {
@@ -79,8 +129,8 @@ describe('the JSON of plain values as bytes', () => {
       '\n',
       '\ud800',
       { ä: 1 },
-      'x'.repeat(129),
-      Array.from({ length: 5_000 }, () => 1),
+      'x'.repeat(100_000),
+      Array.from({ length: 50_000 }, () => 1),
       cycle,
     ];
     for (const value of others) expect(json.encode(value), String(typeof value)).toBeUndefined();

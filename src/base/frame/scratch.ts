@@ -7,6 +7,9 @@ export interface AsciiText {
 /** Up to here a loop over the characters is faster than a call into the runtime. */
 const LOOP_MAX = 64;
 
+/** Likewise for bytes that are copied. */
+const COPY_MIN = 256;
+
 /** Up to here the longest that the bytes can get is reserved. */
 const GUESS_MAX = 64 * 1024;
 
@@ -113,7 +116,8 @@ export class FrameScratch {
     this.#reserveText(length);
     const to = this.#text;
     const start = this.#textBytes;
-    for (let i = 0; i < length; i++) to[start + i] = bytes[i] as number;
+    if (length > COPY_MIN) to.set(bytes.subarray(0, length), start);
+    else for (let i = 0; i < length; i++) to[start + i] = bytes[i] as number;
     this.#textBytes = start + length;
   }
 
