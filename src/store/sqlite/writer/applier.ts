@@ -16,8 +16,8 @@ import type { Classified } from '../result-codes.ts';
 import { SELECT_STATE, type StateRow, takenOver } from '../schema.ts';
 import { type Appending, type KeyTable, ROWS_AT_ONCE } from './catalog.ts';
 import type { Executor } from './executor.ts';
-import { Run, type RunEntry, type TableRun, writeOf } from './run.ts';
-import { CommitRefused, TransactionLost } from './transaction.ts';
+import { Run, type RunEntry, type TableRun } from './run.ts';
+import { CommitRefused, RunRefused, TransactionLost } from './transaction.ts';
 import type { WriterParts } from './writer-parts.ts';
 
 /** What a batch has done so far, kept in the state row until the next batch begins. */
@@ -28,12 +28,6 @@ interface Counts {
   readonly superseded: SupersededLetter[];
   readonly evicted: DeadLetterSummary[];
   readonly untold: { superseded: number; evicted: number };
-}
-
-/** A write of a run that SQLite will never take. */
-interface Refused {
-  readonly write: WriteCopy;
-  readonly error: Classified;
 }
 
 /** A run of so many keys ends: it lies in memory, and a longer one is no faster. Of few keys it takes in the whole batch. */
@@ -56,8 +50,8 @@ export interface ApplierOptions {
  * 1. One transaction per batch: writes, dead letters, watermark. The watermark update names the owner and the value it
  *    expects, so a batch is applied once, and never by a process that has lost the database.
  * 2. A run of puts and deletes on plain tables is coalesced: the newest write of each key is applied, about in the order of
- *    the keys ({@link inKeyOrder}), which nothing tells but the rowid. If SQLite refuses it, the write it stood for is tried
- *    next. A run of rows that are appended in one way is inserted {@link ROWS_AT_ONCE} at a time, and so are puts. If SQLite
+ *    the keys ({@link inKeyOrder}), which nothing tells but the rowid. If SQLite refuses it, which takes a value that is too long
+ *    for it, the batch is run again without runs of keys. A run of rows that are appended in one way is inserted {@link ROWS_AT_ONCE} at a time, and so are puts. If SQLite
  *    refuses one of them, it undoes the statement, and they are applied one by one. Everything else ends the run first, and is
  *    applied by the {@link Executor}.
  * 3. A write that SQLite refuses for good becomes a dead letter in the same transaction. A write that takes the transaction
@@ -75,6 +69,8 @@ export class Applier {
   readonly #state: Statement;
   readonly #advance: Statement;
   readonly #run = new Run();
+  /** Whether puts and deletes may wait in the run. */
+  #coalescing = true;
   /** Rows that wait to be appended, all in the same way. */
   readonly #rows: WriteCopy[] = [];
   #appendingTo: Appending | undefined;
@@ -148,6 +144,7 @@ export class Applier {
 
   #applyRange(batch: Batch, begin: number, last: number, condemned: Map<number, Classified>): void {
     let after = begin;
+    this.#coalescing = true;
     for (let losses = 0; ; ) {
       const before = structuredClone(this.#counts);
       const diedBefore = this.#died.length;
@@ -159,7 +156,8 @@ export class Applier {
         this.#rows.length = 0;
         this.#counts = before;
         this.#died.length = diedBefore;
-        if (error instanceof TransactionLost) {
+        if (error instanceof RunRefused) this.#coalescing = false;
+        else if (error instanceof TransactionLost) {
           condemned.set(error.seq, error.reason);
           if (++losses < LOSSES_MAX || error.seq === last) continue;
           this.#applyRange(batch, after, error.seq, condemned);
@@ -209,7 +207,7 @@ export class Applier {
 
   #take(reader: FrameReader, condemned: Map<number, Classified>): void {
     const reason = condemned.size > 0 ? condemned.get(reader.seq) : undefined;
-    if (reason === undefined && isOfKey(reader.kind)) {
+    if (reason === undefined && this.#coalescing && isOfKey(reader.kind)) {
       const table = this.#plainTable(reader.target.table as string);
       if (table !== undefined) return this.#takeKey(table, reader);
     }
@@ -292,60 +290,50 @@ export class Applier {
     return false;
   }
 
-  /** Applies the newest write of each key in the run, or what SQLite accepts in its place. */
+  /** Applies the newest write of each key in the run. */
   #endKeys(): void {
     if (this.#run.keys === 0) return;
-    const refused: Refused[] = [];
-    for (const run of this.#run.tables) this.#applyRun(run, refused);
+    for (const run of this.#run.tables) this.#applyRun(run);
     this.#run.reset();
-    refused.sort((a, b) => a.write.seq - b.write.seq);
-    for (const { write, error } of refused) this.#die(write, error);
   }
 
-  #applyRun(run: TableRun, refused: Refused[]): void {
+  #applyRun(run: TableRun): void {
     const puts: RunEntry[] = [];
     const values: (string | Uint8Array)[] = [];
     for (const entry of run.newest()) {
       if (entry.value === null) {
-        this.#applyNewest(run, entry, refused);
+        this.#applyEntry(run, entry);
         continue;
       }
       puts.push(entry);
       values.push(entry.key, entry.value);
       if (puts.length < ROWS_AT_ONCE) continue;
-      if (this.#parts.executor.together(run.statements.putRows, values)) this.#appliedOf(run.table, puts);
-      else for (const put of puts) this.#applyNewest(run, put, refused);
+      if (this.#parts.executor.together(run.statements.putRows, values))
+        for (const put of puts) this.#applied(run, put);
+      else for (const put of puts) this.#applyEntry(run, put);
       puts.length = values.length = 0;
     }
-    for (const put of puts) this.#applyNewest(run, put, refused);
+    for (const put of puts) this.#applyEntry(run, put);
   }
 
-  #applyNewest(run: TableRun, newest: RunEntry, refused: Refused[]): void {
-    for (let entry: RunEntry | undefined = newest; entry !== undefined; entry = entry.older) {
-      const error = this.#attemptEntry(run, entry);
-      if (error === undefined) return this.#appliedOf(run.table, [entry]);
-      refused.push({ write: writeOf(run.table, entry), error });
-    }
-  }
-
-  /** Each of them was applied in place of those before it. */
-  #appliedOf(table: string, entries: readonly RunEntry[]): void {
-    this.#counts.applied += entries.length;
-    for (const { key, seq, olderWrites } of entries) {
-      this.#counts.coalesced += olderWrites;
-      this.#supersede(this.#parts.dead.supersededByKey(table, key, seq));
-    }
-  }
-
-  #attemptEntry({ statements, table }: TableRun, entry: RunEntry): Classified | undefined {
-    const { key, value } = entry;
+  #applyEntry(run: TableRun, entry: RunEntry): void {
+    const { statements, table } = run;
+    const { key, value, seq } = entry;
     try {
       if (value === null) statements.delete.run(key);
       else statements.put.run(key, value);
-      return undefined;
     } catch (error) {
-      return this.#parts.executor.verdict(error, writeOf(table, entry), this.#taken);
+      this.#parts.executor.verdict(error, { seq, table, kind: Kind.putText }, this.#taken);
+      throw new RunRefused(error);
     }
+    this.#applied(run, entry);
+  }
+
+  /** In place of those before it. */
+  #applied({ table }: TableRun, { key, seq, olderWrites }: RunEntry): void {
+    this.#counts.applied++;
+    this.#counts.coalesced += olderWrites;
+    this.#supersede(this.#parts.dead.supersededByKey(table, key, seq));
   }
 
   #supersede(letters: readonly SupersededLetter[]): void {

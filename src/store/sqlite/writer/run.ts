@@ -1,18 +1,15 @@
 import { type FrameReader, Kind } from '../../../base/frame/index.ts';
-import type { WriteCopy } from '../dead-letters/write-copy.ts';
 import type { KeyTable } from './catalog.ts';
 import { inKeyOrder } from './key-order.ts';
 
-/** A put or delete that waits in the run. */
+/** The newest put or delete of a key that waits in the run. */
 export interface RunEntry {
   readonly key: string;
   /** `null` deletes. */
-  readonly value: string | Uint8Array | null;
-  readonly seq: number;
-  readonly acceptedAt: number;
-  /** The write of the same key before this one, and how many there are before it. */
-  readonly older: RunEntry | undefined;
-  readonly olderWrites: number;
+  value: string | Uint8Array | null;
+  seq: number;
+  /** How many writes of the key come before it in the run. */
+  olderWrites: number;
 }
 
 /** The writes of one table in a run. */
@@ -26,10 +23,16 @@ export class TableRun {
     this.table = table;
   }
 
-  add({ key, kind, value, seq, acceptedAt }: FrameReader): void {
-    const older = this.#newest.get(key);
-    const olderWrites = older === undefined ? 0 : older.olderWrites + 1;
-    this.#newest.set(key, { key, value: kind === Kind.delete ? null : value, seq, acceptedAt, older, olderWrites });
+  add({ key, kind, value: put, seq }: FrameReader): void {
+    const value = kind === Kind.delete ? null : put;
+    const entry = this.#newest.get(key);
+    if (entry === undefined) {
+      this.#newest.set(key, { key, value, seq, olderWrites: 0 });
+    } else {
+      entry.value = value;
+      entry.seq = seq;
+      entry.olderWrites++;
+    }
   }
 
   /** How many different keys there are. */
@@ -74,10 +77,4 @@ export class Run {
     this.#tables.clear();
     this.#keys = 0;
   }
-}
-
-/** An entry as a write that stands alone. */
-export function writeOf(table: string, { key, value, seq, acceptedAt }: RunEntry): WriteCopy {
-  const kind = value === null ? Kind.delete : typeof value === 'string' ? Kind.putText : Kind.putBlob;
-  return { seq, acceptedAt, kind, table, statement: null, key, value: value ?? '', parameters: [], members: [] };
 }

@@ -23,6 +23,13 @@ export class CommitRefused extends Error {
   }
 }
 
+/** SQLite will never take the newest write of a key in a run. It may take an older one, which the run does not have any more. */
+export class RunRefused extends Error {
+  constructor(cause: unknown) {
+    super('a write of a run was refused', { cause });
+  }
+}
+
 /** What is kept in memory of the database: it goes with each transaction, or back with it. */
 export interface Memory {
   committed(): void;
@@ -44,8 +51,8 @@ export class Transactions {
   }
 
   /**
-   * BEGIN IMMEDIATE, so that nobody else can come between. Throws {@link TransactionLost}, {@link CommitRefused}, or a
-   * {@link StoreFailure}; any of them leaves no transaction open.
+   * BEGIN IMMEDIATE, so that nobody else can come between. Throws {@link TransactionLost}, {@link CommitRefused},
+   * {@link RunRefused}, or a {@link StoreFailure}; any of them leaves no transaction open.
    */
   run<T>(body: () => T): T {
     try {
@@ -57,8 +64,8 @@ export class Transactions {
     } catch (error) {
       this.#memory.rolledBack();
       if (this.#db.inTransaction) this.#db.exec('ROLLBACK');
-      if (error instanceof TransactionLost || error instanceof CommitRefused) throw error;
-      throw toFailure(error);
+      const isKnown = error instanceof TransactionLost || error instanceof CommitRefused || error instanceof RunRefused;
+      throw isKnown ? error : toFailure(error);
     }
   }
 
