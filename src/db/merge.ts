@@ -1,6 +1,7 @@
 import { foldName } from '../base/fold-name.ts';
 import type { SqlValue } from '../base/frame/index.ts';
-import { type Encoded, hashOf, type ReadonlyGeneration } from '../engine/index.ts';
+import { hashOf } from '../base/hash.ts';
+import type { Encoded, ReadonlyGeneration } from '../engine/index.ts';
 import { expiryTableOf } from '../store/expiry-table.ts';
 import type { CountOverlay, Entry, KeyRange } from '../store/store.ts';
 import { hasExpired } from './expiry.ts';

@@ -18,5 +18,5 @@ export {
   TableTarget,
 } from './generation.ts';
 export { Health } from './health.ts';
-export { hashOf, type ReadonlyStage, type Staged } from './stage.ts';
+export type { ReadonlyStage, Staged } from './stage.ts';
 export type { Encoded } from './staged-entries.ts';

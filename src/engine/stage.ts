@@ -1,4 +1,4 @@
-import { randomInt } from 'node:crypto';
+import { hashOf } from '../base/hash.ts';
 import type { Encoded, StagedEntries } from './staged-entries.ts';
 
 /** What staging knows of a key: its value, `null` for deleted, `undefined` for nothing. */
@@ -8,17 +8,6 @@ export type Staged = Encoded | null | undefined;
 const NONE = -1;
 
 const FIRST_SIZE = 16;
-
-/** Nobody outside can know which keys have the same hash. */
-const SEED = randomInt(2 ** 31);
-
-/** To be made once where a key is looked for in several stages. */
-export function hashOf(key: string): number {
-  let hash = SEED;
-  for (let i = 0; i < key.length; i++) hash = Math.imul(hash ^ key.charCodeAt(i), 0x0100_0193);
-  // The buckets are told by the low bits, on which the last characters have acted once only.
-  return hash ^ (hash >>> 15);
-}
 
 /**
  * The staged entries of one table in one generation: a hash table with chains, newest first. A write adds an entry, and does

@@ -1,6 +1,7 @@
 import { type Frame, Kind } from '../base/frame/index.ts';
+import { hashOf } from '../base/hash.ts';
 import { Generation, type ReadonlyGeneration, type SealedGeneration, TableTarget } from './generation.ts';
-import { hashOf, type Staged } from './stage.ts';
+import type { Staged } from './stage.ts';
 
 /** What is accepted and not yet applied: one open generation, and the sealed ones that wait for their flush. */
 export class Staging {

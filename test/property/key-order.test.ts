@@ -2,8 +2,7 @@ import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { inKeyOrder } from '../../dist/store/sqlite/writer/key-order.js';
 
-const entriesOf = (keys: readonly string[]) => keys.map((key) => ({ key }));
-const keysOf = (entries: readonly { readonly key: string }[]) => entries.map(({ key }) => key);
+const ordered = (keys: readonly string[]) => inKeyOrder(keys).map((place) => keys[place] as string);
 
 /** How many neighbours are not in order. */
 function falls(keys: readonly string[]): number {
@@ -11,7 +10,7 @@ function falls(keys: readonly string[]): number {
 }
 
 describe('the order in which keys go down', () => {
-  test('has each entry once, whatever the keys', () => {
+  test('has each key once, whatever the keys', () => {
     const characters = fc.constantFrom('a', 'b', '\0', '~', 'é', '😀', '/');
     const key = fc.oneof(
       fc.string({ unit: characters, maxLength: 20 }),
@@ -22,11 +21,9 @@ describe('the order in which keys go down', () => {
     );
     fc.assert(
       fc.property(fc.uniqueArray(key, { maxLength: 400, size: 'max' }), (keys) => {
-        const entries = entriesOf(keys);
-        const ordered = inKeyOrder(entries);
-        expect(new Set(ordered)).toEqual(new Set(entries));
-        expect(ordered).toHaveLength(entries.length);
-        expect(keysOf(entries)).toEqual(keys);
+        const given = [...keys];
+        expect(inKeyOrder(keys).sort((a, b) => a - b)).toEqual(keys.map((_, place) => place));
+        expect(keys).toEqual(given);
       }),
     );
   });
@@ -37,13 +34,13 @@ describe('the order in which keys go down', () => {
       return n % 3 === 0 ? `sensor/floor-${n}/temperature` : `room/${n}`;
     });
     expect(falls(keys)).toBeGreaterThan(5_000);
-    expect(falls(keysOf(inKeyOrder(entriesOf(keys))))).toBeLessThan(500);
-    expect(keysOf(inKeyOrder(entriesOf([])))).toEqual([]);
+    expect(falls(ordered(keys))).toBeLessThan(500);
+    expect(ordered([])).toEqual([]);
     const others = Array.from(
       { length: 20_000 },
       (_, i) => `温度/${String.fromCharCode(0x4e00 + ((i * 7_919) % 20_000))}`,
     );
     expect(falls(others)).toBeGreaterThan(5_000);
-    expect(falls(keysOf(inKeyOrder(entriesOf(others))))).toBe(0);
+    expect(falls(ordered(others))).toBe(0);
   });
 });

@@ -1,8 +1,8 @@
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { type Frame, FrameBuilder, FrameScratch } from '../../dist/base/frame/index.js';
+import { hashOf } from '../../dist/base/hash.js';
 import { Generation, TableTarget } from '../../dist/engine/generation.js';
-import { hashOf } from '../../dist/engine/stage.js';
 
 type Value = string | Uint8Array | null;
 

@@ -1,4 +1,5 @@
 import { SluiceError } from '../errors.ts';
+import { hashOf } from '../hash.ts';
 import { FRAME_HEADER_BYTES, Kind, offsets, readU64, type SqlValue, Tag } from './layout.ts';
 
 /** The target of a record, as the dictionary of its frame names it. */
@@ -12,8 +13,8 @@ const scratchReal = new Float64Array(scratchWords.buffer);
 const scratchInteger = new BigInt64Array(scratchWords.buffer);
 
 /**
- * Walks over the records of a frame. One object, whose fields change with each `next()`: no allocation per record
- * but the strings themselves.
+ * Walks over the records of a frame. One object, whose fields change with each `next()`: nothing is made for a record but the
+ * key and the value of a write to a key, each time that they are asked for, and the parameters of a row.
  *
  * @example
  * const reader = new FrameReader(frame.bytes);
@@ -24,10 +25,12 @@ export class FrameReader {
   seq: number;
   kind: Kind = Kind.clear;
   target: TargetName;
-  /** Of `putText`, `putBlob` and `delete`. */
-  key = '';
-  /** Of `putText` and `putBlob`. */
-  value: string | Uint8Array = '';
+  /** Of `putText`, `putBlob` and `delete`: where the key lies in the text of the frame. */
+  keyStart = 0;
+  keyLength = 0;
+  /** Of `putText` and `putBlob`: where the value lies in the text, or among the blobs. */
+  valueStart = 0;
+  valueLength = 0;
   /** Of `append` and `stage`. */
   parameters: SqlValue[] = [];
   /** Of `group`: how many of the next records belong to it. */
@@ -59,6 +62,40 @@ export class FrameReader {
     this.acceptedAt = bytes.readDoubleLE(offsets.acceptedAt);
   }
 
+  /** Of `putText`, `putBlob` and `delete`. */
+  get key(): string {
+    return this.kind <= Kind.delete ? this.textAt(this.keyStart, this.keyLength) : '';
+  }
+
+  /** Of `putText` and `putBlob`. */
+  get value(): string | Uint8Array {
+    if (this.kind === Kind.putText) return this.textAt(this.valueStart, this.valueLength);
+    return this.kind === Kind.putBlob ? this.blobAt(this.valueStart, this.valueLength) : '';
+  }
+
+  get keyHash(): number {
+    return hashOf(this.#text, this.keyStart, this.keyStart + this.keyLength);
+  }
+
+  /** Whether the key is what another frame has there. */
+  isKeyAt(frame: FrameReader, start: number, length: number): boolean {
+    if (length !== this.keyLength) return false;
+    const other = frame.#text;
+    for (let i = 0; i < length; i++) {
+      if (this.#text.charCodeAt(this.keyStart + i) !== other.charCodeAt(start + i)) return false;
+    }
+    return true;
+  }
+
+  textAt(start: number, length: number): string {
+    return this.#text.substring(start, start + length);
+  }
+
+  blobAt(start: number, length: number): Uint8Array {
+    // A copy: what leaves here may be handed to a caller, and the frame's memory is shared with another thread.
+    return Uint8Array.from(this.#blobs.subarray(start, start + length));
+  }
+
   next(): boolean {
     if (this.#word >= this.#words.length) return false;
     const head = this.#takeWord();
@@ -71,22 +108,21 @@ export class FrameReader {
     }
     this.target = this.#targets[head >>> 4] as TargetName;
     switch (this.kind) {
-      case Kind.putText: {
-        const keyLength = this.#takeWord();
-        const valueLength = this.#takeWord();
-        this.key = this.#takeText(keyLength);
-        this.value = this.#takeText(valueLength);
+      case Kind.putText:
+        this.keyLength = this.#takeWord();
+        this.valueLength = this.#takeWord();
+        this.keyStart = this.#passText(this.keyLength);
+        this.valueStart = this.#passText(this.valueLength);
         return true;
-      }
-      case Kind.putBlob: {
-        const keyLength = this.#takeWord();
-        const valueLength = this.#takeWord();
-        this.key = this.#takeText(keyLength);
-        this.value = this.#takeBlob(valueLength);
+      case Kind.putBlob:
+        this.keyLength = this.#takeWord();
+        this.valueLength = this.#takeWord();
+        this.keyStart = this.#passText(this.keyLength);
+        this.valueStart = this.#passBlob(this.valueLength);
         return true;
-      }
       case Kind.delete:
-        this.key = this.#takeText(this.#takeWord());
+        this.keyLength = this.#takeWord();
+        this.keyStart = this.#passText(this.keyLength);
         return true;
       case Kind.append:
       case Kind.stage:
@@ -107,17 +143,18 @@ export class FrameReader {
     return this.#words[this.#word++] as number;
   }
 
-  #takeText(length: number): string {
+  /** Returns where it begins. */
+  #passText(length: number): number {
     const start = this.#textPosition;
     this.#textPosition += length;
-    return this.#text.substring(start, this.#textPosition);
+    return start;
   }
 
-  #takeBlob(length: number): Uint8Array {
+  /** Returns where it begins. */
+  #passBlob(length: number): number {
     const start = this.#blobPosition;
     this.#blobPosition += length;
-    // A copy: what leaves here may be handed to a caller, and the frame's memory is shared with another thread.
-    return Uint8Array.from(this.#blobs.subarray(start, this.#blobPosition));
+    return start;
   }
 
   #takeValues(count: number): SqlValue[] {
@@ -138,9 +175,9 @@ export class FrameReader {
         this.#takeScratch();
         return scratchInteger[0] as bigint;
       case Tag.text:
-        return this.#takeText(head >>> 3);
+        return this.textAt(this.#passText(head >>> 3), head >>> 3);
       default:
-        return this.#takeBlob(head >>> 3);
+        return this.blobAt(this.#passBlob(head >>> 3), head >>> 3);
     }
   }
 

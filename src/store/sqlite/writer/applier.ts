@@ -16,7 +16,7 @@ import type { Classified } from '../result-codes.ts';
 import { SELECT_STATE, type StateRow, takenOver } from '../schema.ts';
 import { type Appending, type KeyTable, ROWS_AT_ONCE } from './catalog.ts';
 import type { Executor } from './executor.ts';
-import { Run, type RunEntry, type TableRun } from './run.ts';
+import { type NewestWrite, Run, type TableRun } from './run.ts';
 import { CommitRefused, RunRefused, TransactionLost } from './transaction.ts';
 import type { WriterParts } from './writer-parts.ts';
 
@@ -29,9 +29,6 @@ interface Counts {
   readonly evicted: DeadLetterSummary[];
   readonly untold: { superseded: number; evicted: number };
 }
-
-/** A run of so many keys ends: it lies in memory, and a longer one is no faster. Of few keys it takes in the whole batch. */
-const RUN_KEYS_MAX = 25_000;
 
 const UNTRIED_MAX = 31;
 
@@ -238,7 +235,7 @@ export class Applier {
 
   #takeKey(table: KeyTable, reader: FrameReader): void {
     this.#endRows();
-    if (this.#run.keys >= RUN_KEYS_MAX) this.#endKeys();
+    if (this.#run.isFull) this.#endKeys();
     this.#run.add(table, reader);
   }
 
@@ -292,33 +289,42 @@ export class Applier {
 
   /** Applies the newest write of each key in the run. */
   #endKeys(): void {
-    if (this.#run.keys === 0) return;
-    for (const run of this.#run.tables) this.#applyRun(run);
-    this.#run.reset();
+    const run = this.#run;
+    if (run.keys === 0) return;
+    for (const table of run.tables) this.#applyKeys(table);
+    this.#counts.coalesced += run.coalesced;
+    run.reset();
   }
 
-  #applyRun(run: TableRun): void {
-    const puts: RunEntry[] = [];
-    const values: (string | Uint8Array)[] = [];
-    for (const entry of run.newest()) {
-      if (entry.value === null) {
-        this.#applyEntry(run, entry);
-        continue;
-      }
-      puts.push(entry);
-      values.push(entry.key, entry.value);
-      if (puts.length < ROWS_AT_ONCE) continue;
-      if (this.#parts.executor.together(run.statements.putRows, values))
-        for (const put of puts) this.#applied(run, put);
-      else for (const put of puts) this.#applyEntry(run, put);
-      puts.length = values.length = 0;
+  #applyKeys(table: TableRun): void {
+    const puts: NewestWrite[] = [];
+    for (const entry of this.#run.newestOf(table)) {
+      const write = this.#run.writeAt(entry);
+      if (write.value === null) this.#applyKey(table, write);
+      else if (puts.push(write) === ROWS_AT_ONCE) this.#applyPuts(table, puts);
     }
-    for (const put of puts) this.#applyEntry(run, put);
+    this.#applyPuts(table, puts);
   }
 
-  #applyEntry(run: TableRun, entry: RunEntry): void {
+  /** With one statement if there are enough, and none is refused. */
+  #applyPuts(table: TableRun, puts: NewestWrite[]): void {
+    if (puts.length === ROWS_AT_ONCE && this.#putTogether(table, puts)) {
+      for (const put of puts) this.#applied(table, put);
+    } else {
+      for (const put of puts) this.#applyKey(table, put);
+    }
+    puts.length = 0;
+  }
+
+  #putTogether({ statements }: TableRun, puts: readonly NewestWrite[]): boolean {
+    const values: unknown[] = [];
+    for (const { key, value } of puts) values.push(key, value);
+    return this.#parts.executor.together(statements.putRows, values);
+  }
+
+  #applyKey(run: TableRun, write: NewestWrite): void {
     const { statements, table } = run;
-    const { key, value, seq } = entry;
+    const { key, value, seq } = write;
     try {
       if (value === null) statements.delete.run(key);
       else statements.put.run(key, value);
@@ -326,13 +332,11 @@ export class Applier {
       this.#parts.executor.verdict(error, { seq, table, kind: Kind.putText }, this.#taken);
       throw new RunRefused(error);
     }
-    this.#applied(run, entry);
+    this.#applied(run, write);
   }
 
-  /** In place of those before it. */
-  #applied({ table }: TableRun, { key, seq, olderWrites }: RunEntry): void {
+  #applied({ table }: TableRun, { key, seq }: NewestWrite): void {
     this.#counts.applied++;
-    this.#counts.coalesced += olderWrites;
     this.#supersede(this.#parts.dead.supersededByKey(table, key, seq));
   }
 

@@ -1,4 +1,4 @@
-/** So many characters are looked at in one go: with 7 bits each they leave room in a double for the place of an entry. */
+/** So many characters are looked at in one go: with 7 bits each they leave room in a double for a place. */
 const CHARACTERS = 5;
 const PLACES = 2 ** 18;
 /** In the place of every character from here on. */
@@ -8,44 +8,68 @@ const OTHER = 127;
 const GROUP_MIN = 32;
 
 /**
- * Entries about in the order of their keys, so that neighbours go to one page of SQLite's index while it is at hand. A few
- * characters at a time are made a number, and numbers are sorted without a call for each comparison: that is no exact order,
- * and has an eighth of its price. Keys that differ in characters other than ASCII are compared.
+ * The places of keys in a list, about in the order of the keys, so that neighbours go to one page of SQLite's index while it is at
+ * hand. A few characters at a time are made a number, and numbers are sorted without a call for each comparison: that is no exact
+ * order, and has an eighth of its price. Keys that differ in characters other than ASCII are compared.
  */
-export function inKeyOrder<T extends { readonly key: string }>(entries: readonly T[]): T[] {
-  const ordered = [...entries];
-  /** Stretches of entries that are equal before the character `from`. */
-  const left = [{ start: 0, end: ordered.length, from: 0 }];
+export function inKeyOrder(keys: readonly string[]): number[] {
+  const ordered = keys.map((_, place) => place);
+  /** Stretches of keys that are equal before the character `from`. */
+  const left = [{ start: 0, end: keys.length, from: 0 }];
   for (let stretch = left.pop(); stretch !== undefined; stretch = left.pop()) {
     const { start, end } = stretch;
-    const before = ordered.slice(start, end);
-    const from = endOfCommonPart(before, stretch.from);
-    const numbers = new Float64Array(before.length);
-    for (let i = 0; i < before.length; i++) numbers[i] = charactersAt((before[i] as T).key, from) * PLACES + i;
-    numbers.sort();
-    let [groupStart, groupOf] = [0, -1];
-    for (let i = 0; i <= numbers.length; i++) {
-      const number = numbers[i] ?? Number.POSITIVE_INFINITY;
-      const characters = Math.floor(number / PLACES);
-      if (i < numbers.length) ordered[start + i] = before[number - characters * PLACES] as T;
-      if (characters === groupOf) continue;
-      // Where it is 0, the keys have no more characters.
-      if (i - groupStart >= GROUP_MIN && groupOf > 0) {
-        const group = { start: start + groupStart, end: start + i, from: from + CHARACTERS };
-        if (isAscii(groupOf)) left.push(group);
-        else sortByKey(ordered, group);
-      }
-      [groupStart, groupOf] = [i, characters];
+    const places = ordered.slice(start, end);
+    const from = endOfCommonPart(keys, places, stretch.from);
+    const numbers = numbersOf(keys, places, from);
+    reorder(ordered, start, places, numbers);
+    for (const equal of equalIn(numbers)) {
+      const group = { start: start + equal.start, end: start + equal.end, from: from + CHARACTERS };
+      if (isAscii(equal.characters)) left.push(group);
+      else sortByKey(keys, ordered, group);
     }
   }
   return ordered;
 }
 
-/** Up to where all keys are the same that are the same up to `from`. */
-function endOfCommonPart(entries: readonly { readonly key: string }[], from: number): number {
-  const first = entries[0]?.key ?? '';
+/** The next characters of each key, and which of them it is, in order. */
+function numbersOf(keys: readonly string[], places: readonly number[], from: number): Float64Array {
+  const numbers = new Float64Array(places.length);
+  for (let i = 0; i < places.length; i++) {
+    numbers[i] = charactersAt(keys[places[i] as number] as string, from) * PLACES + i;
+  }
+  return numbers.sort();
+}
+
+function reorder(ordered: number[], start: number, places: readonly number[], numbers: Float64Array): void {
+  for (let i = 0; i < numbers.length; i++) ordered[start + i] = places[placeIn(numbers[i] as number)] as number;
+}
+
+function charactersIn(number: number): number {
+  return Math.floor(number / PLACES);
+}
+
+function placeIn(number: number): number {
+  return number - charactersIn(number) * PLACES;
+}
+
+/** Where many have the same characters, and there are more. */
+function equalIn(numbers: Float64Array): { start: number; end: number; characters: number }[] {
+  const groups = [];
+  for (let start = 0, end = 0; start < numbers.length; start = end) {
+    const characters = charactersIn(numbers[start] as number);
+    while (end < numbers.length && charactersIn(numbers[end] as number) === characters) end++;
+    // Where it is 0, the keys have no more characters.
+    if (end - start >= GROUP_MIN && characters > 0) groups.push({ start, end, characters });
+  }
+  return groups;
+}
+
+/** Up to where all of these keys are the same that are the same up to `from`. */
+function endOfCommonPart(keys: readonly string[], places: readonly number[], from: number): number {
+  const first = keys[places[0] as number] ?? '';
   let end = first.length;
-  for (const { key } of entries) {
+  for (const place of places) {
+    const key = keys[place] as string;
     let at = from;
     while (at < end && key.charCodeAt(at) === first.charCodeAt(at)) at++;
     end = Math.min(end, at);
@@ -58,9 +82,9 @@ interface Stretch {
   readonly end: number;
 }
 
-function sortByKey<T extends { readonly key: string }>(entries: T[], { start, end }: Stretch): void {
-  const sorted = entries.slice(start, end).sort((a, b) => (a.key < b.key ? -1 : 1));
-  for (const [i, entry] of sorted.entries()) entries[start + i] = entry;
+function sortByKey(keys: readonly string[], places: number[], { start, end }: Stretch): void {
+  const sorted = places.slice(start, end).sort((a, b) => ((keys[a] as string) < (keys[b] as string) ? -1 : 1));
+  for (const [i, place] of sorted.entries()) places[start + i] = place;
 }
 
 /** Whether all of these characters can be told from each other. */
