@@ -1,6 +1,6 @@
 import { randomInt } from 'node:crypto';
 
-/** Nobody outside can know which texts have the same hash. */
+/** Nobody outside can easily choose texts that have the same hash. */
 const SEED = randomInt(2 ** 31);
 
 /** 32 bits that are the same for equal texts in this thread, of a part of a text or all of it. */

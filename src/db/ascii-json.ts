@@ -9,6 +9,9 @@ const DEPTH_MAX = 8;
 /** Up to here a loop over the characters is faster than calls into the runtime. */
 const LOOP_MAX = 128;
 
+/** So many characters are looked at before all of them are. */
+const FIRST = 64;
+
 /** The longest that a number can be: -1.2345678901234567e-100. */
 const NUMBER_MAX = 24;
 
@@ -45,6 +48,15 @@ export class AsciiJson implements AsciiText {
     } finally {
       this.#busy = false;
     }
+  }
+
+  /** Whether text of any length is its own JSON, but for the quotes. */
+  isPlain(text: string): boolean {
+    if (this.#busy || !mayBePlain(text)) return false;
+    for (let at = 0; at < text.length; at += BYTES_MAX) {
+      if (!this.#isPlainAt(0, text.substring(at, at + BYTES_MAX))) return false;
+    }
+    return true;
   }
 
   #value(value: unknown, depth: number): boolean {
@@ -117,25 +129,27 @@ export class AsciiJson implements AsciiText {
   }
 
   #longString(text: string): boolean {
-    if (text.includes('"') || text.includes('\\')) return false;
-    const { bytes, length } = this;
-    bytes[length] = QUOTE;
-    // Only ASCII has as many bytes as characters. What was cut short may have so too: it is found among the bytes.
-    if (bytes.write(text, length + 1) !== text.length) return false;
-    const end = length + 1 + text.length;
-    bytes[end] = QUOTE;
+    const start = this.length;
+    const end = start + 1 + text.length;
+    this.bytes[start] = QUOTE;
+    if (!mayBePlain(text) || !this.#isPlainAt(start + 1, text)) return false;
+    this.bytes[end] = QUOTE;
     this.length = end + 1;
-    return this.#isPrintable(length, this.length);
+    return true;
   }
 
-  /** Whether there is no control character below 0x20, and nothing beyond ASCII, four bytes at a time: each sets its highest bit. */
-  #isPrintable(from: number, to: number): boolean {
-    const words = this.#words;
-    // What was written before is printable, and what comes after is written later.
-    for (let at = to; at % 4 !== 0; at++) this.bytes[at] = QUOTE;
+  /** Writes text there, with what is written before it; returns whether it is all printable ASCII. */
+  #isPlainAt(start: number, text: string): boolean {
+    const { bytes } = this;
+    // Only ASCII has as many bytes as characters. What was cut short may have so too: it is found among the bytes.
+    if (bytes.write(text, start) !== text.length) return false;
+    const end = start + text.length;
+    // Whole words are looked at. What is before the text is printable, what is behind it is made so.
+    for (let at = end; at % 4 !== 0; at++) bytes[at] = QUOTE;
+    // A byte beyond ASCII has its highest bit, and one below the space borrows it. Nothing else borrows but behind one of those.
     let bits = 0;
-    for (let at = from >> 2; at < to / 4; at++) {
-      const word = words[at] as number;
+    for (let at = start >> 2; at < end / 4; at++) {
+      const word = this.#words[at] as number;
       bits |= word | (word - 0x20202020);
     }
     return (bits & 0x80808080) === 0;
@@ -188,11 +202,18 @@ export class AsciiJson implements AsciiText {
   }
 
   toString(): string {
-    return Buffer.from(this.bytes.buffer, 0, this.length).toString('latin1');
+    return this.bytes.toString('latin1', 0, this.length);
   }
 }
 
 type PlainObject = Readonly<Record<string, unknown>>;
+
+/** Text that needs an escape, or is not ASCII, mostly shows it at once. */
+function mayBePlain(text: string): boolean {
+  if (text.includes('"') || text.includes('\\') || text.includes('\n')) return false;
+  for (let i = 0; i < text.length && i < FIRST; i++) if (text.charCodeAt(i) > 0x7f) return false;
+  return true;
+}
 
 /** Whether somebody has given all objects a property that is listed with their own. */
 function isPolluted(): boolean {

@@ -93,7 +93,7 @@ function objectToSqlValue(value: object, name: string): SqlValue {
 
 function toJson(value: unknown, name: string): string {
   // A fraction of what JSON.stringify takes for long text.
-  if (typeof value === 'string' && asciiJson.encode(value) !== undefined) return `"${value}"`;
+  if (typeof value === 'string' && asciiJson.isPlain(value)) return `"${value}"`;
   const fault = faultOf(value, 0);
   if (fault !== undefined) throw invalid(`${name}${fault}`);
   const text = JSON.stringify(value) as string | undefined;

@@ -175,6 +175,19 @@ describe('the JSON of plain values as bytes', () => {
     expect(String(json.encode({ a: 1 }))).toBe('{"a":1}');
   });
 
+  test('of text of any length is the text itself, if it is plain', () => {
+    for (const length of [0, 1, 127, 65_535, 65_536, 65_537, 200_000]) {
+      for (const odd of ['x', '\x7f', '\x1f', '\n', '"', '\\', 'é', '€', '😀', '\ud800']) {
+        for (const at of [0, 70, length - 1]) {
+          if (at < 0 || at > length) continue;
+          const text = 'a'.repeat(at) + odd + 'a'.repeat(length - at);
+          expect([json.isPlain(text), length, odd, at]).toEqual([!isEscaped(text), length, odd, at]);
+          expect(encodeValue(text)).toBe(JSON.stringify(text));
+        }
+      }
+    }
+  });
+
   test('is what is written in the other way too', () => {
     fc.assert(
       fc.property(fc.jsonValue(), (value) => {

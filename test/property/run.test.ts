@@ -21,7 +21,7 @@ function newestIn(run: Run): Map<string, unknown> {
 
 function add(run: Run, writes: readonly Write[], firstSeq: number, targets: Targets): void {
   const reader = new FrameReader(frameOf(writes, firstSeq, targets).bytes);
-  while (reader.next()) run.add(tables.get(reader.target.table as string) as KeyTable, reader);
+  while (reader.next()) expect(run.add(tables.get(reader.target.table as string) as KeyTable, reader)).toBe(true);
 }
 
 test('a run has the newest write of each key, as a Map would', () => {
@@ -59,21 +59,23 @@ test('a run has the newest write of each key, as a Map would', () => {
   expect(coalesced).toBeGreaterThan(100);
 });
 
-test('a run is full with 25,000 keys, whose hashes share their low bits, and can be filled again', () => {
+test('a run takes 25,000 keys, whose hashes share their low bits, and no other, and can be filled again', () => {
   const run = new Run();
+  const put = (table: string, key: string, value: string): Write => ({ kind: 'put', table, key, value });
   for (const round of [1, 2]) {
-    const writes = Array.from(
-      { length: 30_000 },
-      (_, i): Write => ({ kind: 'put', table: 'one', key: `${round} ${i % 24_999}`, value: String(i) }),
-    );
+    const writes = Array.from({ length: 30_000 }, (_, i) => put('one', `${round} ${i % 24_999}`, String(i)));
     add(run, writes, 1, new Targets());
-    expect(run.isFull).toBe(false);
-    add(run, [{ kind: 'put', table: 'other', key: `${round} 0`, value: 'x' }], 30_001, new Targets());
-    expect(run.isFull).toBe(true);
-    expect(run.coalesced).toBe(5_001);
+    add(run, [put('other', `${round} 0`, 'x'), put('one', `${round} 1`, 'y')], 30_001, new Targets());
+    const more = new FrameReader(frameOf([put('one', 'more', 'z')], 30_003).bytes);
+    more.next();
+    expect(run.add(tables.get('one') as KeyTable, more)).toBe(false);
+    add(run, [put('one', `${round} 2`, 'z')], 30_003, new Targets());
+    expect([run.keys, run.coalesced]).toEqual([25_000, 5_003]);
     const newest = newestIn(run);
     expect(newest.size).toBe(25_000);
     expect(newest.get(`one ${round} 0`)).toEqual(['24999', 25_000]);
+    expect(newest.get(`one ${round} 1`)).toEqual(['y', 30_002]);
+    expect(newest.get(`one ${round} 2`)).toEqual(['z', 30_003]);
     expect(newest.get(`one ${round} 5000`)).toEqual(['29999', 30_000]);
     expect(newest.get(`one ${round} 5001`)).toEqual(['5001', 5_002]);
     expect(newest.get(`other ${round} 0`)).toEqual(['x', 30_001]);

@@ -8,7 +8,7 @@ export interface AsciiText {
 const LOOP_MAX = 64;
 
 /** Likewise for bytes that are copied. */
-const COPY_MIN = 256;
+const COPY_LOOP_MAX = 256;
 
 /** Up to here the longest that the bytes can get is reserved. */
 const GUESS_MAX = 64 * 1024;
@@ -116,7 +116,7 @@ export class FrameScratch {
     this.#reserveText(length);
     const to = this.#text;
     const start = this.#textBytes;
-    if (length > COPY_MIN) to.set(bytes.subarray(0, length), start);
+    if (length > COPY_LOOP_MAX) to.set(bytes.subarray(0, length), start);
     else for (let i = 0; i < length; i++) to[start + i] = bytes[i] as number;
     this.#textBytes = start + length;
   }

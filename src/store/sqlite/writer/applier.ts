@@ -47,13 +47,13 @@ export interface ApplierOptions {
  * 1. One transaction per batch: writes, dead letters, watermark. The watermark update names the owner and the value it
  *    expects, so a batch is applied once, and never by a process that has lost the database.
  * 2. A run of puts and deletes on plain tables is coalesced: the newest write of each key is applied, about in the order of
- *    the keys ({@link inKeyOrder}), which nothing tells but the rowid. If SQLite refuses it, which takes a value that is too long
- *    for it, the batch is run again without runs of keys. A run of rows that are appended in one way is inserted {@link ROWS_AT_ONCE} at a time, and so are puts. If SQLite
- *    refuses one of them, it undoes the statement, and they are applied one by one. Everything else ends the run first, and is
- *    applied by the {@link Executor}.
+ *    the keys ({@link inKeyOrder}), which nothing tells but the rowid. There is next to nothing for which SQLite refuses one; if
+ *    it does, what is left of the batch is run again without such runs. A run of rows that are appended in one way is inserted
+ *    {@link ROWS_AT_ONCE} at a time, and so are puts. If SQLite refuses one of them, it undoes the statement, and they are
+ *    applied one by one. Everything else ends the run first, and is applied by the {@link Executor}.
  * 3. A write that SQLite refuses for good becomes a dead letter in the same transaction. A write that takes the transaction
  *    with it is condemned and the batch run again without it, and where there are many of them, what comes before is
- *    committed now and then: no write is run more than {@link LOSSES_MAX} + 1 times. If COMMIT is refused, the batch is halved,
+ *    committed now and then: no write is run more than {@link LOSSES_MAX} + 1 times for it. If COMMIT is refused, the batch is halved,
  *    each half with its own watermark, until the guilty write stands alone: of `n` writes, each guilty one costs at most
  *    2 log2 n + 2 attempts, of which the last one buries it. A batch that is too large for the memory is halved as well.
  * 4. A large batch of which more than the breaker's share dies is rolled back, for somebody to look at.
@@ -107,6 +107,7 @@ export class Applier {
     this.#attempts = 0;
     this.#deadMax = take ? Number.POSITIVE_INFINITY : this.#breakerAt(lastSeq - afterSeq);
     this.#taken = take;
+    this.#coalescing = true;
     if (state.appliedSeq < lastSeq) this.#applyRange(batch, state.appliedSeq, lastSeq, new Map());
     const { applied, coalesced, superseded, evicted, untold, dead: deadSeqs } = this.#counts;
     const died = begun ? this.#entriesOf(batch) : this.#died;
@@ -141,7 +142,6 @@ export class Applier {
 
   #applyRange(batch: Batch, begin: number, last: number, condemned: Map<number, Classified>): void {
     let after = begin;
-    this.#coalescing = true;
     for (let losses = 0; ; ) {
       const before = structuredClone(this.#counts);
       const diedBefore = this.#died.length;
@@ -235,7 +235,8 @@ export class Applier {
 
   #takeKey(table: KeyTable, reader: FrameReader): void {
     this.#endRows();
-    if (this.#run.isFull) this.#endKeys();
+    if (this.#run.add(table, reader)) return;
+    this.#endKeys();
     this.#run.add(table, reader);
   }
 
@@ -329,8 +330,12 @@ export class Applier {
       if (value === null) statements.delete.run(key);
       else statements.put.run(key, value);
     } catch (error) {
-      this.#parts.executor.verdict(error, { seq, table, kind: Kind.putText }, this.#taken);
-      throw new RunRefused(error);
+      this.#parts.executor.verdict(
+        error,
+        { seq, table, kind: value === null ? Kind.delete : Kind.putText },
+        this.#taken,
+      );
+      throw new RunRefused();
     }
     this.#applied(run, write);
   }

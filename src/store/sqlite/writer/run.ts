@@ -9,8 +9,8 @@ const KEYS_MAX = 25_000;
 const BUCKETS = 2 ** 15;
 const NONE = -1;
 
-/** What an entry says of the newest write of its key, in so many numbers. */
-const [OLDER, HASH, TABLE, FRAME, KIND, KEY, KEY_LENGTH, VALUE, VALUE_LENGTH, WIDTH] = [
+/** The numbers of an entry: the next one in its bucket, its hash and table, and where the newest write of its key lies. */
+const [NEXT, HASH, TABLE, FRAME, KIND, KEY, KEY_LENGTH, VALUE, VALUE_LENGTH, WIDTH] = [
   0, 1, 2, 3, 4, 5, 6, 7, 8, 9,
 ] as const;
 
@@ -39,7 +39,9 @@ export class Run {
   readonly #tables: TableRun[] = [];
   /** By their folded names: one table may be written to under several, and the order of its writes counts. */
   readonly #places = new Map<string, number>();
-  readonly #frames: FrameReader[] = [];
+  /** Those of which there is an entry, and of how many. */
+  readonly #frames: (FrameReader | undefined)[] = [];
+  readonly #entriesOf: number[] = [];
   readonly #buckets = new Int32Array(BUCKETS).fill(NONE);
   readonly #entries = new Int32Array(KEYS_MAX * WIDTH);
   readonly #seqs = new Float64Array(KEYS_MAX);
@@ -60,18 +62,18 @@ export class Run {
     return this.#writes - this.#keys;
   }
 
-  get isFull(): boolean {
-    return this.#keys === KEYS_MAX;
-  }
-
-  /** Takes the write on which the reader stands. */
-  add(statements: KeyTable, reader: FrameReader): void {
+  /** Takes the write on which the reader stands; `false` where its key is one too many. */
+  add(statements: KeyTable, reader: FrameReader): boolean {
     const table = this.#tableOf(statements, reader);
-    if (this.#frames.at(-1) !== reader) this.#frames.push(reader);
     const hash = reader.keyHash;
-    const entry = this.#find(hash, table, reader) ?? this.#insert(hash, table);
+    const known = this.#find(hash, table, reader);
+    if (known === undefined && this.#keys === KEYS_MAX) return false;
+    const frame = this.#placeOf(reader);
+    if (known !== undefined) this.#leave(this.#entries[known * WIDTH + FRAME] as number, frame);
+    const entry = known ?? this.#insert(hash, table);
     const at = entry * WIDTH;
-    this.#entries[at + FRAME] = this.#frames.length - 1;
+    (this.#entriesOf[frame] as number)++;
+    this.#entries[at + FRAME] = frame;
     this.#entries[at + KIND] = reader.kind;
     this.#entries[at + KEY] = reader.keyStart;
     this.#entries[at + KEY_LENGTH] = reader.keyLength;
@@ -79,6 +81,7 @@ export class Run {
     this.#entries[at + VALUE_LENGTH] = reader.valueLength;
     this.#seqs[entry] = reader.seq;
     this.#writes++;
+    return true;
   }
 
   /** The newest write of each key of a table, about in the order of the keys: see {@link inKeyOrder}. */
@@ -94,7 +97,7 @@ export class Run {
   /** Forgets all of it: it was applied, or its transaction is gone. */
   reset(): void {
     for (let entry = 0; entry < this.#keys; entry++) this.#buckets[this.#bucketOf(entry)] = NONE;
-    this.#tables.length = this.#frames.length = 0;
+    this.#tables.length = this.#frames.length = this.#entriesOf.length = 0;
     this.#places.clear();
     this.#keys = this.#writes = 0;
   }
@@ -107,10 +110,23 @@ export class Run {
     return place;
   }
 
+  #placeOf(reader: FrameReader): number {
+    const last = this.#frames.length - 1;
+    if (this.#frames[last] === reader) return last;
+    this.#entriesOf.push(0);
+    return this.#frames.push(reader) - 1;
+  }
+
+  /** An entry goes over to another frame. One that has none any more would keep all its text for nothing. */
+  #leave(frame: number, next: number): void {
+    const left = --(this.#entriesOf[frame] as number);
+    if (left === 0 && frame !== next) this.#frames[frame] = undefined;
+  }
+
   #find(hash: number, table: number, reader: FrameReader): number | undefined {
     const entries = this.#entries;
     let entry = this.#buckets[hash & (BUCKETS - 1)] as number;
-    for (; entry !== NONE; entry = entries[entry * WIDTH + OLDER] as number) {
+    for (; entry !== NONE; entry = entries[entry * WIDTH + NEXT] as number) {
       const at = entry * WIDTH;
       if (entries[at + HASH] !== hash || entries[at + TABLE] !== table) continue;
       if (reader.isKeyAt(this.#frameOf(entry), entries[at + KEY] as number, entries[at + KEY_LENGTH] as number))
@@ -125,7 +141,7 @@ export class Run {
     const bucket = hash & (BUCKETS - 1);
     this.#entries[at + HASH] = hash;
     this.#entries[at + TABLE] = table;
-    this.#entries[at + OLDER] = this.#buckets[bucket] as number;
+    this.#entries[at + NEXT] = this.#buckets[bucket] as number;
     this.#buckets[bucket] = entry;
     (this.#tables[table] as TableRun).entries.push(entry);
     return entry;

@@ -24,11 +24,7 @@ export class CommitRefused extends Error {
 }
 
 /** SQLite will never take the newest write of a key in a run. It may take an older one, which the run does not have any more. */
-export class RunRefused extends Error {
-  constructor(cause: unknown) {
-    super('a write of a run was refused', { cause });
-  }
-}
+export class RunRefused extends Error {}
 
 /** What is kept in memory of the database: it goes with each transaction, or back with it. */
 export interface Memory {
