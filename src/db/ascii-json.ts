@@ -138,13 +138,13 @@ export class AsciiJson implements AsciiText {
     return true;
   }
 
-  /** Writes text there, with what is written before it; returns whether it is all printable ASCII. */
+  /** Writes text there; returns whether it is ASCII without control characters below the space, which JSON escapes. */
   #isPlainAt(start: number, text: string): boolean {
     const { bytes } = this;
     // Only ASCII has as many bytes as characters. What was cut short may have so too: it is found among the bytes.
     if (bytes.write(text, start) !== text.length) return false;
     const end = start + text.length;
-    // Whole words are looked at. What is before the text is printable, what is behind it is made so.
+    // Whole words are looked at. What is before the text has passed already, what is behind it is made to pass.
     for (let at = end; at % 4 !== 0; at++) bytes[at] = QUOTE;
     // A byte beyond ASCII has its highest bit, and one below the space borrows it. Nothing else borrows but behind one of those.
     let bits = 0;

@@ -53,7 +53,7 @@ export class Stage {
     return this.#entries.valueAt(this.#places[entry] as number);
   }
 
-  /** The newest value of a key with this hash. */
+  /** The newest value of a key with this hash, which is made once where a key is looked for in several stages. */
   get(key: string, hash: number): Staged {
     let entry = this.#heads[hash & (this.#heads.length - 1)] as number;
     for (; entry !== NONE; entry = this.#older[entry] as number) {

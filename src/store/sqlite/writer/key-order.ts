@@ -1,4 +1,4 @@
-/** So many characters are looked at in one go: with 7 bits each they leave room in a double for a place. */
+/** So many characters are looked at in one go: with 7 bits each they leave room in a double for one of so many places. */
 const CHARACTERS = 5;
 const PLACES = 2 ** 18;
 /** In the place of every character from here on. */
